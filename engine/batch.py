@@ -1,0 +1,71 @@
+"""ScheduledBatch: the frozen value that one step sends to every rank, and StepResult, what comes back.
+
+Packed, variable length, no padding: the tokens of all sequences lie one after another. Symbols in the shapes:
+T tokens in the step, S sequences in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.messages import TokenLogprobs
+from engine.sampling_params import SamplingParams
+
+IntArray = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """Sample one token after the last token of a sequence in the batch."""
+
+    row: int
+    """Index of the sequence in the batch."""
+    params: SamplingParams
+    seed: int
+    choice: int
+    position: int
+    """Output tokens so far: with (seed, choice, token id) the counter of the sampling noise."""
+    prompt_ids: IntArray | None
+    """The prompt, only where a penalty needs it."""
+    output_ids: IntArray | None
+    """The output so far, only where a penalty needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprobsRequest:
+    """Report log-probabilities of prompt tokens that this step's positions predict."""
+
+    row: int
+    top: int
+    targets: IntArray
+    """[≤ query_len] the token after each position of the chunk, as far as the prompt reaches."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledBatch:
+    step: int
+    sequence_ids: tuple[str, ...]
+    input_ids: IntArray
+    """[T]"""
+    query_lens: IntArray
+    """[S] tokens of each sequence in this step, ≥ 1; their sum is T."""
+    context_lens: IntArray
+    """[S] tokens of each sequence already in the KV cache."""
+    block_tables: tuple[list[int], ...]
+    """S lists of block ids, each covering context and query."""
+    samples: tuple[SampleRequest, ...]
+    """In rising order of row; a sequence whose chunk does not reach its last token has none."""
+    prompt_logprobs: tuple[PromptLogprobsRequest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    token_ids: list[int]
+    """One for each of the batch's samples."""
+    logprobs: list[TokenLogprobs | None]
+    """One for each of the batch's samples; None where not asked for."""
+    prompt_logprobs: list[list[TokenLogprobs]]
+    """One for each of the batch's prompt_logprobs requests, an entry for each of its targets."""

@@ -1,0 +1,41 @@
+"""The frozen configuration of one engine, built by the gateway's settings and sent to the engine process."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+LoadFormat = Literal["auto", "safetensors", "dummy"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Never changed after it is made: what an engine derives (cache size, greatest length) it returns."""
+
+    model: str
+    """Local folder with ``config.json``, weights and tokenizer."""
+    dtype: DType = "auto"
+    """``auto`` keeps the checkpoint's."""
+    load_format: LoadFormat = "auto"
+    device: Device = "auto"
+    executor: str = "uniproc"
+    """Name of a module in ``engine.executor``."""
+    max_model_len: int | None = None
+    """Tokens of prompt and output together; None takes the model's own, cut to what the cache holds."""
+    block_size: int = 16
+    """Tokens in one KV-cache block."""
+    kv_cache_memory: int | None = None
+    """Bytes for the KV cache; None sizes it from free memory."""
+    gpu_memory_utilization: float = 0.9
+    """Share of a GPU's memory that weights and cache may take together, where ``kv_cache_memory`` is None."""
+    max_num_batched_tokens: int = 512
+    """Token budget of a step."""
+    max_num_seqs: int = 128
+    """Most sequences in a step."""
+    enable_prefix_caching: bool = True
+    seed: int = 0
+    """Of dummy weights. Requests without a seed of their own are given one by the gateway."""
+    num_threads: int | None = None
+    """Of torch on a CPU; None takes one for each core this process may use."""

@@ -1,0 +1,176 @@
+"""Wire structs between the gateway and one engine process, in both directions.
+
+Each message is one msgpack frame over ZeroMQ, a tagged struct with a schema; nothing is ever unpickled.
+A message from one direction cannot be decoded as the other's: there are two unions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from engine.sampling_params import SamplingParams
+from observability.records import ChoiceStats, StepStats
+
+EngineFinish = Literal["stop", "length"]
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities at one position, natural logarithm."""
+
+    logprob: float
+    """Of the token that stands at the position."""
+    rank: int
+    """Its rank there, 1 for the likeliest."""
+    top_ids: list[int]
+    top_logprobs: list[float]
+    """Of the likeliest tokens, in falling order; ties by the lower token id."""
+
+
+# --- gateway → engine -------------------------------------------------------------------------------------
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+    """Generate one choice. Starting an id again with a higher attempt replaces the earlier one."""
+
+    id: str
+    """Opaque, one for each choice."""
+    attempt: int
+    prompt: list[int]
+    output_prefix: list[int] = []
+    """Output tokens that an earlier attempt has already sent; generation goes on after them."""
+    params: SamplingParams
+    seed: int
+    """64 bits, unsigned; shared by the choices of a request."""
+    choice: int = 0
+    """Index of the choice in its request; part of the counter that sampling noise is drawn from."""
+    cache_salt: str = ""
+    """Requests share prefix-cache blocks only where their salts are equal."""
+
+
+class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
+    """Forget a choice; a no-op where the id or the attempt is not known."""
+
+    id: str
+    attempt: int
+
+
+class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
+    """End the process once nothing is pending."""
+
+
+# --- engine → gateway -------------------------------------------------------------------------------------
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """New output tokens of one choice."""
+
+    id: str
+    attempt: int
+    at: int
+    """Number of output tokens before these; the receiver checks it against what it holds."""
+    ids: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+    """One for each id, where asked for."""
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    """With the first tokens of an attempt, where asked for: one for each prompt token but the first."""
+    finish: EngineFinish | None = None
+    stats: ChoiceStats | None = None
+    """With the first tokens of an attempt."""
+
+
+class StepOutput(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
+    """Everything one step produced, in one frame."""
+
+    started: list[str]
+    """Ids of choices that were computed for the first time in this step."""
+    outputs: list[Tokens]
+    stats: StepStats
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected"):
+    """The engine cannot serve this choice (the gateway's own checks should have caught it)."""
+
+    id: str
+    attempt: int
+    message: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
+    """Sent at a fixed interval by a thread that looks at the step counter; progress is judged against pending."""
+
+    step: int
+    pending: int
+
+
+class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
+    """Start-up progress, for a progress bar. ``done`` and ``total`` are in the stage's own unit."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str = ""
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts about a loaded engine."""
+
+    device: str
+    """``cpu`` or ``cuda:0 (NAME)``."""
+    dtype: str
+    """Of the weights, as torch names it without the prefix."""
+    parameters: int
+    weight_bytes: int
+    max_model_len: int
+    block_size: int
+    num_blocks: int
+    cache_bytes: int
+    vocab_size: int
+    eos_token_ids: list[int]
+    fingerprint: str
+    """Numerics fingerprint: replicas with the same one give the same tokens in batch-invariant mode."""
+    kernels: dict[str, str]
+    """Op name → provider."""
+    load_seconds: dict[str, float]
+    """Start-up stage → seconds."""
+
+    @property
+    def cache_tokens(self) -> int:
+        return self.num_blocks * self.block_size
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    info: EngineInfo
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """The engine cannot start or go on; sent just before the process ends."""
+
+    message: str
+    """Readable by the person at the terminal."""
+    expected: bool
+    """True for a mistake in the model or the settings (no traceback helps), False for a fault of ours."""
+
+
+ToEngine: TypeAlias = Start | Abort | Drain
+FromEngine: TypeAlias = StepOutput | Rejected | Heartbeat | Loading | Ready | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine = msgspec.msgpack.Decoder(ToEngine)
+_from_engine = msgspec.msgpack.Decoder(FromEngine)
+
+
+def encode(message: ToEngine | FromEngine) -> bytes:
+    """One message as one frame."""
+    return _encoder.encode(message)
+
+
+def decode_to_engine(frame: bytes) -> ToEngine:
+    """Raises ``msgspec.DecodeError`` (or its subclass ``ValidationError``) on anything else."""
+    return _to_engine.decode(frame)
+
+
+def decode_from_engine(frame: bytes) -> FromEngine:
+    """Raises ``msgspec.DecodeError`` (or its subclass ``ValidationError``) on anything else."""
+    return _from_engine.decode(frame)

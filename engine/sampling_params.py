@@ -1,0 +1,43 @@
+"""How one choice is to be sampled, as the engine sees it: token ids only, every default resolved by the gateway."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Immutable sampling parameters. The gateway validates ranges; the engine relies on them.
+
+    Order of application, as in Hugging Face's logits processors: logit bias, repetition penalty, presence and
+    frequency penalties, minimum length, temperature, top-k, top-p, min-p. Logprobs are those of the model's
+    own distribution, before any of these.
+    """
+
+    max_tokens: int
+    """Greatest number of output tokens; prompt and output together fit the model's context."""
+    min_tokens: int = 0
+    """No stop token is sampled before this many output tokens."""
+    temperature: float = 1.0
+    """0 is greedy decoding."""
+    top_k: int = 0
+    """0 switches it off."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    stop_token_ids: tuple[int, ...] = ()
+    """Generation ends after one of these; with ``ignore_eos`` the gateway leaves the model's own out."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens to report beside the sampled one; None reports nothing."""
+    prompt_logprobs: int | None = None
+    """The same for every prompt token but the first; such a request does not read the prefix cache."""
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0.0
+
+    @property
+    def has_penalties(self) -> bool:
+        return self.presence_penalty != 0.0 or self.frequency_penalty != 0.0 or self.repetition_penalty != 1.0

@@ -1,0 +1,64 @@
+"""What a completion yields, before any wire format: routes turn these into chat or completion bodies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from engine.messages import TokenLogprobs
+
+FinishReason = Literal["stop", "length", "tool_calls", "abort"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputToken:
+    """One output token together with its log-probabilities, where they were asked for."""
+
+    id: int
+    logprobs: TokenLogprobs | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """News of one choice. Joined over its deltas, ``text`` is the choice's text and ``tokens`` its tokens.
+
+    Tokens travel with the text they have completed: a token whose text is held back (half a character, a
+    possible stop string) comes with a later delta, so that text and log-probabilities stay aligned.
+    """
+
+    index: int
+    text: str
+    tokens: list[OutputToken]
+    finish_reason: FinishReason | None = None
+    """Set on the last delta of the choice, and only there."""
+    stop_reason: str | int | None = None
+    """With ``stop``: the stop string, or the stop token id that the request named; None for the model's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScored:
+    """Log-probabilities of a prompt's tokens but the first, where they were asked for; before its first delta."""
+
+    prompt_index: int
+    logprobs: list[TokenLogprobs]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The last event of a request: all its choices are done."""
+
+    usage: Usage
+
+
+Event: TypeAlias = Delta | PromptScored | Completed

@@ -1,0 +1,35 @@
+"""An accepted request as the completion layer sees it: tokens in, parameters resolved, nothing of HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Immutable. Its choices are numbered prompt by prompt: choice ``i`` continues prompt ``i // n``."""
+
+    id: str
+    tenant: str
+    """Name of the API key, or ``default``; a bounded metrics label."""
+    prompts: tuple[list[int], ...]
+    """Token ids; one entry except on ``/v1/completions`` with several prompts."""
+    n: int = 1
+    params: tuple[SamplingParams, ...]
+    """One for each prompt: they differ in ``max_tokens`` where it defaults to what the context leaves."""
+    seed: int
+    """Unsigned 64 bits; drawn by the gateway where the client gave none."""
+    stop: tuple[str, ...] = ()
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
+    cache_salt: str = ""
+
+    @property
+    def num_choices(self) -> int:
+        return len(self.prompts) * self.n
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return sum(map(len, self.prompts))

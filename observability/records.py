@@ -1,0 +1,89 @@
+"""Plain statistics records: what happened, as numbers, with no opinion on how it is shown.
+
+The engine sends them over its socket and the gateway turns them into metrics, so every interval is taken
+from the monotonic clock of one process and never from a difference between two processes' clocks.
+All durations are in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+ErrorType = Literal["validation", "not_found", "overload", "cancelled", "internal", "not_implemented"]
+
+
+class StepStats(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine step. Counts are for this step alone, except those named as a state after it."""
+
+    step: int
+    duration: float
+    scheduled_tokens: int
+    """Tokens computed in the step, prompt and decode together."""
+    prompt_tokens: int
+    """Those of them that lie inside a prompt (a recomputed output token counts here as well)."""
+    generated_tokens: int
+    running: int
+    """State after the step: sequences that hold blocks."""
+    waiting: int
+    """State after the step: sequences in the waiting queue."""
+    blocks_used: int
+    """State after the step: blocks that a running sequence refers to."""
+    blocks_total: int
+    preemptions: int
+    prefix_queries: int
+    """Prompt tokens looked up in the prefix index."""
+    prefix_hits: int
+    """Prompt tokens found there."""
+
+
+class ChoiceStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How one choice fared inside the engine; sent with its first token."""
+
+    queue_time: float
+    """From its arrival at the engine to the first step that computed it."""
+    prefill_time: float
+    """From that step's start to its first token."""
+    cached_tokens: int
+    """Prompt tokens taken from the prefix cache."""
+
+
+class InterTokenLatencies(msgspec.Struct, frozen=True, kw_only=True):
+    """Gaps between successive tokens of choices, as the gateway received them."""
+
+    values: list[float]
+
+
+class RequestStats(msgspec.Struct, frozen=True, kw_only=True):
+    """One request at its end, however it ended. ``None`` where the request never got that far."""
+
+    tenant: str
+    finish_reason: str
+    """``stop``, ``length``, ``tool_calls``, ``abort`` or ``error`` (of choice 0 where there are several)."""
+    error_type: ErrorType | None = None
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    queue_time: float | None = None
+    prefill_time: float | None = None
+    time_to_first_token: float | None = None
+    time_per_output_token: float | None = None
+    """(last token - first token) / (tokens - 1), of the choice that generated most."""
+    end_to_end: float
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """A request turned away before it was accepted."""
+
+    tenant: str
+    error_type: ErrorType
+    reason: str
+    """One of a fixed set of short words: ``queue_full``, ``concurrency``, ``invalid_request``, ``auth``, …"""
+
+
+class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A change in the life of one engine process."""
+
+    kind: Literal["up", "lost"]
+    cause: str = ""
