@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -255,6 +254,11 @@ def variable_of(name: str) -> str:
     return ENV_PREFIX + name.upper()
 
 
+def names_of_group() -> dict[str, list[str]]:
+    """Group → names of its fields, in the order in which people look for them."""
+    return {group: [name for name in ServeSettings.model_fields if option_of(name).group == group] for group in GROUPS}
+
+
 def option_of(name: str) -> Option:
     """How the field ``name`` is shown."""
     return next(item for item in ServeSettings.model_fields[name].metadata if isinstance(item, Option))
@@ -266,6 +270,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: the file cannot be read, is no YAML or no mapping, or a name in it is not known.
     """
+    import yaml  # here, so that --help does not wait for it
+
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
