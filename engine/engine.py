@@ -1,0 +1,137 @@
+"""Engine: schedule → execute → update. Scheduler + Executor, with a clock and no socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from engine.batch_builder import build_batch
+from engine.block_pool import BlockPool
+from engine.config import EngineConfig
+from engine.errors import ConfigurationError
+from engine.executor.base import Executor, ModelFacts
+from engine.messages import Abort, Rejected, Start, StepOutput, Tokens
+from engine.request import refusal
+from engine.sampling_params import SamplingParams
+from engine.scheduler import Schedule, Scheduler
+from observability.records import StepStats
+
+Clock = Callable[[], float]
+"""Seconds, monotonic."""
+
+
+def longest_context(config: EngineConfig, facts: ModelFacts, num_blocks: int) -> int:
+    """Tokens of prompt and output together that this engine serves.
+
+    Without a setting it is the model's own length, cut to what the cache holds. A setting that cannot be
+    kept raises ConfigurationError.
+    """
+    cache_tokens = num_blocks * config.block_size
+    if num_blocks < 1:
+        raise ConfigurationError("The KV cache holds not one block: raise --kv-cache-memory.")
+    if config.max_model_len is None:
+        return min(facts.max_model_len, cache_tokens)
+    if config.max_model_len > facts.max_model_len:
+        raise ConfigurationError(
+            f"--max-model-len {config.max_model_len} is beyond the model's own {facts.max_model_len} tokens."
+        )
+    if config.max_model_len > cache_tokens:
+        raise ConfigurationError(
+            f"--max-model-len {config.max_model_len} does not fit the KV cache, which holds {cache_tokens} tokens:"
+            " lower it, or raise --kv-cache-memory."
+        )
+    return config.max_model_len
+
+
+class Engine:
+    """Not thread-safe: one thread calls everything but ``steps`` and ``num_pending``, which any may read."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        executor: Executor,
+        facts: ModelFacts,
+        num_blocks: int,
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """``executor`` is loaded and has a cache of ``num_blocks``. Raises ConfigurationError, see above."""
+        self.max_model_len = longest_context(config, facts, num_blocks)
+        self._vocab_size = facts.vocab_size
+        self._executor = executor
+        self._clock = clock
+        self._pool = BlockPool(num_blocks)
+        self._scheduler = Scheduler(
+            self._pool,
+            block_size=config.block_size,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            max_num_seqs=config.max_num_seqs,
+            enable_prefix_caching=config.enable_prefix_caching,
+        )
+        self._steps = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps completed."""
+        return self._steps
+
+    @property
+    def num_pending(self) -> int:
+        """Choices begun or waiting."""
+        return self._scheduler.num_pending
+
+    def start(self, start: Start) -> Rejected | None:
+        reason = refusal(start, max_model_len=self.max_model_len, vocab_size=self._vocab_size)
+        if reason is not None:
+            return Rejected(id=start.id, attempt=start.attempt, message=reason)
+        self._scheduler.add(start, self._clock())
+        return None
+
+    def abort(self, abort: Abort) -> None:
+        self._scheduler.abort(abort)
+
+    def step(self) -> StepOutput:
+        """Compute one step; to be called only while something is pending."""
+        began = self._clock()
+        plan = self._scheduler.schedule(began)
+        if not plan.rows:
+            raise RuntimeError(f"nothing could be scheduled with {self.num_pending} choices pending")
+        result = self._executor.execute(build_batch(self._steps, plan.rows))
+        ended = self._clock()
+        outputs = self._scheduler.update(plan, result, ended)
+        stats = self._stats(plan, outputs, ended - began)
+        self._steps += 1
+        return StepOutput(started=plan.started, outputs=outputs, stats=stats)
+
+    def check_integrity(self) -> None:
+        """Raises IntegrityError where a block has leaked or the prefix index is wrong. O(blocks): for idle times."""
+        self._scheduler.check_integrity()
+
+    def _stats(self, plan: Schedule, outputs: list[Tokens], duration: float) -> StepStats:
+        return StepStats(
+            step=self._steps,
+            duration=duration,
+            scheduled_tokens=plan.scheduled_tokens,
+            prompt_tokens=plan.scheduled_tokens - plan.decode_tokens,
+            generated_tokens=sum(len(output.ids) for output in outputs),
+            running=self._scheduler.num_running,
+            waiting=self._scheduler.num_waiting,
+            blocks_used=self._pool.num_used,
+            blocks_total=self._pool.num_blocks,
+            preemptions=plan.preemptions,
+            prefix_queries=plan.prefix_queries,
+            prefix_hits=plan.prefix_hits,
+        )
+
+
+def warm_up(config: EngineConfig, executor: Executor, facts: ModelFacts, num_blocks: int) -> None:
+    """Let a throw-away engine generate two tokens, so that the first request does not pay for first times.
+
+    It also turns a model that loads but cannot run into a failed start.
+    """
+    engine = Engine(config, executor, facts, num_blocks)
+    length = min(8, engine.max_model_len - 2)
+    if length > 0:
+        engine.start(Start(id="warm-up", attempt=0, prompt=[0] * length, params=SamplingParams(max_tokens=2), seed=0))
+    while engine.num_pending:
+        engine.step()

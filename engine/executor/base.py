@@ -1,0 +1,63 @@
+"""Executor: runs batches on one or more ranks. It knows nothing of requests, queues or sockets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from engine.batch import ScheduledBatch, StepResult
+from engine.config import EngineConfig
+
+Progress: TypeAlias = Callable[[str, int, int, str], None]
+"""``progress(stage, done, total, unit)``: how far a stage of the start-up has come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What loading the weights has told us about the model and the place where it runs."""
+
+    device: str
+    """``cpu`` or ``cuda:0 (NAME)``."""
+    dtype: str
+    """Of the weights, as torch names it without the prefix."""
+    parameters: int
+    weight_bytes: int
+    max_model_len: int
+    """The model's own limit, in tokens."""
+    vocab_size: int
+    eos_token_ids: list[int]
+    fingerprint: str
+    """Numerics fingerprint, see ``EngineInfo``."""
+    kernels: dict[str, str]
+    """Op name → provider."""
+    block_bytes: int
+    """Of one KV-cache block, keys and values of all layers together."""
+
+
+class Executor(ABC):
+    """A module of this package defines one subclass, and ``--executor`` names the module.
+
+    The calls come from one thread, in the order of the methods. ``load`` and ``initialize_cache`` raise
+    EngineError for a mistake of the model or the settings; anything else that is raised is a fault.
+    """
+
+    @abstractmethod
+    def __init__(self, config: EngineConfig, progress: Progress) -> None: ...
+
+    @abstractmethod
+    def load(self) -> ModelFacts:
+        """Load the weights on all ranks."""
+
+    @abstractmethod
+    def initialize_cache(self) -> int:
+        """Make the KV cache on all ranks and return its size in blocks, the minimum over ranks."""
+
+    @abstractmethod
+    def execute(self, batch: ScheduledBatch) -> StepResult:
+        """Compute one step. Blocks until its tokens are known."""
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """Let go of devices and ranks."""

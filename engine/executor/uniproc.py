@@ -1,0 +1,27 @@
+"""The executor of a single rank: its worker lives in the engine process."""
+
+from __future__ import annotations
+
+from engine.batch import ScheduledBatch, StepResult
+from engine.config import EngineConfig
+from engine.executor.base import Executor, ModelFacts, Progress
+from engine.worker.worker import Worker
+
+
+class UniprocExecutor(Executor):
+    def __init__(self, config: EngineConfig, progress: Progress) -> None:
+        self._worker = Worker(config, progress)
+
+    def load(self) -> ModelFacts:
+        return self._worker.load()
+
+    def initialize_cache(self) -> int:
+        num_blocks = self._worker.cache_capacity()
+        self._worker.allocate_cache(num_blocks)
+        return num_blocks
+
+    def execute(self, batch: ScheduledBatch) -> StepResult:
+        return self._worker.execute(batch)
+
+    def shutdown(self) -> None:
+        del self._worker

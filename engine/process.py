@@ -1,0 +1,189 @@
+"""The engine process: ``python -m engine.process --endpoint ENDPOINT --epoch N``.
+
+Its parent writes the EngineConfig as one line of JSON to its standard input and keeps that open: end of
+file there means that the parent is gone, and the process ends at once. Everything else goes over one
+ZeroMQ PAIR socket, which the parent binds and which is of this incarnation alone. SIGUSR1 prints the stack
+of every thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from engine.channel import HEARTBEAT_INTERVAL, Channel
+from engine.config import EngineConfig
+from engine.engine import Engine, warm_up
+from engine.errors import EngineError
+from engine.executor import find_executor
+from engine.executor.base import Executor, ModelFacts
+from engine.messages import Abort, Drain, EngineInfo, Failed, Loading, Ready, Start, ToEngine
+
+logger = logging.getLogger(__name__)
+
+_STDIN = 0
+
+
+class EngineLoop:
+    """Messages in, steps, one frame out for each. The transport is a parameter."""
+
+    def __init__(self, engine: Engine, channel: Channel) -> None:
+        self._engine = engine
+        self._channel = channel
+        self._draining = False
+
+    def run(self) -> None:
+        """Serve until drained."""
+        checked = False
+        while self._engine.num_pending or not self._draining:
+            idle = not self._engine.num_pending
+            messages = self._channel.receive(wait=idle)
+            for message in messages:
+                self._handle(message)
+            if self._engine.num_pending:
+                self._channel.send(self._engine.step())
+                checked = False
+            elif idle and not messages and not checked:
+                self._engine.check_integrity()
+                checked = True
+
+    def _handle(self, message: ToEngine) -> None:
+        match message:
+            case Start():
+                rejected = self._engine.start(message)
+                if rejected is not None:
+                    self._channel.send(rejected)
+            case Abort():
+                self._engine.abort(message)
+            case Drain():
+                self._draining = True
+
+
+class Startup:
+    """From a configuration to an engine, telling the gateway how far it has come and how long it took."""
+
+    def __init__(self, config: EngineConfig, channel: Channel) -> None:
+        self._config = config
+        self._channel = channel
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> tuple[Engine, Executor, EngineInfo]:
+        config = self._config
+        with self._stage("imports"):
+            executor_class = find_executor(config.executor)
+        executor = executor_class(config, self._progress)
+        with self._stage("weights"):
+            facts = executor.load()
+        with self._stage("cache"):
+            num_blocks = executor.initialize_cache()
+            engine = Engine(config, executor, facts, num_blocks)
+        with self._stage("warm-up"):
+            warm_up(config, executor, facts, num_blocks)
+        return engine, executor, self._info(engine, facts, num_blocks)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self._progress(name, 0, 0, "")
+        began = time.monotonic()
+        yield
+        self._seconds[name] = time.monotonic() - began
+
+    def _progress(self, stage: str, done: int, total: int, unit: str) -> None:
+        self._channel.send(Loading(stage=stage, done=done, total=total, unit=unit))
+
+    def _info(self, engine: Engine, facts: ModelFacts, num_blocks: int) -> EngineInfo:
+        return EngineInfo(
+            device=facts.device,
+            dtype=facts.dtype,
+            parameters=facts.parameters,
+            weight_bytes=facts.weight_bytes,
+            max_model_len=engine.max_model_len,
+            block_size=self._config.block_size,
+            num_blocks=num_blocks,
+            cache_bytes=num_blocks * facts.block_bytes,
+            vocab_size=facts.vocab_size,
+            eos_token_ids=facts.eos_token_ids,
+            fingerprint=facts.fingerprint,
+            kernels=facts.kernels,
+            load_seconds=self._seconds,
+        )
+
+
+class EngineProcess:
+    """One incarnation of an engine, from its configuration to its exit status."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._engine: Engine | None = None
+        self._channel = Channel(endpoint, self._counters)
+
+    def run(self, config: EngineConfig) -> int:
+        """Exit status: 0 drained, 1 a mistake of the model or the settings, 70 a fault of ours."""
+        threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
+        try:
+            self._engine, executor, info = Startup(config, self._channel).run()
+            self._channel.send(Ready(info=info))
+            EngineLoop(self._engine, self._channel).run()
+            executor.shutdown()
+            status = os.EX_OK
+        except EngineError as error:
+            self._channel.send(Failed(message=str(error), expected=True))
+            status = 1
+        except Exception as error:
+            logger.exception("the engine cannot go on")
+            self._channel.send(Failed(message=f"{type(error).__name__}: {error}", expected=False))
+            status = os.EX_SOFTWARE
+        self._channel.close()
+        return status
+
+    def _counters(self) -> tuple[int, int]:
+        return (self._engine.steps, self._engine.num_pending) if self._engine is not None else (0, 0)
+
+    def _watch(self) -> None:
+        """Beat while the main thread is away, and end the process, in mid-step if need be, with its parent."""
+        while True:
+            readable, _, _ = select.select([_STDIN], [], [], HEARTBEAT_INTERVAL / 2)
+            if readable and not os.read(_STDIN, 4096):
+                logger.warning("the gateway is gone: ending")
+                os._exit(os.EX_UNAVAILABLE)
+            self._channel.beat()
+
+
+def set_process_name(name: str) -> None:
+    """What ``ps`` and ``top`` show, 15 characters at most. Linux only; elsewhere it stays ``python``."""
+    if sys.platform == "linux":
+        pr_set_name = 15
+        ctypes.CDLL(None).prctl(pr_set_name, name.encode(), 0, 0, 0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m engine.process", description="One engine; started by the gateway.")
+    parser.add_argument("--endpoint", required=True, help="ZeroMQ endpoint that the gateway has bound")
+    parser.add_argument("--epoch", type=int, required=True, help="incarnation of this engine, for its name and log")
+    options = parser.parse_args(arguments)
+    # A terminal's Ctrl-C reaches every process in the foreground; what it means is the gateway's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    set_process_name(f"penstock-e{options.epoch}")
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s engine {options.epoch}: %(message)s")
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return os.EX_UNAVAILABLE
+    return EngineProcess(options.endpoint).run(msgspec.json.decode(line, type=EngineConfig))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""Scheduler: which tokens the next step computes, and what its result means.
+
+There are no prefill and decode phases. Every sequence has computed tokens and tokens in all, and each step
+spends its token budget on letting the first catch up with the second: a prompt in chunks, a stream by one.
+
+Order: running sequences before waiting ones; those with one token left first, so that a long prompt never
+holds up the streams; then by arrival. When blocks run out the youngest running sequence gives up its blocks
+and is computed again later, mostly from the prefix cache, which its blocks stay in. Nothing can wait for
+ever: the oldest sequence is never preempted, waits for nobody and fits the cache, and once it is done the
+next one is the oldest.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass, field
+
+from engine.batch import StepResult
+from engine.block_pool import BlockPool
+from engine.messages import Abort, Start, TokenLogprobs, Tokens
+from engine.prefix_cache import PrefixCache
+from engine.sequence import Sequence, Status
+from observability.records import ChoiceStats
+
+
+def waiting_order(sequence: Sequence) -> int:
+    """First come, first served; one that was preempted goes back to where it stood."""
+    return sequence.arrival
+
+
+def running_order(sequence: Sequence) -> tuple[bool, int]:
+    return sequence.num_uncomputed > 1, sequence.arrival
+
+
+@dataclass(slots=True)
+class Schedule:
+    """One step as planned: rows are sequences and how many tokens of each it computes."""
+
+    budget: int
+    """Tokens left to give out."""
+    rows: dict[Sequence, int] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
+    """Ids of sequences computed for the first time."""
+    decode_tokens: int = 0
+    """Of the scheduled tokens, the newest output tokens; the others are prompt, or computed once more."""
+    preemptions: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+
+    def add(self, sequence: Sequence, tokens: int) -> None:
+        self.rows[sequence] = tokens
+        self.budget -= tokens
+
+    def drop(self, sequence: Sequence) -> None:
+        self.budget += self.rows.pop(sequence, 0)
+
+    @property
+    def scheduled_tokens(self) -> int:
+        return sum(self.rows.values())
+
+
+class Scheduler:
+    """Owns every Sequence, the waiting and running queues and the block pool's tables."""
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        *,
+        block_size: int,
+        max_num_batched_tokens: int,
+        max_num_seqs: int,
+        enable_prefix_caching: bool,
+    ) -> None:
+        self._pool = pool
+        self._block_size = block_size
+        self._token_budget = max_num_batched_tokens
+        self._max_running = min(max_num_seqs, max_num_batched_tokens)
+        """Each running sequence can be given at least one token, so none is left out of a step by others."""
+        self._prefix_cache = PrefixCache(pool, block_size, enabled=enable_prefix_caching)
+        self._sequences: dict[str, Sequence] = {}
+        self._waiting: list[Sequence] = []
+        """In ``waiting_order``."""
+        self._running: list[Sequence] = []
+        self._arrivals = 0
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_pending(self) -> int:
+        return len(self._sequences)
+
+    def add(self, start: Start, now: float) -> None:
+        """Take in a choice that fits the cache. A known id is replaced by a higher attempt, else kept."""
+        known = self._sequences.get(start.id)
+        if known is not None:
+            if start.attempt <= known.attempt:
+                return
+            self._remove(known)
+        sequence = Sequence(start, arrival=self._arrivals, arrived_at=now, block_size=self._block_size)
+        self._arrivals += 1
+        self._sequences[start.id] = sequence
+        insort(self._waiting, sequence, key=waiting_order)
+
+    def abort(self, abort: Abort) -> None:
+        """Forget a choice and free its blocks at once; a no-op where id or attempt is not known."""
+        sequence = self._sequences.get(abort.id)
+        if sequence is not None and sequence.attempt == abort.attempt:
+            self._remove(sequence)
+
+    def schedule(self, now: float) -> Schedule:
+        """Plan a step. Its rows are empty only where nothing is pending."""
+        plan = Schedule(budget=self._token_budget)
+        for sequence in sorted(self._running, key=running_order):
+            # An earlier sequence may have preempted this one.
+            if plan.budget and sequence.status is Status.RUNNING:
+                self._continue(sequence, plan)
+        self._admit(plan)
+        for sequence, tokens in plan.rows.items():
+            plan.decode_tokens += sequence.num_output > 0 and tokens == sequence.num_uncomputed
+            if sequence.started_at is None:
+                sequence.started_at = now
+                plan.started.append(sequence.id)
+        return plan
+
+    def update(self, plan: Schedule, result: StepResult, now: float) -> list[Tokens]:
+        """Take in what a step computed: what each of its sequences has to say."""
+        samples = zip(result.token_ids, result.logprobs, strict=True)
+        scores = iter(result.prompt_logprobs)
+        outputs = []
+        for sequence, tokens in plan.rows.items():
+            if len(sequence.prompt_targets(tokens)):
+                sequence.prompt_logprobs += next(scores)
+            sample = next(samples) if sequence.samples_after(tokens) else None
+            sequence.num_computed += tokens
+            self._prefix_cache.advance(sequence)
+            if not sequence.num_uncomputed:
+                outputs.append(self._reply(sequence, sample, now))
+        return outputs
+
+    def check_integrity(self) -> None:
+        """Raises IntegrityError where the pool and the sequences disagree about a block."""
+        self._pool.check_integrity([sequence.block_table for sequence in self._sequences.values()])
+
+    def _continue(self, sequence: Sequence, plan: Schedule) -> None:
+        """Schedule a running sequence, preempting the youngest ones, itself included, until a token fits."""
+        wanted = min(sequence.num_uncomputed, plan.budget)
+        while not (tokens := min(wanted, self._room(sequence))):
+            youngest = max(self._running, key=waiting_order)
+            plan.drop(youngest)
+            self._preempt(youngest)
+            plan.preemptions += 1
+            if youngest is sequence:
+                return
+        self._extend(sequence, tokens)
+        plan.add(sequence, tokens)
+
+    def _admit(self, plan: Schedule) -> None:
+        """Start waiting sequences in their order while budget, slots and blocks last.
+
+        One that does not fit ends it, so that small ones cannot keep overtaking a large one; one that waits
+        for blocks another is computing is passed over.
+        """
+        for sequence in self._waiting.copy():
+            if not plan.budget or len(self._running) == self._max_running:
+                return
+            if self._prefix_cache.is_deferred(sequence):
+                continue
+            found = self._prefix_cache.look_up(sequence)
+            if found is None:
+                continue
+            # All its known tokens must fit, not only the first chunk: else it would soon be preempted again.
+            fresh = self._blocks_for(sequence.num_tokens) - len(found)
+            if fresh > self._pool.num_free - self._pool.count_free(found):
+                return
+            self._start(sequence, found, plan)
+
+    def _start(self, sequence: Sequence, found: list[int], plan: Schedule) -> None:
+        self._waiting.remove(sequence)
+        self._running.append(sequence)
+        sequence.status = Status.RUNNING
+        self._pool.share(found)
+        sequence.block_table = found
+        sequence.num_computed = len(found) * self._block_size
+        self._prefix_cache.begin(sequence)
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = min(sequence.num_computed, sequence.num_prompt)
+            if not sequence.needs_prompt_logprobs:
+                plan.prefix_queries += sequence.num_prompt
+                plan.prefix_hits += sequence.cached_tokens
+        tokens = min(sequence.num_uncomputed, plan.budget)
+        self._extend(sequence, tokens)
+        plan.add(sequence, tokens)
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self._block_size)
+
+    def _room(self, sequence: Sequence) -> int:
+        """Tokens that the sequence could compute next without anybody giving up a block."""
+        blocks = len(sequence.block_table) + self._pool.num_free
+        return blocks * self._block_size - sequence.num_computed
+
+    def _extend(self, sequence: Sequence, tokens: int) -> None:
+        missing = self._blocks_for(sequence.num_computed + tokens) - len(sequence.block_table)
+        sequence.block_table += self._pool.allocate(missing)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._vacate(sequence)
+        sequence.status = Status.WAITING
+        if not sequence.has_replied:
+            sequence.prompt_logprobs.clear()
+        insort(self._waiting, sequence, key=waiting_order)
+
+    def _remove(self, sequence: Sequence) -> None:
+        if sequence.status is Status.RUNNING:
+            self._vacate(sequence)
+        else:
+            self._waiting.remove(sequence)
+        sequence.status = Status.FINISHED
+        del self._sequences[sequence.id]
+
+    def _vacate(self, sequence: Sequence) -> None:
+        """Take a sequence out of the running queue and give back its blocks."""
+        self._prefix_cache.end(sequence)
+        self._running.remove(sequence)
+        self._pool.release(sequence.block_table)
+        sequence.block_table = []
+        sequence.num_computed = 0
+
+    def _reply(self, sequence: Sequence, sample: tuple[int, TokenLogprobs | None] | None, now: float) -> Tokens:
+        """What a sequence says once it has caught up: its next token, unless none was left to sample."""
+        at = sequence.num_output
+        ids, logprobs = [], None
+        if sample is not None:
+            sequence.append(sample[0])
+            ids = [sample[0]]
+            logprobs = None if sample[1] is None else [sample[1]]
+        first = not sequence.has_replied
+        scores = sequence.prompt_logprobs if sequence.needs_prompt_logprobs else None
+        sequence.has_replied, sequence.prompt_logprobs = True, []
+        finish = sequence.finish_reason()
+        if finish is not None:
+            self._remove(sequence)
+        return Tokens(
+            id=sequence.id,
+            attempt=sequence.attempt,
+            at=at,
+            ids=ids,
+            logprobs=logprobs,
+            prompt_logprobs=scores,
+            finish=finish,
+            stats=_choice_stats(sequence, now) if first else None,
+        )
+
+
+def _choice_stats(sequence: Sequence, now: float) -> ChoiceStats:
+    assert sequence.started_at is not None and sequence.cached_tokens is not None
+    return ChoiceStats(
+        queue_time=sequence.started_at - sequence.arrived_at,
+        prefill_time=now - sequence.started_at,
+        cached_tokens=sequence.cached_tokens,
+    )

@@ -1,0 +1,113 @@
+"""Sequence: one choice while the engine works on it. The Scheduler alone changes it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+
+from engine.batch import IntArray
+from engine.block_pool import block_digest, root_digest
+from engine.messages import EngineFinish, Start, TokenLogprobs
+
+
+class Status(Enum):
+    WAITING = "waiting"
+    """Holds no blocks."""
+    RUNNING = "running"
+    FINISHED = "finished"
+    """Completed, aborted or replaced."""
+
+
+class Sequence:
+    """Prompt and output so far, how much of them is computed, and the blocks that hold it."""
+
+    def __init__(self, start: Start, *, arrival: int, arrived_at: float, block_size: int) -> None:
+        """``arrival`` counts the engine's arrivals, ``arrived_at`` is the clock's time in seconds."""
+        self.id = start.id
+        self.attempt = start.attempt
+        self.params = start.params
+        self.seed = start.seed
+        self.choice = start.choice
+        self.arrival = arrival
+        self.arrived_at = arrived_at
+        self.started_at: float | None = None
+        """When a step first computed it."""
+        self.status = Status.WAITING
+        self.block_table: list[int] = []
+        self.num_prompt = len(start.prompt)
+        self.num_tokens = self.num_prompt + len(start.output_prefix)
+        """Prompt and output so far."""
+        self.num_computed = 0
+        """Of these, the ones whose keys and values are in the block table's blocks."""
+        self.num_published = 0
+        """Leading blocks of the table whose digests have been offered to the pool."""
+        self.cached_tokens: int | None = None
+        """Prompt tokens found in the prefix cache when it was first admitted; None before that."""
+        self.prompt_logprobs: list[TokenLogprobs] = []
+        """Collected until the first output is sent."""
+        self.has_replied = False
+        """Whether any output of this attempt has been sent."""
+        self.deferred_to: tuple[Sequence, int] | None = None
+        """An older sequence, and the number of tokens it must have computed before this one is looked at again."""
+        self._tokens: IntArray = np.empty(max(self.num_tokens, self.num_prompt + start.params.max_tokens), np.int32)
+        self._tokens[: self.num_prompt] = start.prompt
+        self._tokens[self.num_prompt : self.num_tokens] = start.output_prefix
+        self._block_size = block_size
+        self._digests: list[bytes] = []
+        self._root = root_digest(start.cache_salt)
+
+    @property
+    def num_output(self) -> int:
+        return self.num_tokens - self.num_prompt
+
+    @property
+    def num_uncomputed(self) -> int:
+        return self.num_tokens - self.num_computed
+
+    @property
+    def prompt_ids(self) -> IntArray:
+        return self._tokens[: self.num_prompt]
+
+    @property
+    def output_ids(self) -> IntArray:
+        return self._tokens[self.num_prompt : self.num_tokens]
+
+    @property
+    def needs_prompt_logprobs(self) -> bool:
+        """Whether the prompt has to be computed in full, and not read from the prefix cache."""
+        return self.params.prompt_logprobs is not None and not self.has_replied
+
+    def token_ids(self, start: int, stop: int) -> IntArray:
+        """A view of tokens ``start`` … ``stop - 1``; tokens are only ever appended, so it does not change."""
+        return self._tokens[start:stop]
+
+    def digests(self, start: int, stop: int) -> list[bytes]:
+        """Chained digests of blocks ``start`` … ``stop - 1``, which must be full. Each is computed once."""
+        while len(self._digests) < stop:
+            begin = len(self._digests) * self._block_size
+            parent = self._digests[-1] if self._digests else self._root
+            self._digests.append(block_digest(parent, self._tokens[begin : begin + self._block_size].tobytes()))
+        return self._digests[start:stop]
+
+    def prompt_targets(self, tokens: int) -> IntArray:
+        """Of the next ``tokens`` positions to compute, the prompt tokens they predict, where those are to be scored."""
+        if not self.needs_prompt_logprobs:
+            return self._tokens[:0]
+        return self._tokens[self.num_computed + 1 : min(self.num_computed + tokens + 1, self.num_prompt)]
+
+    def samples_after(self, tokens: int) -> bool:
+        """Whether a step that computes the next ``tokens`` positions samples one more token."""
+        return tokens == self.num_uncomputed and self.finish_reason() is None
+
+    def append(self, token_id: int) -> None:
+        self._tokens[self.num_tokens] = token_id
+        self.num_tokens += 1
+
+    def finish_reason(self) -> EngineFinish | None:
+        """Why no further token is to be sampled, from the output alone; None while one is."""
+        if self.num_output > self.params.min_tokens:
+            last = int(self._tokens[self.num_tokens - 1])
+            if last in self.params.stop_token_ids:
+                return "stop"
+        return "length" if self.num_output >= self.params.max_tokens else None
