@@ -7,7 +7,7 @@ All durations are in seconds.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -36,6 +36,11 @@ class StepStats(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt tokens looked up in the prefix index."""
     prefix_hits: int
     """Prompt tokens found there."""
+
+    @property
+    def kv_cache_usage(self) -> float:
+        """Share of the blocks that running sequences refer to, 0 to 1."""
+        return self.blocks_used / self.blocks_total if self.blocks_total else 0.0
 
 
 class ChoiceStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,4 +91,39 @@ class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A change in the life of one engine process."""
 
     kind: Literal["up", "lost"]
+    epoch: int = 1
+    """Which incarnation of its replica, counted from 1."""
     cause: str = ""
+
+    @property
+    def up(self) -> int:
+        return int(self.kind == "up")
+
+    @property
+    def restarted(self) -> int:
+        """1 where a replica that was lost serves again."""
+        return int(self.kind == "up" and self.epoch > 1)
+
+
+class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The KV cache of one engine, known when it is up."""
+
+    block_size: int
+    num_blocks: int
+
+
+class IgnoredFields(msgspec.Struct, frozen=True, kw_only=True):
+    """Unknown fields of a request that ``--unknown-fields warn`` or ``ignore`` let through."""
+
+    tenant: str
+    count: int
+
+
+class BuildInfo(msgspec.Struct, frozen=True, kw_only=True):
+    version: str
+
+
+Record: TypeAlias = (
+    StepStats | InterTokenLatencies | RequestStats | Rejection | EngineEvent | CacheConfig | IgnoredFields | BuildInfo
+)
+"""What the metrics are fed with. :class:`ChoiceStats` is not among them: the gateway sums it up in RequestStats."""

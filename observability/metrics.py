@@ -1,0 +1,296 @@
+"""The declared table of metrics and the one :meth:`Metrics.record` that feeds it.
+
+A row says where its value comes from: the records that feed it, the field of the record, and its labels, of which
+``model`` and ``replica`` are the recorder's and all others are fields of the record. ``docs/metrics.md`` is generated
+from the table. Names and buckets suit the dashboards and alerts of the field; a latency target that a dashboard
+shows must be the bound of a bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from observability.records import (
+    BuildInfo,
+    CacheConfig,
+    EngineEvent,
+    IgnoredFields,
+    InterTokenLatencies,
+    Record,
+    Rejection,
+    RequestStats,
+    StepStats,
+)
+
+PREFIX = "penstock_"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# One more series for each counter and histogram, which no dashboard reads.
+disable_created_metrics()
+
+
+def _doubling(first: float, count: int) -> tuple[float, ...]:
+    return tuple(first * 2**power for power in range(count))
+
+
+FIRST_TOKEN = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160,
+)  # fmt: skip
+PER_TOKEN = (
+    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075,
+    0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10, 20,
+)  # fmt: skip
+END_TO_END = _doubling(0.01, 18)
+STEP_SECONDS = _doubling(0.0005, 16)
+TOKENS = _doubling(1, 18)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One row of the table."""
+
+    name: str
+    """Without the prefix; a counter's ends in ``_total``."""
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    fed_by: tuple[type, ...] = ()
+    """Records; empty for a gauge that is read when somebody looks, see :meth:`Metrics.watch`."""
+    field: str = ""
+    """Of the record; empty counts the records themselves. A list feeds a histogram with each of its values."""
+    labels: tuple[str, ...] = ("model",)
+    buckets: tuple[float, ...] = ()
+
+
+MODEL, REPLICA, TENANT = ("model",), ("model", "replica"), ("model", "tenant")
+
+METRICS = (
+    # --- requests, at their end ---
+    Metric(
+        name="time_to_first_token_seconds", kind="histogram", buckets=FIRST_TOKEN,
+        fed_by=(RequestStats,), field="time_to_first_token",
+        help="From the arrival of a request at the gateway to its first output token.",
+    ),
+    Metric(
+        name="inter_token_latency_seconds", kind="histogram", buckets=PER_TOKEN,
+        fed_by=(InterTokenLatencies,), field="values",
+        help="Gaps between successive output tokens of a choice.",
+    ),
+    Metric(
+        name="time_per_output_token_seconds", kind="histogram", buckets=PER_TOKEN,
+        fed_by=(RequestStats,), field="time_per_output_token",
+        help="Mean time of an output token after the first, one value for each request.",
+    ),
+    Metric(
+        name="request_duration_seconds", kind="histogram", buckets=END_TO_END,
+        fed_by=(RequestStats,), field="end_to_end",
+        help="From the arrival of a request to the end of its answer.",
+    ),
+    Metric(
+        name="request_queue_time_seconds", kind="histogram", buckets=FIRST_TOKEN,
+        fed_by=(RequestStats,), field="queue_time",
+        help="Time a request waited before the first step that computed it.",
+    ),
+    Metric(
+        name="request_prefill_time_seconds", kind="histogram", buckets=FIRST_TOKEN,
+        fed_by=(RequestStats,), field="prefill_time",
+        help="From the first step that computed a request to its first output token.",
+    ),
+    Metric(
+        name="request_prompt_tokens", kind="histogram", buckets=TOKENS,
+        fed_by=(RequestStats,), field="prompt_tokens", help="Prompt tokens of a request.",
+    ),
+    Metric(
+        name="request_generated_tokens", kind="histogram", buckets=TOKENS,
+        fed_by=(RequestStats,), field="generated_tokens", help="Output tokens of a request, all choices together.",
+    ),
+    Metric(
+        name="requests_total", kind="counter", labels=("model", "tenant", "finish_reason"),
+        fed_by=(RequestStats,), help="Requests that have ended, by how they ended.",
+    ),
+    Metric(
+        name="cached_prompt_tokens_total", kind="counter", labels=TENANT,
+        fed_by=(RequestStats,), field="cached_tokens", help="Prompt tokens that came from the prefix cache.",
+    ),
+    Metric(
+        name="errors_total", kind="counter", labels=("model", "tenant", "error_type"),
+        fed_by=(RequestStats, Rejection),
+        help="Requests that failed or were turned away, after the headers of a stream as well as before.",
+    ),
+    Metric(
+        name="rejections_total", kind="counter", labels=("model", "tenant", "reason"),
+        fed_by=(Rejection,), help="Requests turned away before they were accepted.",
+    ),
+    Metric(
+        name="ignored_fields_total", kind="counter", labels=TENANT,
+        fed_by=(IgnoredFields,), field="count", help="Unknown request fields let through by --unknown-fields.",
+    ),
+    Metric(
+        name="requests_queued", kind="gauge", help="Requests accepted and not yet begun by an engine."),
+    Metric(
+        name="requests_running", kind="gauge", help="Requests that an engine has begun and that have not ended."),
+    # --- engine steps, as they happen ---
+    Metric(
+        name="step_duration_seconds", kind="histogram", labels=REPLICA, buckets=STEP_SECONDS,
+        fed_by=(StepStats,), field="duration", help="Duration of an engine step.",
+    ),
+    Metric(
+        name="step_tokens", kind="histogram", labels=REPLICA, buckets=TOKENS,
+        fed_by=(StepStats,), field="scheduled_tokens", help="Tokens computed in a step, prompt and decode together.",
+    ),
+    Metric(
+        name="prompt_tokens_total", kind="counter", labels=REPLICA,
+        fed_by=(StepStats,), field="prompt_tokens", help="Prompt tokens computed; cached ones are not computed.",
+    ),
+    Metric(
+        name="generated_tokens_total", kind="counter", labels=REPLICA,
+        fed_by=(StepStats,), field="generated_tokens", help="Output tokens generated.",
+    ),
+    Metric(
+        name="prefix_cache_queries_total", kind="counter", labels=REPLICA,
+        fed_by=(StepStats,), field="prefix_queries", help="Prompt tokens looked up in the prefix cache.",
+    ),
+    Metric(
+        name="prefix_cache_hits_total", kind="counter", labels=REPLICA,
+        fed_by=(StepStats,), field="prefix_hits", help="Prompt tokens found in the prefix cache.",
+    ),
+    Metric(
+        name="preemptions_total", kind="counter", labels=REPLICA,
+        fed_by=(StepStats,), field="preemptions", help="Sequences that gave up their blocks to others.",
+    ),
+    Metric(
+        name="sequences_running", kind="gauge", labels=REPLICA,
+        fed_by=(StepStats,), field="running", help="Sequences that hold KV-cache blocks.",
+    ),
+    Metric(
+        name="sequences_waiting", kind="gauge", labels=REPLICA,
+        fed_by=(StepStats,), field="waiting", help="Sequences in the engine's waiting queue.",
+    ),
+    Metric(
+        name="kv_cache_usage_ratio", kind="gauge", labels=REPLICA,
+        fed_by=(StepStats,), field="kv_cache_usage", help="Share of KV-cache blocks in use by sequences, 0 to 1.",
+    ),
+    # --- engines and the build ---
+    Metric(
+        name="engine_up", kind="gauge", labels=REPLICA,
+        fed_by=(EngineEvent,), field="up", help="1 while the replica's engine serves.",
+    ),
+    Metric(
+        name="engine_restarts_total", kind="counter", labels=REPLICA,
+        fed_by=(EngineEvent,), field="restarted", help="Engines that came up again after a loss.",
+    ),
+    Metric(
+        name="cache_config_info", kind="gauge", labels=("model", "replica", "block_size", "num_blocks"),
+        fed_by=(CacheConfig,), help="Always 1; its labels are the tokens in a block and the number of blocks.",
+    ),
+    Metric(
+        name="build_info", kind="gauge", labels=("version",),
+        fed_by=(BuildInfo,), help="Always 1; its label is the version of Penstock.",
+    ),
+)  # fmt: skip
+
+
+class Metrics:
+    """The metrics of one gateway process. Used from one thread, the event loop's."""
+
+    def __init__(self, registry: CollectorRegistry, *, model: str, version: str) -> None:
+        self._registry = registry
+        self._model = model
+        self._collectors = {metric.name: _collector(metric, registry) for metric in METRICS}
+        self._feeds: dict[type, list[_Feed]] = {}
+        for metric in METRICS:
+            for record in metric.fed_by:
+                self._feeds.setdefault(record, []).append(_Feed(metric, self._collectors[metric.name], model))
+        ProcessCollector(registry=registry)
+        self.record(BuildInfo(version=version))
+
+    def record(self, record: Record, *, replica: str = "0") -> None:
+        """Feed every metric that this kind of record feeds."""
+        if isinstance(record, CacheConfig):
+            self._begin(replica)
+        for feed in self._feeds[type(record)]:
+            feed(record, replica)
+
+    def _begin(self, replica: str) -> None:
+        """Let every series of a new replica stand at zero, so that a first event shows as a rise."""
+        for feeds in self._feeds.values():
+            for feed in feeds:
+                feed.begin(replica)
+
+    def watch(self, name: str, read: Callable[[], float]) -> None:
+        """Let a gauge that no record feeds call ``read`` whenever the metrics are rendered."""
+        self._collectors[name].labels(self._model).set_function(read)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format; send them as :data:`CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+
+def _collector(metric: Metric, registry: CollectorRegistry) -> Any:
+    name = PREFIX + metric.name
+    if metric.kind == "histogram":
+        return Histogram(name, metric.help, metric.labels, registry=registry, buckets=metric.buckets)
+    return {"counter": Counter, "gauge": Gauge}[metric.kind](name, metric.help, metric.labels, registry=registry)
+
+
+class _Feed:
+    """One row fed by one kind of record. Its series are looked up in a plain dict, which halves the cost."""
+
+    def __init__(self, metric: Metric, collector: Any, model: str) -> None:
+        self._metric = metric
+        self._collector = collector
+        self._model = model
+        self._value = attrgetter(metric.field) if metric.field else None
+        self._own_labels = [label for label in metric.labels if label not in ("model", "replica")]
+        self._series: dict[tuple[object, ...], Any] = {}
+
+    def __call__(self, record: Record, replica: str) -> None:
+        value = 1 if self._value is None else self._value(record)
+        if value is None:
+            return
+        key: tuple[object, ...] = (replica,)
+        if self._own_labels:
+            key += tuple(getattr(record, label) for label in self._own_labels)
+        add = self._series.get(key)
+        if add is None:
+            if None in key:
+                return
+            if self._metric.kind == "gauge" and self._own_labels:
+                self._forget(replica)
+            add = self._series[key] = self._adder(key)
+        if isinstance(value, list):
+            for item in value:
+                add(item)
+        else:
+            add(value)
+
+    def begin(self, replica: str) -> None:
+        """Make the series of a replica, where no record is needed to know its labels."""
+        if not self._own_labels and (replica,) not in self._series:
+            self._series[replica,] = self._adder((replica,))
+
+    def _forget(self, replica: str) -> None:
+        """Labels that describe a thing: a restart that changes them must not leave the old series behind."""
+        self._series.clear()
+        if "replica" in self._metric.labels:
+            self._collector.remove_by_labels({"replica": replica})
+
+    def _adder(self, key: tuple[object, ...]) -> Callable[[float], None]:
+        """The method of a new series that takes a value: ``inc``, ``set`` or ``observe``."""
+        known = dict(zip(("replica", *self._own_labels), key, strict=True), model=self._model)
+        series = self._collector.labels(*(known[name] for name in self._metric.labels))
+        method = {"counter": "inc", "gauge": "set", "histogram": "observe"}[self._metric.kind]
+        adder: Callable[[float], None] = getattr(series, method)
+        return adder

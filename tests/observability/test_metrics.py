@@ -1,0 +1,204 @@
+"""Every row of the table is fed, by the record and the field it names, and the text is what Prometheus reads."""
+
+import dataclasses
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from observability.metrics import METRICS, PREFIX, Metrics
+from observability.records import (
+    CacheConfig,
+    EngineEvent,
+    IgnoredFields,
+    InterTokenLatencies,
+    Rejection,
+    RequestStats,
+    StepStats,
+)
+
+STEP = StepStats(
+    step=1,
+    duration=0.02,
+    scheduled_tokens=100,
+    prompt_tokens=90,
+    generated_tokens=10,
+    running=12,
+    waiting=3,
+    blocks_used=25,
+    blocks_total=100,
+    preemptions=2,
+    prefix_queries=64,
+    prefix_hits=48,
+)
+REQUEST = RequestStats(
+    tenant="alice",
+    finish_reason="stop",
+    prompt_tokens=30,
+    cached_tokens=16,
+    generated_tokens=40,
+    queue_time=0.003,
+    prefill_time=0.02,
+    time_to_first_token=0.05,
+    time_per_output_token=0.01,
+    end_to_end=0.4,
+)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(CollectorRegistry(), model="demo", version="1.2.3")
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {
+        (sample.name, tuple(sorted((k, v) for k, v in sample.labels.items() if k != "model"))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return samples(metrics)[PREFIX + name, tuple(sorted(labels.items()))]
+
+
+def test_a_step_feeds_histograms_counters_and_gauges(metrics: Metrics) -> None:
+    metrics.record(STEP, replica="3")
+    metrics.record(STEP, replica="3")
+    expected = {
+        "step_duration_seconds_sum": 0.04,
+        "step_tokens_count": 2,
+        "step_tokens_sum": 200,
+        "prompt_tokens_total": 180,
+        "generated_tokens_total": 20,
+        "prefix_cache_queries_total": 128,
+        "prefix_cache_hits_total": 96,
+        "preemptions_total": 4,
+        "sequences_running": 12,
+        "sequences_waiting": 3,
+        "kv_cache_usage_ratio": 0.25,
+    }
+    assert {name: value(metrics, name, replica="3") for name in expected} == pytest.approx(expected)
+
+
+def test_a_request_feeds_its_histograms_once(metrics: Metrics) -> None:
+    metrics.record(REQUEST)
+    sums = {
+        "time_to_first_token_seconds": 0.05,
+        "time_per_output_token_seconds": 0.01,
+        "request_duration_seconds": 0.4,
+        "request_queue_time_seconds": 0.003,
+        "request_prefill_time_seconds": 0.02,
+        "request_prompt_tokens": 30,
+        "request_generated_tokens": 40,
+    }
+    for name, total in sums.items():
+        assert value(metrics, f"{name}_sum") == pytest.approx(total)
+        assert value(metrics, f"{name}_count") == 1
+    assert value(metrics, "requests_total", tenant="alice", finish_reason="stop") == 1
+    assert value(metrics, "cached_prompt_tokens_total", tenant="alice") == 16
+    assert not [name for name, _ in samples(metrics) if name.startswith(PREFIX + "errors")]
+
+
+def test_a_request_that_never_ran_leaves_the_latency_histograms_alone(metrics: Metrics) -> None:
+    failed = RequestStats(
+        tenant="bob",
+        finish_reason="error",
+        error_type="internal",
+        prompt_tokens=5,
+        cached_tokens=0,
+        generated_tokens=0,
+        end_to_end=1.0,
+    )
+    metrics.record(CacheConfig(block_size=16, num_blocks=10))
+    metrics.record(failed)
+    assert value(metrics, "time_to_first_token_seconds_count") == 0
+    assert value(metrics, "request_duration_seconds_count") == 1
+    assert value(metrics, "errors_total", tenant="bob", error_type="internal") == 1
+    assert value(metrics, "requests_total", tenant="bob", finish_reason="error") == 1
+
+
+def test_each_inter_token_latency_is_observed_and_lies_in_its_bucket(metrics: Metrics) -> None:
+    metrics.record(InterTokenLatencies(values=[0.0004, 0.02, 0.021]))
+    assert value(metrics, "inter_token_latency_seconds_count") == 3
+    assert value(metrics, "inter_token_latency_seconds_bucket", le="0.001") == 1
+    assert value(metrics, "inter_token_latency_seconds_bucket", le="0.02") == 2
+
+
+def test_a_rejection_counts_by_reason_and_by_error_type(metrics: Metrics) -> None:
+    metrics.record(Rejection(tenant="alice", error_type="overload", reason="queue_full"))
+    assert value(metrics, "rejections_total", tenant="alice", reason="queue_full") == 1
+    assert value(metrics, "errors_total", tenant="alice", error_type="overload") == 1
+
+
+def test_restarts_count_from_the_second_incarnation(metrics: Metrics) -> None:
+    metrics.record(EngineEvent(kind="up", epoch=1))
+    assert value(metrics, "engine_restarts_total", replica="0") == 0
+    metrics.record(EngineEvent(kind="lost", epoch=1, cause="killed"))
+    assert value(metrics, "engine_up", replica="0") == 0
+    metrics.record(EngineEvent(kind="up", epoch=2))
+    assert value(metrics, "engine_up", replica="0") == 1
+    assert value(metrics, "engine_restarts_total", replica="0") == 1
+
+
+def test_a_new_cache_replaces_the_old_one_of_its_replica_alone(metrics: Metrics) -> None:
+    for replica, blocks in (("0", 10), ("1", 10), ("0", 12), ("0", 10), ("0", 12)):
+        metrics.record(CacheConfig(block_size=16, num_blocks=blocks), replica=replica)
+    infos = {labels for name, labels in samples(metrics) if name == PREFIX + "cache_config_info"}
+    assert infos == {
+        (("block_size", "16"), ("num_blocks", "12"), ("replica", "0")),
+        (("block_size", "16"), ("num_blocks", "10"), ("replica", "1")),
+    }
+
+
+def test_series_of_a_replica_begin_at_zero(metrics: Metrics) -> None:
+    metrics.record(CacheConfig(block_size=16, num_blocks=10), replica="7")
+    assert value(metrics, "preemptions_total", replica="7") == 0
+    assert value(metrics, "kv_cache_usage_ratio", replica="7") == 0
+
+
+def test_a_watched_gauge_is_read_when_rendered(metrics: Metrics) -> None:
+    queued = [4]
+    metrics.watch("requests_queued", lambda: queued[0])
+    assert value(metrics, "requests_queued") == 4
+    queued[0] = 9
+    assert value(metrics, "requests_queued") == 9
+
+
+def test_ignored_fields_and_build(metrics: Metrics) -> None:
+    metrics.record(IgnoredFields(tenant="alice", count=3))
+    assert value(metrics, "ignored_fields_total", tenant="alice") == 3
+    assert value(metrics, "build_info", version="1.2.3") == 1
+
+
+def test_two_registries_do_not_share_anything() -> None:
+    first, second = (Metrics(CollectorRegistry(), model="demo", version="1") for _ in range(2))
+    first.record(STEP)
+    assert value(first, "preemptions_total", replica="0") == 2
+    assert (PREFIX + "preemptions_total", (("replica", "0"),)) not in samples(second)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_row_names_what_exists_and_follows_the_naming_rules(metric) -> None:
+    assert ":" not in metric.name
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    assert bool(metric.buckets) == (metric.kind == "histogram")
+    assert list(metric.buckets) == sorted(set(metric.buckets))
+    own = [label for label in metric.labels if label not in ("model", "replica")]
+    for record in metric.fed_by:
+        for name in [*own, *([metric.field] if metric.field else [])]:
+            assert name in record.__struct_fields__ or isinstance(getattr(record, name, None), property)
+
+
+def test_latency_buckets_hold_the_targets_of_the_alerts() -> None:
+    buckets = {metric.name: metric.buckets for metric in METRICS}
+    assert buckets["time_to_first_token_seconds"][0] == 0.001 and 160 in buckets["time_to_first_token_seconds"]
+    assert buckets["inter_token_latency_seconds"][0] == 0.001 and buckets["inter_token_latency_seconds"][-1] == 20
+    assert buckets["request_duration_seconds"][0] == 0.01 and 1310 < buckets["request_duration_seconds"][-1] < 1311
+
+
+def test_rows_have_names_of_their_own() -> None:
+    names = [metric.name for metric in METRICS]
+    assert len(names) == len(set(names))
+    assert all(dataclasses.asdict(metric)["help"].endswith(".") for metric in METRICS)
