@@ -1,0 +1,92 @@
+"""The chat page: ``GET /`` and the files it is made of, from package data.
+
+The files are plain HTML, CSS and JavaScript modules, served as they lie in ``gateway/static``. The page may load
+nothing from elsewhere, and nothing that a model writes can become markup or run: its own code inserts text only, and
+the Content-Security-Policy holds the browser to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+from fastapi import APIRouter, Request, Response
+
+from gateway.errors import NotFound
+
+router = APIRouter(include_in_schema=False)
+
+HEADERS = {
+    "content-security-policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "img-src 'self' data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            # No string ever becomes HTML or script, not even by a mistake in the page's own code.
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        )
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    # File names carry no version, so a browser asks each time; the ETag makes that answer an empty 304.
+    "cache-control": "no-cache",
+}
+
+MEDIA_TYPES = {
+    "index.html": "text/html; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "view.js": "text/javascript; charset=utf-8",
+    "client.js": "text/javascript; charset=utf-8",
+    "sse.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+"""Every file that is served. A name that is not here is a 404, so no path is ever built from a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """One file of the page, held in memory: together they are a few dozen kilobytes."""
+
+    body: bytes
+    media_type: str
+    etag: str
+
+    @classmethod
+    def read(cls, name: str) -> StaticFile:
+        body = resources.files("gateway").joinpath("static", name).read_bytes()
+        return cls(body, MEDIA_TYPES[name], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+    def answer(self, request: Request) -> Response:
+        """The file, or 304 where the browser holds this very version."""
+        headers = HEADERS | {"etag": self.etag}
+        held = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+        if self.etag in held or "*" in held:
+            return Response(status_code=304, headers=headers)
+        return Response(self.body, media_type=self.media_type, headers=headers)
+
+
+FILES = {name: StaticFile.read(name) for name in MEDIA_TYPES}
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def page(request: Request) -> Response:
+    """The chat page."""
+    return FILES["index.html"].answer(request)
+
+
+@router.api_route("/static/{file}", methods=["GET", "HEAD"])
+async def static_file(file: str, request: Request) -> Response:
+    """One of the page's files by its exact name. Raises ``NotFound`` for any other."""
+    if file not in FILES:
+        raise NotFound(f"There is no file /static/{file}.")
+    return FILES[file].answer(request)

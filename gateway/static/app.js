@@ -1,0 +1,289 @@
+// The chat page: what happens when. client.js speaks to the server, view.js draws.
+
+import { apiKey, ChatError, listModels, streamChat } from "./client.js";
+import { askForKey, scroll, Turn } from "./view.js";
+
+const byId = (id) => document.getElementById(id);
+const composer = byId("composer");
+const prompt = byId("prompt");
+
+const RECONNECT_SECONDS = 3;
+const LONGEST_WAIT_SECONDS = 120; // past that a countdown is no help
+
+let model = null; // the name to ask for, once the server has said it
+let everAnswered = false;
+let turns = [];
+let running = null; // the AbortController of the answer that is under way
+let connecting = false;
+
+// --- The server -----------------------------------------------------------------------------------------------------
+
+function showModel(state, text) {
+  byId("model").dataset.state = state;
+  byId("model").firstElementChild.textContent = text;
+  byId("model").title = text;
+}
+
+/** Learns the model's name; keeps trying for as long as the server is away or still starting. */
+async function connect() {
+  if (connecting) return;
+  connecting = true;
+  try {
+    while (!model) {
+      try {
+        model = (await withKey(() => listModels()))[0];
+        showModel("ready", model);
+      } catch (error) {
+        if (error.status === 401) return;
+        showModel("waiting", error.status === 503 ? "The model is still loading" : "No connection to the server");
+        await pause(error.retryAfter ?? RECONNECT_SECONDS);
+      }
+    }
+  } finally {
+    connecting = false;
+  }
+}
+
+function lost() {
+  model = null;
+  showModel("waiting", "No connection to the server");
+  connect();
+}
+
+/** Runs `attempt`, asking for an API key as long as the server wants another one. Throws its 401 if none is given. */
+async function withKey(attempt) {
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      showModel("locked", "API key needed");
+      byId("key").hidden = false;
+      const reason = apiKey.get() ? "The server did not accept this key." : "This server answers only with an API key.";
+      if (!(await changeKey(reason))) throw error;
+    }
+  }
+}
+
+let keyQuestion = null; // one dialog, whoever asks
+
+function changeKey(reason) {
+  keyQuestion ??= askForKey(reason, apiKey.get() !== null)
+    .then((key) => {
+      if (key) apiKey.set(key);
+      else if (key === "") apiKey.forget();
+      return Boolean(key);
+    })
+    .finally(() => {
+      keyQuestion = null;
+    });
+  return keyQuestion;
+}
+
+byId("key").addEventListener("click", async () => {
+  await changeKey("A key that you enter here takes the place of the one in use.");
+  model = null;
+  await connect();
+});
+
+// --- One answer -----------------------------------------------------------------------------------------------------
+
+/** What the model is told: every turn that got an answer, even a broken off one, and then the question. */
+function messagesFor(turn) {
+  const before = turns.slice(0, turns.indexOf(turn)).filter((earlier) => earlier.answer);
+  return [
+    ...before.flatMap(({ question, answer }) => [
+      { role: "user", content: question },
+      { role: "assistant", content: answer },
+    ]),
+    { role: "user", content: turn.question },
+  ];
+}
+
+async function answer(turn) {
+  running = new AbortController();
+  const { signal } = running;
+  turn.begin();
+  updateControls();
+  announce("Waiting for the answer");
+  try {
+    const { meta, finish } = await patiently(turn, signal, () => withKey(() => stream(turn, signal)));
+    turn.end("done", meta);
+    if (finish === "length") turn.showNotice("The answer was cut off at the length limit.");
+    announce(turn.answer);
+  } catch (error) {
+    turn.hideNotice();
+    if (signal.aborted) {
+      turn.end("stopped", "stopped");
+      announce("Stopped");
+    } else {
+      fail(turn, error);
+    }
+  } finally {
+    running = null;
+    updateControls();
+  }
+}
+
+/** One request. Returns the finish_reason and the line of figures under the answer. */
+async function stream(turn, signal) {
+  model ??= (await listModels(signal))[0];
+  showModel("ready", model);
+  const body = { model, messages: messagesFor(turn), temperature: Number(byId("temperature").value) };
+  const sent = performance.now();
+  let first = 0;
+  let last = 0;
+  let finish = null;
+  let tokens = 0;
+  for await (const part of streamChat(body, signal)) {
+    if (part.text) {
+      last = performance.now();
+      first ||= last;
+      turn.append(part.text);
+    }
+    finish = part.finish ?? finish;
+    tokens = part.usage?.completion_tokens ?? tokens;
+    everAnswered = true;
+  }
+  return { finish, meta: figures({ firstMs: first && first - sent, spanMs: last - first, tokens }) };
+}
+
+/** First token in milliseconds or seconds; tokens per second over those that follow the first. */
+function figures({ firstMs, spanMs, tokens }) {
+  const parts = [];
+  if (firstMs) parts.push(`first token ${firstMs < 1000 ? `${Math.round(firstMs)} ms` : `${(firstMs / 1000).toFixed(1)} s`}`);
+  if (tokens) parts.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}`);
+  if (tokens > 1 && spanMs > 0) {
+    const rate = ((tokens - 1) * 1000) / spanMs;
+    parts.push(`${rate < 100 ? rate.toFixed(1) : Math.round(rate)} tokens/s`);
+  }
+  return parts.join(" · ") || "no text";
+}
+
+/** Runs `attempt` again for as long as the server says when to come back, counting down in the turn. */
+async function patiently(turn, signal, attempt) {
+  for (;;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!error.retryAfter || error.retryAfter > LONGEST_WAIT_SECONDS) throw error;
+      const what = error.status === 429 ? "The server is busy" : everAnswered ? "The model is away" : "The model is still loading";
+      announce(`${what}. Waiting to try again.`);
+      for (let left = Math.ceil(error.retryAfter); left > 0; left--) {
+        turn.showNotice(`${what}. Trying again in ${left} s.`, { detail: error.message });
+        await pause(Math.min(1, error.retryAfter), signal);
+      }
+      turn.hideNotice();
+    }
+  }
+}
+
+function fail(turn, error) {
+  if (!(error instanceof ChatError)) console.error(error); // a mistake in this page: say so, and leave its trace
+  const message = error instanceof ChatError ? error.message : "This page made a mistake.";
+  const hints = [];
+  if (error.code === "context_length_exceeded") hints.push("Clear the conversation to start a new one.");
+  if (error.retryAfter) hints.push(`The server asks to wait ${Math.ceil(error.retryAfter / 60)} minutes.`);
+  if (error.requestId) hints.push(`Request ${error.requestId}`);
+  turn.end("failed", "");
+  turn.showNotice(message, { detail: hints.join(" "), action: { label: "Try again", run: () => retry(turn) } });
+  announce(message);
+  if (error instanceof ChatError && !error.status && !error.requestId) lost();
+}
+
+function retry(turn) {
+  if (running) return;
+  focusPrompt();
+  answer(turn);
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
+// --- The controls ---------------------------------------------------------------------------------------------------
+
+function ask(question) {
+  if (running || !question.trim()) return;
+  const turn = new Turn(question.trim());
+  turns.push(turn);
+  byId("welcome").hidden = true;
+  byId("conversation").append(turn.node);
+  scroll.toBottom();
+  answer(turn);
+}
+
+function clear() {
+  running?.abort();
+  turns = [];
+  byId("conversation").replaceChildren();
+  byId("welcome").hidden = false;
+  byId("scroller").scrollTop = 0;
+  announce("Conversation cleared");
+  updateControls();
+  focusPrompt();
+}
+
+function updateControls() {
+  byId("send").hidden = running !== null;
+  byId("send").disabled = !prompt.value.trim();
+  byId("stop").hidden = running === null;
+  byId("clear").disabled = !turns.length;
+  byId("key").hidden = apiKey.get() === null && byId("model").dataset.state !== "locked";
+}
+
+function announce(text) {
+  byId("announcer").textContent = text;
+}
+
+/** On a phone the focus would raise the keyboard over the answer. */
+function focusPrompt() {
+  if (matchMedia("(pointer: fine)").matches) prompt.focus();
+}
+
+function fitPrompt() {
+  prompt.style.height = "auto";
+  prompt.style.height = `${prompt.scrollHeight}px`; // CSS sets the upper limit
+  updateControls();
+}
+
+composer.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (running || !prompt.value.trim()) return;
+  ask(prompt.value);
+  prompt.value = "";
+  fitPrompt();
+  focusPrompt();
+});
+
+prompt.addEventListener("input", fitPrompt);
+prompt.addEventListener("keydown", (event) => {
+  // An Enter that ends a composition (Japanese, Chinese, …) belongs to the input method.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  composer.requestSubmit();
+});
+
+byId("stop").addEventListener("click", () => {
+  running?.abort();
+  focusPrompt();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && running && !byId("key-dialog").open) running.abort();
+});
+byId("clear").addEventListener("click", clear);
+byId("examples").addEventListener("click", (event) => {
+  const example = event.target.closest("button");
+  if (!example) return;
+  ask(example.textContent);
+  focusPrompt();
+});
+
+fitPrompt();
+connect();
