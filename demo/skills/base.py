@@ -73,7 +73,9 @@ def noisy(rng: Random, text: str, typos: bool = True) -> str:
     if roll < 0.93:
         ending = text[-1] if text[-1] in "?.!" else ""
         body = text.rstrip("?.!")
-        return rng.choice([f"Please: {text}", f"{body}, please{ending}", f"{body} please", f"Hey, {text}", f"Hi! {text}"])
+        return rng.choice(
+            [f"Please: {text}", f"{body}, please{ending}", f"{body} please", f"Hey, {text}", f"Hi! {text}"]
+        )
     return slip(rng, text) if typos else text
 
 
@@ -95,6 +97,20 @@ def phrase(rng: Random, templates: list[str], **values: object) -> tuple[int, st
     """Pick a template; returns its index (part of the key where phrasings are held out) and the filled text."""
     index = rng.randrange(len(templates))
     return index, templates[index].format(**values)
+
+
+def bars(text: str) -> list[str]:
+    """Read a list whose items stand between bars; lines may be broken anywhere between words."""
+    return " ".join(text.split()).split("| ")
+
+
+def answers(text: str) -> list[tuple[list[str], str]]:
+    """Read a table of questions and answers: blocks of `answer`, a line `?`, then questions between bars."""
+    table = []
+    for block in text.strip().split("\n\n"):
+        answer, questions = block.split("\n?")
+        table.append((bars(questions), " ".join(answer.split())))
+    return table
 
 
 def pseudo_word(rng: Random, low: int = 3, high: int = 8) -> str:

@@ -11,10 +11,25 @@ from random import Random
 from demo.skills.base import Exchange, ask, noisy, phrase, pseudo_word
 from demo.skills.words import NAMES, SPELLABLE
 
-SPELL = ["Spell {w}.", "Spell the word {w}.", "How do you spell {w}?", "Can you spell {w}?", "Please spell {w}.",
-         "Spell {w} letter by letter.", "Write {w} letter by letter."]  # fmt: skip
-REVERSE = ["Reverse {w}.", "Reverse the word {w}.", "Spell {w} backwards.", "What is {w} backwards?", "Write {w} backwards.",
-           "Say {w} backwards.", "What is {w} reversed?", "Can you reverse {w}?"]  # fmt: skip
+SPELL = [
+    "Spell {w}.",
+    "Spell the word {w}.",
+    "How do you spell {w}?",
+    "Can you spell {w}?",
+    "Please spell {w}.",
+    "Spell {w} letter by letter.",
+    "Write {w} letter by letter.",
+]
+REVERSE = [
+    "Reverse {w}.",
+    "Reverse the word {w}.",
+    "Spell {w} backwards.",
+    "What is {w} backwards?",
+    "Write {w} backwards.",
+    "Say {w} backwards.",
+    "What is {w} reversed?",
+    "Can you reverse {w}?",
+]
 COUNT = ["How many letters are in {w}?", "How many letters does {w} have?", "Count the letters in {w}."]
 FIRST = ["What is the {p} letter of {w}?", "Which letter is {p} in {w}?", "Tell me the {p} letter of {w}."]
 
@@ -33,7 +48,9 @@ def pick(rng: Random) -> tuple[str, str]:
     return word, f'"{word}"' if quoted else word
 
 
-def ask_about(rng: Random, kind: str, templates: list[str], answer: str, word: str, shown: str, **more: str) -> Exchange:
+def ask_about(
+    rng: Random, kind: str, templates: list[str], answer: str, word: str, shown: str, **more: str
+) -> Exchange:
     """Fill a template, keep the word as it is when the rest is written carelessly."""
     index, question = phrase(rng, templates, w="\0", **more)
     question = noisy(rng, question, typos=False).replace("\0", shown)

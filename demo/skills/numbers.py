@@ -9,25 +9,59 @@ from demo.skills.words import NAMES, THINGS
 
 OPERATIONS = {
     "+": [
-        "What is {a} + {b}?", "{a} + {b}", "{a}+{b}", "{a} + {b} =", "{a}+{b}=?", "What is {a} plus {b}?",
-        "How much is {a} plus {b}?", "Add {a} and {b}.", "Calculate {a} + {b}.", "What's {a}+{b}?",
-        "Can you add {a} and {b}?", "What is the sum of {a} and {b}?", "Compute {a} plus {b}.",
+        "What is {a} + {b}?",
+        "{a} + {b}",
+        "{a}+{b}",
+        "{a} + {b} =",
+        "{a}+{b}=?",
+        "What is {a} plus {b}?",
+        "How much is {a} plus {b}?",
+        "Add {a} and {b}.",
+        "Calculate {a} + {b}.",
+        "What's {a}+{b}?",
+        "Can you add {a} and {b}?",
+        "What is the sum of {a} and {b}?",
+        "Compute {a} plus {b}.",
     ],
     "-": [
-        "What is {a} - {b}?", "{a} - {b}", "{a}-{b}", "{a} - {b} =", "{a}-{b}=?", "What is {a} minus {b}?",
-        "How much is {a} minus {b}?", "Subtract {b} from {a}.", "Calculate {a} - {b}.", "What's {a}-{b}?",
-        "Take {b} away from {a}.", "Compute {a} minus {b}.",
+        "What is {a} - {b}?",
+        "{a} - {b}",
+        "{a}-{b}",
+        "{a} - {b} =",
+        "{a}-{b}=?",
+        "What is {a} minus {b}?",
+        "How much is {a} minus {b}?",
+        "Subtract {b} from {a}.",
+        "Calculate {a} - {b}.",
+        "What's {a}-{b}?",
+        "Take {b} away from {a}.",
+        "Compute {a} minus {b}.",
     ],
     "*": [
-        "What is {a} * {b}?", "{a} * {b}", "{a}*{b}", "{a} x {b}", "{a} * {b} =", "What is {a} times {b}?",
-        "How much is {a} times {b}?", "Multiply {a} by {b}.", "Calculate {a} * {b}.", "What's {a}*{b}?",
-        "What is {a} x {b}?", "Compute {a} times {b}.",
+        "What is {a} * {b}?",
+        "{a} * {b}",
+        "{a}*{b}",
+        "{a} x {b}",
+        "{a} * {b} =",
+        "What is {a} times {b}?",
+        "How much is {a} times {b}?",
+        "Multiply {a} by {b}.",
+        "Calculate {a} * {b}.",
+        "What's {a}*{b}?",
+        "What is {a} x {b}?",
+        "Compute {a} times {b}.",
     ],
     "/": [
-        "What is {a} / {b}?", "{a} / {b}", "{a}/{b}", "What is {a} divided by {b}?", "Divide {a} by {b}.",
-        "How much is {a} divided by {b}?", "Calculate {a} / {b}.", "{a} / {b} =",
+        "What is {a} / {b}?",
+        "{a} / {b}",
+        "{a}/{b}",
+        "What is {a} divided by {b}?",
+        "Divide {a} by {b}.",
+        "How much is {a} divided by {b}?",
+        "Calculate {a} / {b}.",
+        "{a} / {b} =",
     ],
-}  # fmt: skip
+}
 
 MORE = [
     "{who} has {a} {thing} and gets {b} more. How many {thing} does {who} have now?",
@@ -104,7 +138,12 @@ def counting(rng: Random) -> Exchange:
         low = rng.choice([1, 1, rng.randint(0, 90)])
         high = low + rng.randint(2, 14)
         numbers = list(range(low, high + 1))
-        templates = ["Count from {x} to {y}.", "Can you count from {x} to {y}?", "Count {x} to {y}.", "Count up from {x} to {y}."]
+        templates = [
+            "Count from {x} to {y}.",
+            "Can you count from {x} to {y}?",
+            "Count {x} to {y}.",
+            "Count up from {x} to {y}.",
+        ]
         if low == 1:
             templates += ["Count to {y}.", "Please count to {y}."]
     elif kind == 1:
@@ -133,10 +172,19 @@ def sorting(rng: Random) -> Exchange:
     numbers = rng.sample(range(rng.choice([10, 30, 100])), rng.randint(3, 6))
     listed = ", ".join(map(str, numbers))
     down = rng.random() < 0.35
-    up_templates = ["Sort these numbers: {n}", "Sort {n}.", "Sort {n} from small to large.", "Put {n} in order.",
-                    "Order these numbers from smallest to largest: {n}", "Sort the list {n} in ascending order."]  # fmt: skip
-    down_templates = ["Sort {n} from large to small.", "Sort these numbers in descending order: {n}",
-                      "Order {n} from largest to smallest."]  # fmt: skip
+    up_templates = [
+        "Sort these numbers: {n}",
+        "Sort {n}.",
+        "Sort {n} from small to large.",
+        "Put {n} in order.",
+        "Order these numbers from smallest to largest: {n}",
+        "Sort the list {n} in ascending order.",
+    ]
+    down_templates = [
+        "Sort {n} from large to small.",
+        "Sort these numbers in descending order: {n}",
+        "Order {n} from largest to smallest.",
+    ]
     _, question = phrase(rng, down_templates if down else up_templates, n=listed)
     answer = ", ".join(map(str, sorted(numbers, reverse=down))) + "."
     return ask(f"sort:{sorted(numbers)}", noisy(rng, question, typos=False), answer)
@@ -148,11 +196,15 @@ def comparing(rng: Random) -> Exchange:
     kind = rng.randrange(4)
     if kind == 0:
         word = rng.choice(["bigger", "larger", "greater"])
-        question = rng.choice(["Which is {w}, {a} or {b}?", "What is {w}: {a} or {b}?", "Which number is {w}, {a} or {b}?"])
+        question = rng.choice(
+            ["Which is {w}, {a} or {b}?", "What is {w}: {a} or {b}?", "Which number is {w}, {a} or {b}?"]
+        )
         answer = f"{max(a, b)} is {word} than {min(a, b)}."
     elif kind == 1:
         word = rng.choice(["smaller", "less"])
-        question = rng.choice(["Which is {w}, {a} or {b}?", "What is {w}: {a} or {b}?", "Which number is {w}, {a} or {b}?"])
+        question = rng.choice(
+            ["Which is {w}, {a} or {b}?", "What is {w}: {a} or {b}?", "Which number is {w}, {a} or {b}?"]
+        )
         answer = f"{min(a, b)} is {word} than {max(a, b)}."
     elif kind == 2:
         word = ""

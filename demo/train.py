@@ -1,0 +1,155 @@
+"""Train the demo model: `python -m demo.train --out runs/demo`. Killed or stopped, the same command goes on.
+
+Float32 on CPU threads, one pass over a corpus that is made while training. See demo/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from demo.corpus import WEIGHTS, Batches, texts
+from demo.export import export
+from demo.model import DemoModel
+from demo.muon import Muon
+from demo.tokenizer import save_tokenizer, train_tokenizer
+
+SEED = 20251121
+TOKENS_PER_STEP = 6144
+STEPS = 1400
+WARMUP = 20
+DECAY_FROM = 0.45
+MUON_LR, ADAM_LR = 0.02, 0.003
+
+
+def mixture(step: int) -> dict[str, float]:
+    """Weights of the skills at a step."""
+    return WEIGHTS
+
+
+def rate(step: int, steps: int) -> float:
+    """Trapezoid: a short rise, a plateau, then a straight line to zero."""
+    start = DECAY_FROM * steps
+    return min(1.0, (step + 1) / WARMUP, (steps - step) / (steps - start))
+
+
+def optimizers(model: DemoModel) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim == 1 or "embed" in n]
+    return [Muon(matrices, MUON_LR), torch.optim.AdamW(others, ADAM_LR, betas=(0.9, 0.95), weight_decay=0.0)]
+
+
+def get_tokenizer(out: Path) -> Tokenizer:
+    """The tokenizer of this run: learned once, from 30,000 conversations."""
+    folder = out / "tokenizer"
+    if not (folder / "tokenizer.json").exists():
+        # Without the markers: they are tokens of their own, and merges for their parts would be wasted.
+        plain = (re.sub(r"<\|\w+\|>|</?tool_call>", "\n", text) for text in texts(SEED, 30_000))
+        save_tokenizer(train_tokenizer(plain), folder)
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+class Threads:
+    """Gives the training one thread, or all cores while nothing else on the machine wants them."""
+
+    def __init__(self, fixed: int) -> None:
+        self.fixed = fixed
+        self.before = self._read()
+        torch.set_num_threads(fixed or 1)
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        """Seconds: (wall clock, all cores busy, this process)."""
+        fields = [int(x) / os.sysconf("SC_CLK_TCK") for x in Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
+        return time.perf_counter(), sum(fields) - fields[3] - fields[4], time.process_time()
+
+    def adjust(self) -> None:
+        """Look at the last step and choose for the next one."""
+        if self.fixed:
+            return
+        now = self._read()
+        wall, busy, own = (b - a for a, b in zip(self.before, now, strict=True))
+        self.before = now
+        torch.set_num_threads((os.cpu_count() or 1) if (busy - own) / wall < 0.2 else 1)
+
+
+def save(path: Path, model: DemoModel, opts: list[torch.optim.Optimizer], step: int, tokens: int) -> None:
+    """Write a checkpoint, whole or not at all."""
+    state = {"model": model.state_dict(), "opts": [o.state_dict() for o in opts], "step": step, "tokens": tokens}
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def train_step(model: DemoModel, groups: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, float]:
+    """Gradients over all groups of a step; returns the weighted loss and the loss of assistant tokens."""
+    total = sum(float(w[:, 1:].sum()) for _, w in groups)
+    answers = sum(int((w[:, 1:] == 1).sum()) for _, w in groups)
+    weighted, answered = 0.0, 0.0
+    for ids, weights in groups:
+        loss, answer_loss = model.loss(ids, weights)
+        (loss / total).backward()
+        weighted += float(loss.detach()) / total
+        answered += float(answer_loss) / answers
+    return weighted, answered
+
+
+def main() -> None:
+    """Train, log, checkpoint, export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
+    parser.add_argument("--export", type=Path, default=Path("engine/demo_model"))
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, default=0, help="0: one, and all cores while the machine is idle")
+    args = parser.parse_args()
+    threads = Threads(args.threads)
+    torch.manual_seed(SEED)
+    args.out.mkdir(parents=True, exist_ok=True)
+    batches = Batches(get_tokenizer(args.out), SEED, TOKENS_PER_STEP)
+    model = DemoModel()
+    opts = optimizers(model)
+    checkpoint, step, tokens = args.out / "checkpoint.pt", 0, 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        for opt, opt_state in zip(opts, state["opts"], strict=True):
+            opt.load_state_dict(opt_state)
+        step, tokens = state["step"], state["tokens"]
+    base = [MUON_LR, ADAM_LR]
+    with (args.out / "log.jsonl").open("a") as log:
+        while step < args.steps:
+            began = time.perf_counter()
+            groups = batches.step(step, mixture(step))
+            loss, answer_loss = train_step(model, groups)
+            for opt, lr in zip(opts, base, strict=True):
+                opt.param_groups[0]["lr"] = lr * rate(step, args.steps)
+                opt.step()
+                opt.zero_grad(set_to_none=True)
+            count = sum(int((w > 0).sum()) for _, w in groups)
+            step, tokens = step + 1, tokens + count
+            threads.adjust()
+            took = time.perf_counter() - began
+            row = {
+                "step": step,
+                "tokens": tokens,
+                "loss": round(loss, 4),
+                "answers": round(answer_loss, 4),
+                "tok/s": round(count / took),
+                "threads": torch.get_num_threads(),
+            }
+            print(json.dumps(row), file=log, flush=True)
+            if step % 50 == 0 or step == args.steps:
+                save(checkpoint, model, opts, step, tokens)
+    export(model.state_dict(), args.out / "tokenizer", args.export)
+
+
+if __name__ == "__main__":
+    main()
