@@ -1,0 +1,80 @@
+"""Linear layers, merged where that saves a call: query, key and value in one matrix, gate and up in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from engine.layers.base import LayerContext, WeightSlot
+from kernels.ops import linear
+
+
+class MergedLinear:
+    """Several checkpoint projections of one input, stacked along the output.
+
+    ``parts`` are (name in the checkpoint without ``.weight``, output features).
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, int]], in_features: int, bias: bool, context: LayerContext) -> None:
+        out_features = sum(size for _, size in parts)
+        self._parts = tuple(parts)
+        self._weight: Tensor | None = context.empty(out_features, in_features)
+        self._bias: Tensor | None = context.empty(out_features) if bias else None
+        self._linear = context.kernels.select(
+            linear.OP, linear.LinearSpec(in_features, out_features, bias, context.dtype)
+        )
+        self._handle: Any = None
+
+    def weights(self) -> Iterator[WeightSlot]:
+        assert self._weight is not None, "weights are filled before they are packed"
+        start = 0
+        for name, size in self._parts:
+            yield WeightSlot(f"{name}.weight", self._weight[start : start + size])
+            if self._bias is not None:
+                yield WeightSlot(f"{name}.bias", self._bias[start : start + size], constant=0.0)
+            start += size
+
+    def pack(self) -> None:
+        assert self._weight is not None, "packed once"
+        self._handle = self._linear.pack(self._weight, self._bias)
+        self._weight = self._bias = None  # The handle alone decides what stays in memory.
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, in] → [T, out]."""
+        return self._linear(x, self._handle)
+
+
+class Linear(MergedLinear):
+    """One projection of the checkpoint as it is."""
+
+    def __init__(self, name: str, in_features: int, out_features: int, bias: bool, context: LayerContext) -> None:
+        super().__init__([(name, out_features)], in_features, bias, context)
+
+
+class QKVLinear(MergedLinear):
+    """Query, key and value projections of an attention block named ``prefix``."""
+
+    def __init__(
+        self, prefix: str, hidden_size: int, heads: int, kv_heads: int, head_dim: int, bias: bool, context: LayerContext
+    ) -> None:
+        self._sizes = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
+        names = [f"{prefix}.{which}_proj" for which in "qkv"]
+        super().__init__(list(zip(names, self._sizes, strict=True)), hidden_size, bias, context)
+        self._head_dim = head_dim
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[T, hidden] → q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, D], views of one tensor."""
+        q, k, v = (part.unflatten(-1, (-1, self._head_dim)) for part in self(x).split(self._sizes, dim=-1))
+        return q, k, v
+
+
+class GateUpLinear(MergedLinear):
+    """Gate and up projections of an MLP named ``prefix``."""
+
+    def __init__(
+        self, prefix: str, hidden_size: int, intermediate_size: int, bias: bool, context: LayerContext
+    ) -> None:
+        parts = [(f"{prefix}.gate_proj", intermediate_size), (f"{prefix}.up_proj", intermediate_size)]
+        super().__init__(parts, hidden_size, bias, context)

@@ -1,0 +1,48 @@
+"""What the rest of the engine may ask of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from engine.layers.attention import AttentionMetadata, LayerCache
+from engine.layers.base import WeightSlot
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """What one token takes in the KV cache of one layer, and how many layers have one."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+
+
+class Model(Protocol):
+    """A decoder. It knows tokens, positions and a cache; it knows nothing of requests or of the scheduler."""
+
+    vocab_size: int
+    max_model_len: int
+    """The model's own limit, in tokens."""
+    cache_shape: CacheShape
+    tied_weights: dict[str, str]
+    """Name of a weight that a checkpoint may repeat → name of the weight that it must equal."""
+
+    def weights(self) -> Iterator[WeightSlot]:
+        """Every weight the checkpoint must hold, each once. Called before ``pack``."""
+        ...
+
+    def pack(self) -> None:
+        """Called once, after the weights are filled."""
+        ...
+
+    def forward(self, input_ids: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
+        """Token ids [T] of packed sequences → final hidden states [T, hidden]. Writes the cache."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [R, hidden] → float32 [R, V]."""
+        ...

@@ -1,0 +1,153 @@
+"""The decoder that the Llama family shares: pre-norm attention and gated MLP blocks, rotary embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from engine.layers.attention import Attention, AttentionMetadata, LayerCache
+from engine.layers.base import Layer, LayerContext, WeightSlot
+from engine.layers.embedding import Embedding, LMHead
+from engine.layers.linear import GateUpLinear, Linear, QKVLinear
+from engine.layers.norm import RMSNorm
+from engine.layers.rotary import RopeConfig, Rotary
+from engine.models.base import CacheShape
+from kernels.ops import silu_and_mul
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """All that distinguishes one decoder of the family from another."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    """RMS-normalise each query and key head before the rotation."""
+    tie_word_embeddings: bool
+    sliding_windows: tuple[int | None, ...]
+    """One for each layer."""
+    rope: RopeConfig
+
+
+class DecoderAttention:
+    def __init__(self, prefix: str, config: DecoderConfig, window: int | None, context: LayerContext) -> None:
+        heads, kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+        self.qkv = QKVLinear(prefix, config.hidden_size, heads, kv_heads, head_dim, config.qkv_bias, context)
+        self.output = Linear(f"{prefix}.o_proj", heads * head_dim, config.hidden_size, config.output_bias, context)
+        self.norms = (
+            (
+                RMSNorm(f"{prefix}.q_norm", head_dim, config.rms_norm_eps, context),
+                RMSNorm(f"{prefix}.k_norm", head_dim, config.rms_norm_eps, context),
+            )
+            if config.qk_norm
+            else None
+        )
+        self.attention = Attention(heads, kv_heads, head_dim, window, context)
+
+    def layers(self) -> Iterator[Layer]:
+        yield from (self.qkv, self.output, *(self.norms or ()))
+
+    def __call__(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: LayerCache, metadata: AttentionMetadata
+    ) -> Tensor:
+        q, k, v = self.qkv.heads(x)
+        if self.norms is not None:
+            q, k = self.norms[0](q), self.norms[1](k)
+        return self.output(self.attention(q, k, v, rotation, cache, metadata).flatten(1))
+
+
+class DecoderMLP:
+    def __init__(self, prefix: str, config: DecoderConfig, context: LayerContext) -> None:
+        hidden, intermediate = config.hidden_size, config.intermediate_size
+        self.gate_up = GateUpLinear(prefix, hidden, intermediate, config.mlp_bias, context)
+        self.down = Linear(f"{prefix}.down_proj", intermediate, hidden, config.mlp_bias, context)
+        self._activate = context.kernels.select(
+            silu_and_mul.OP, silu_and_mul.SiluAndMulSpec(intermediate, context.dtype)
+        )
+
+    def layers(self) -> Iterator[Layer]:
+        yield from (self.gate_up, self.down)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.down(self._activate(self.gate_up(x)))
+
+
+class DecoderBlock:
+    def __init__(self, prefix: str, config: DecoderConfig, window: int | None, context: LayerContext) -> None:
+        eps, hidden = config.rms_norm_eps, config.hidden_size
+        self.attention_norm = RMSNorm(f"{prefix}.input_layernorm", hidden, eps, context)
+        self.attention = DecoderAttention(f"{prefix}.self_attn", config, window, context)
+        self.mlp_norm = RMSNorm(f"{prefix}.post_attention_layernorm", hidden, eps, context)
+        self.mlp = DecoderMLP(f"{prefix}.mlp", config, context)
+
+    def layers(self) -> Iterator[Layer]:
+        yield from (self.attention_norm, *self.attention.layers(), self.mlp_norm, *self.mlp.layers())
+
+    def __call__(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        rotation: tuple[Tensor, Tensor],
+        cache: LayerCache,
+        metadata: AttentionMetadata,
+    ) -> tuple[Tensor, Tensor]:
+        """(what this block adds last, the residual stream without it): the next norm adds the two."""
+        normed, residual = self.attention_norm.add(x, residual)
+        normed, residual = self.mlp_norm.add(self.attention(normed, rotation, cache, metadata), residual)
+        return self.mlp(normed), residual
+
+
+class Decoder:
+    """A ``Model`` whose weights are named as in transformers' ``LlamaForCausalLM``."""
+
+    def __init__(self, config: DecoderConfig, context: LayerContext) -> None:
+        self.vocab_size = config.vocab_size
+        self.max_model_len = config.rope.max_model_len
+        self.cache_shape = CacheShape(len(config.sliding_windows), config.num_kv_heads, config.head_dim)
+        self.embedding = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, context)
+        self.blocks = [
+            DecoderBlock(f"model.layers.{index}", config, window, context)
+            for index, window in enumerate(config.sliding_windows)
+        ]
+        self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps, context)
+        tied = self.embedding if config.tie_word_embeddings else None
+        self.head = LMHead("lm_head", config.vocab_size, config.hidden_size, context, tied)
+        self.tied_weights = {"lm_head.weight": "model.embed_tokens.weight"} if tied is not None else {}
+        self.rotary = Rotary(
+            config.rope, min(context.max_model_len or self.max_model_len, self.max_model_len), context.device
+        )
+
+    def layers(self) -> Iterator[Layer]:
+        yield self.embedding
+        for block in self.blocks:
+            yield from block.layers()
+        yield self.norm
+        yield self.head
+
+    def weights(self) -> Iterator[WeightSlot]:
+        for layer in self.layers():
+            yield from layer.weights()
+
+    def pack(self) -> None:
+        for layer in self.layers():
+            layer.pack()
+
+    def forward(self, input_ids: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
+        rotation = self.rotary(metadata.positions)
+        x, residual = self.embedding(input_ids), None
+        for block, layer_cache in zip(self.blocks, cache, strict=True):
+            x, residual = block(x, residual, rotation, layer_cache, metadata)
+        return self.norm.add(x, residual)[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden)

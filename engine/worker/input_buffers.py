@@ -1,0 +1,75 @@
+"""Persistent tensors that a step's inputs are written into, vectorised over its tokens."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engine.batch import ScheduledBatch
+from engine.layers.attention import AttentionMetadata
+
+
+class Buffer:
+    """An array on the host and its tensor on the device: the same memory on a CPU, pinned and copied for a GPU."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        host = torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
+        self._host = host
+        self._device = host if device.type == "cpu" else host.to(device)
+        self.array: npt.NDArray[np.generic] = host.numpy()
+
+    def upload(self, *size: int) -> Tensor:
+        """The leading part of that size, on the device."""
+        part = tuple(slice(length) for length in size)
+        if self._device is not self._host:
+            self._device[part].copy_(self._host[part], non_blocking=True)
+        return self._device[part]
+
+
+class InputBuffers:
+    def __init__(self, max_tokens: int, max_seqs: int, max_blocks: int, block_size: int, device: torch.device) -> None:
+        self._block_size = block_size
+        self._input_ids = Buffer((max_tokens,), torch.int32, device)
+        self._positions = Buffer((max_tokens,), torch.int64, device)
+        self._slot_mapping = Buffer((max_tokens,), torch.int64, device)
+        self._block_tables = Buffer((max_seqs, max_blocks), torch.int32, device)
+        self._query_start_loc = Buffer((max_seqs + 1,), torch.int32, device)
+        self._seq_lens = Buffer((max_seqs,), torch.int32, device)
+
+    def fill(self, batch: ScheduledBatch) -> tuple[Tensor, AttentionMetadata]:
+        """(input ids [T], metadata) of a batch; they live until the next call."""
+        query_lens, seq_lens = batch.query_lens, batch.context_lens + batch.query_lens
+        tokens, sequences = len(batch.input_ids), len(query_lens)
+        starts = np.concatenate(([0], np.cumsum(query_lens)))
+        row = np.repeat(np.arange(sequences), query_lens)
+        positions = np.arange(tokens) - np.repeat(starts[:-1] - batch.context_lens, query_lens)
+        tables, blocks = self._fill_tables(batch.block_tables)
+        slots = tables[row, positions // self._block_size].astype(np.int64) * self._block_size
+        self._input_ids.array[:tokens] = batch.input_ids
+        self._positions.array[:tokens] = positions
+        self._slot_mapping.array[:tokens] = slots + positions % self._block_size
+        self._query_start_loc.array[: sequences + 1] = starts
+        self._seq_lens.array[:sequences] = seq_lens
+        metadata = AttentionMetadata(
+            positions=self._positions.upload(tokens),
+            slot_mapping=self._slot_mapping.upload(tokens),
+            block_tables=self._block_tables.upload(sequences, blocks),
+            query_start_loc=self._query_start_loc.upload(sequences + 1),
+            seq_lens=self._seq_lens.upload(sequences),
+            max_query_len=int(query_lens.max()),
+            max_seq_len=int(seq_lens.max()),
+        )
+        return self._input_ids.upload(tokens), metadata
+
+    def _fill_tables(self, block_tables: tuple[list[int], ...]) -> tuple[npt.NDArray[np.int32], int]:
+        """The padded tables [S, longest] and the longest's length."""
+        lengths = np.fromiter(map(len, block_tables), np.int64, len(block_tables))
+        longest = int(lengths.max())
+        tables = self._block_tables.array[: len(lengths), :longest]
+        flat = np.fromiter(chain.from_iterable(block_tables), np.int32, int(lengths.sum()))
+        tables[np.arange(longest) < lengths[:, None]] = flat
+        return tables, longest

@@ -1,0 +1,25 @@
+"""The KV cache: one tensor, and each layer's view of it."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.layers.attention import LayerCache
+from engine.models.base import CacheShape
+
+
+class KVCache:
+    """Keys and values of every layer, ``num_blocks`` blocks of ``block_size`` tokens each."""
+
+    def __init__(
+        self, shape: CacheShape, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.num_blocks = num_blocks
+        size = (shape.num_layers, 2, num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
+        memory = torch.zeros(size, dtype=dtype, device=device)
+        self.layers: tuple[LayerCache, ...] = tuple((layer[0], layer[1]) for layer in memory)
+
+
+def block_bytes(shape: CacheShape, block_size: int, dtype: torch.dtype) -> int:
+    """Of one block over all layers, keys and values together."""
+    return shape.num_layers * 2 * block_size * shape.num_kv_heads * shape.head_dim * dtype.itemsize

@@ -1,0 +1,77 @@
+"""What changes logits before they are sampled: logit bias, penalties, minimum length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engine.batch import SampleRequest
+
+
+def adjust(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
+    """Logits [R, V] with each row's bias, penalties and minimum length applied, in this order.
+
+    The given tensor is returned where nothing applies, and never changed.
+    """
+    biased = [row for row, request in enumerate(requests) if request.params.logit_bias]
+    penalised = [row for row, request in enumerate(requests) if request.params.has_penalties]
+    held = [row for row, request in enumerate(requests) if _may_not_stop(request)]
+    if not (biased or penalised or held):
+        return logits
+    logits = logits.clone()
+    if biased:
+        _add_bias(logits, biased, requests)
+    if penalised:
+        logits[penalised] = _penalise(logits[penalised], [requests[row] for row in penalised])
+    if held:
+        _forbid_stops(logits, held, requests)
+    return logits
+
+
+def _may_not_stop(request: SampleRequest) -> bool:
+    return request.position < request.params.min_tokens and bool(request.params.stop_token_ids)
+
+
+def _add_bias(logits: Tensor, rows: Sequence[int], requests: Sequence[SampleRequest]) -> None:
+    entries = [(row, token, bias) for row in rows for token, bias in requests[row].params.logit_bias.items()]
+    row, token, bias = (list(column) for column in zip(*entries, strict=True))
+    at = (torch.tensor(row, device=logits.device), torch.tensor(token, device=logits.device))
+    logits[at] += torch.tensor(bias, dtype=logits.dtype, device=logits.device)
+
+
+def _forbid_stops(logits: Tensor, rows: Sequence[int], requests: Sequence[SampleRequest]) -> None:
+    entries = [(row, token) for row in rows for token in requests[row].params.stop_token_ids]
+    row, token = (torch.tensor(column, device=logits.device) for column in zip(*entries, strict=True))
+    logits[row, token] = -torch.inf
+
+
+def _penalise(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
+    """Repetition penalty over prompt and output (Keskar et al. 2019, as transformers' logits processor), then presence
+    and frequency penalties over the output alone, as OpenAI defines them."""
+    params = [request.params for request in requests]
+    repetition, presence, frequency = (
+        torch.tensor(values, dtype=logits.dtype, device=logits.device)[:, None]
+        for values in (
+            [each.repetition_penalty for each in params],
+            [each.presence_penalty for each in params],
+            [each.frequency_penalty for each in params],
+        )
+    )
+    output = _counts(logits, [request.output_ids for request in requests])
+    seen = (output > 0) | (_counts(logits, [request.prompt_ids for request in requests]) > 0)
+    logits = torch.where(seen, torch.where(logits > 0, logits / repetition, logits * repetition), logits)
+    return logits - presence * (output > 0) - frequency * output
+
+
+def _counts(logits: Tensor, ids: Sequence[npt.NDArray[np.int32] | None]) -> Tensor:
+    """How often each token occurs in each row's ids: float32, shaped like logits."""
+    present = [np.zeros(0, np.int32) if row is None else row for row in ids]
+    rows = torch.from_numpy(np.repeat(np.arange(len(present)), [len(row) for row in present]))
+    tokens = torch.from_numpy(np.concatenate(present).astype(np.int64))
+    counts = torch.zeros_like(logits)
+    ones = torch.ones(len(tokens), dtype=logits.dtype, device=logits.device)
+    return counts.index_put_((rows.to(logits.device), tokens.to(logits.device)), ones, accumulate=True)

@@ -1,0 +1,55 @@
+"""ModelRunner: one ScheduledBatch in, its tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.batch import PromptLogprobsRequest, ScheduledBatch, StepResult
+from engine.messages import TokenLogprobs
+from engine.models.base import Model
+from engine.worker.input_buffers import InputBuffers
+from engine.worker.kv_cache import KVCache
+from engine.worker.sampler import Sampler
+
+LOGPROB_ROWS = 128
+"""Prompt positions whose logits are held at once."""
+
+
+class ModelRunner:
+    def __init__(self, model: Model, buffers: InputBuffers, sampler: Sampler) -> None:
+        self._model, self._buffers, self._sampler = model, buffers, sampler
+
+    @torch.inference_mode()
+    def execute(self, batch: ScheduledBatch, cache: KVCache) -> StepResult:
+        """Run the model over the batch and sample where it asks for it. Raises InvalidLogitsError on NaN."""
+        hidden = self.forward(batch, cache)
+        ends = np.cumsum(batch.query_lens)
+        prompt_logprobs = [
+            self._prompt_logprobs(hidden[ends[request.row] - batch.query_lens[request.row] :], request)
+            for request in batch.prompt_logprobs
+        ]
+        if not batch.samples:
+            return StepResult(token_ids=[], logprobs=[], prompt_logprobs=prompt_logprobs)
+        last = torch.from_numpy(ends[[sample.row for sample in batch.samples]] - 1)
+        token_ids, logprobs = self._sampler.sample(self._model.logits(hidden[last.to(hidden.device)]), batch.samples)
+        return StepResult(token_ids=token_ids, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
+
+    @torch.inference_mode()
+    def forward(self, batch: ScheduledBatch, cache: KVCache) -> Tensor:
+        """Final hidden states [T, hidden]."""
+        input_ids, metadata = self._buffers.fill(batch)
+        return self._model.forward(input_ids, cache.layers, metadata)
+
+    def _prompt_logprobs(self, hidden: Tensor, request: PromptLogprobsRequest) -> list[TokenLogprobs]:
+        """Of the targets that the first of these hidden states predict."""
+        found: list[TokenLogprobs] = []
+        for start in range(0, len(request.targets), LOGPROB_ROWS):
+            targets = request.targets[start : start + LOGPROB_ROWS]
+            logits = self._model.logits(hidden[start : start + len(targets)])
+            ids: Sequence[int] = targets.tolist()
+            found.extend(self._sampler.logprobs(logits, ids, [request.top] * len(ids)))
+        return found

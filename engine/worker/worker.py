@@ -1,0 +1,155 @@
+"""Worker: one rank's device, model and KV cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from engine import loader
+from engine.batch import ScheduledBatch, StepResult
+from engine.config import EngineConfig
+from engine.errors import ConfigurationError
+from engine.executor.base import ModelFacts
+from engine.layers.base import LayerContext
+from engine.models import build_model
+from engine.models.base import Model
+from engine.models.hf_config import HFConfig
+from engine.worker import warm_up
+from engine.worker.input_buffers import InputBuffers
+from engine.worker.kv_cache import KVCache, block_bytes
+from engine.worker.machine import available_cores, available_memory
+from engine.worker.model_runner import ModelRunner
+from engine.worker.sampler import Sampler
+from kernels.registry import Kernels, Machine
+
+CPU_CACHE_SHARE = 0.25
+"""Of the memory that is free once the weights are loaded."""
+LEAST_CACHE = 256
+"""Tokens that a cache must hold to be worth starting with (or the longest context, if that is less)."""
+
+
+class Worker:
+    """Called from one thread: ``load``, ``cache_capacity``, ``allocate_cache``, then ``execute`` again and again."""
+
+    def __init__(self, config: EngineConfig, progress: Callable[[str, int, int, str], None]) -> None:
+        self._config, self._progress = config, progress
+        self._device = _choose_device(config.device)
+
+    def load(self) -> ModelFacts:
+        """Build the model and fill its weights. Raises ModelError or ConfigurationError."""
+        config, device = self._config, self._device
+        if device.type == "cpu":
+            torch.set_num_threads(config.num_threads or available_cores())
+        folder = Path(config.model)
+        hf_config = HFConfig.read(folder)
+        checkpoint = None if config.load_format == "dummy" else loader.Checkpoint(folder)
+        self._dtype = loader.resolve_dtype(config.dtype, hf_config, checkpoint)
+        kernels = Kernels(Machine.detect(device))
+        context = LayerContext(kernels, device, self._dtype, config.block_size, config.max_model_len)
+        with torch.inference_mode():
+            self._model = build_model(hf_config, context)
+            _check_length(config, self._model)
+            parameters = sum(slot.destination.numel() for slot in self._model.weights())
+            if checkpoint is None:
+                digest = loader.dummy_weights(self._model, config.seed, self._progress)
+            else:
+                digest = loader.load_weights(self._model, checkpoint, self._progress)
+            self._model.pack()
+        self._runner = ModelRunner(self._model, self._buffers(), Sampler(kernels, self._model.vocab_size))
+        return ModelFacts(
+            device=str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
+            dtype=str(self._dtype).removeprefix("torch."),
+            parameters=parameters,
+            weight_bytes=parameters * self._dtype.itemsize,
+            max_model_len=self._model.max_model_len,
+            vocab_size=self._model.vocab_size,
+            eos_token_ids=loader.eos_token_ids(folder, hf_config),
+            fingerprint=_fingerprint(kernels, hf_config, self._dtype, digest),
+            kernels=kernels.chosen,
+            block_bytes=self._block_bytes,
+        )
+
+    def cache_capacity(self) -> int:
+        """Blocks of KV cache that there is memory for. Raises ConfigurationError where that is too few to serve."""
+        config, longest = self._config, self._longest
+        wanted = config.max_num_seqs * -(-longest // config.block_size)
+        if config.kv_cache_memory is not None:
+            memory, blocks = config.kv_cache_memory, config.kv_cache_memory // self._block_bytes
+        elif self._device.type == "cuda":
+            memory = self._free_cuda_memory()
+            blocks = memory // self._block_bytes
+        else:
+            memory = int(available_memory() * CPU_CACHE_SHARE)
+            blocks = min(wanted, memory // self._block_bytes)
+        least = longest if config.max_model_len is not None else min(longest, LEAST_CACHE)
+        if blocks * config.block_size < least:
+            needed = -(-least // config.block_size) * self._block_bytes
+            raise ConfigurationError(
+                f"the KV cache may take {max(memory, 0):,} bytes, which holds {max(blocks, 0) * config.block_size} "
+                f"tokens; {needed:,} bytes are needed for {least}: raise --kv-cache-memory or lower --max-model-len"
+            )
+        return blocks
+
+    def allocate_cache(self, num_blocks: int) -> None:
+        """Make the cache, and run the model once so that the first request does not wait for lazy initialisation."""
+        self._cache = self._new_cache(num_blocks)
+        self._warm_up(self._cache, tokens=min(warm_up.TOKENS, self._config.max_num_batched_tokens))
+
+    def execute(self, batch: ScheduledBatch) -> StepResult:
+        return self._runner.execute(batch, self._cache)
+
+    @property
+    def _longest(self) -> int:
+        return self._config.max_model_len or self._model.max_model_len
+
+    @property
+    def _block_bytes(self) -> int:
+        return block_bytes(self._model.cache_shape, self._config.block_size, self._dtype)
+
+    def _buffers(self) -> InputBuffers:
+        config = self._config
+        blocks = -(-self._longest // config.block_size)
+        return InputBuffers(config.max_num_batched_tokens, config.max_num_seqs, blocks, config.block_size, self._device)
+
+    def _new_cache(self, num_blocks: int) -> KVCache:
+        return KVCache(self._model.cache_shape, num_blocks, self._config.block_size, self._dtype, self._device)
+
+    def _warm_up(self, cache: KVCache, tokens: int) -> None:
+        tokens = min(tokens, self._longest - 1, cache.num_blocks * self._config.block_size - 1)
+        for batch in warm_up.batches(tokens, self._config.block_size):
+            self._runner.execute(batch, cache)
+
+    def _free_cuda_memory(self) -> int:
+        """Bytes left for the cache beside weights and the activations of a full step, which is run to measure them."""
+        tokens = min(self._config.max_num_batched_tokens, self._longest)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self._warm_up(self._new_cache(-(-tokens // self._config.block_size)), tokens)
+        peak = torch.cuda.max_memory_allocated(self._device)
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(self._device)
+        used_by_others = total - free - torch.cuda.memory_reserved(self._device)
+        return int(total * self._config.gpu_memory_utilization) - used_by_others - peak
+
+
+def _choose_device(asked: str) -> torch.device:
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("--device cuda: torch finds no CUDA device here")
+    if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _check_length(config: EngineConfig, model: Model) -> None:
+    if config.max_model_len is not None and config.max_model_len > model.max_model_len:
+        raise ConfigurationError(
+            f"--max-model-len {config.max_model_len} exceeds what the model was made for, {model.max_model_len}"
+        )
+
+
+def _fingerprint(kernels: Kernels, config: HFConfig, dtype: torch.dtype, weights: str) -> str:
+    parts = [kernels.fingerprint(), config.canonical(), str(dtype), weights]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
