@@ -66,8 +66,8 @@ def print_help(console: Console) -> None:
     console.print(Text(INTRODUCTION), end="\n\n")
     for group, names in names_of_group().items():
         table = Table.grid(padding=(0, 2), expand=True)
-        table.add_column(ratio=9, min_width=32, overflow="fold")
-        table.add_column(ratio=14)
+        table.add_column(width=max(30, console.width * 2 // 5), overflow="fold")
+        table.add_column(ratio=1)
         for name in names:
             left = Text("MODEL" if name == "model" else switch_of(name).replace("/", "\n"), style="bold cyan")
             if name != "model" and metavar(name):

@@ -18,8 +18,11 @@ def hash_key(name: str, key: str | None, max_concurrency: int | None) -> int:
         max_concurrency: most requests of this key at a time; None for no limit.
 
     Returns:
-        The exit status: 0, or 2 where there is no key to hash.
+        The exit status: 0, or 2 where the name or the key is empty.
     """
+    if not name:
+        print("penstock: error: the name is empty", file=sys.stderr)
+        return 2
     if key == "-":
         key = sys.stdin.readline().strip()
     elif key is None:

@@ -209,7 +209,7 @@ class ServeSettings(BaseSettings):
     @classmethod
     def _is_a_file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
-            raise ValueError(f"there is no file {value}")
+            raise ValueError(f"names no file: {value}")
         return value
 
     @classmethod
@@ -324,7 +324,7 @@ def _requirement(details: Any) -> str:
         case "greater_than_equal":
             return f"must be at least {limits['ge']}"
         case "greater_than":
-            return f"must be more than {limits['gt']}"
+            return f"must be more than {limits['gt']:g}"
         case "less_than_equal":
             return f"must be at most {limits['le']}"
         case "less_than":

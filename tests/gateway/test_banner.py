@@ -1,0 +1,93 @@
+"""Start-up output on a terminal and elsewhere, and a curl line that a shell really runs."""
+
+import io
+import json
+import shlex
+
+import pytest
+from rich.console import Console
+
+from engine.messages import EngineInfo, Loading
+from gateway.banner import Started, StartupProgress, curl_line, format_bytes, format_count, print_banner
+
+INFO = EngineInfo(
+    device="cpu",
+    dtype="bfloat16",
+    parameters=5_300_000,
+    weight_bytes=10_600_000,
+    max_model_len=2048,
+    block_size=16,
+    num_blocks=4096,
+    cache_bytes=2**28,
+    vocab_size=4096,
+    eos_token_ids=[0],
+    fingerprint="abc",
+    kernels={"rms_norm": "torch"},
+    load_seconds={},
+)
+
+
+def started(**changes: object) -> Started:
+    facts: dict = {
+        "url": "http://127.0.0.1:8000",
+        "model": "penstock-demo",
+        "needs_key": False,
+        "info": INFO,
+        "seconds": 3.44,
+        "stages": {"import torch": 1.91, "weights": 0.01, "cache": 0.3},
+    }
+    return Started(**facts | changes)
+
+
+def plain(width: int = 100) -> Console:
+    return Console(file=io.StringIO(), width=width)
+
+
+def test_plain_lines_tell_the_beginning_the_course_and_the_end_of_a_stage() -> None:
+    console, now = plain(), [0.0]
+    with StartupProgress(console, clock=lambda: now[0]) as progress:
+        for second in range(13):
+            now[0] = float(second)
+            progress.update(Loading(stage="Loading weights", done=second, total=12, unit="layers"))
+        progress.update(Loading(stage="Loading weights", done=12, total=12, unit="layers"))
+    assert console.file.getvalue().splitlines() == [
+        "Loading weights … 0/12 layers",
+        "Loading weights … 5/12 layers",
+        "Loading weights … 10/12 layers",
+        "Loading weights: done in 12.0 s (12 layers)",
+    ]
+
+
+def test_a_terminal_gets_a_bar_and_no_plain_lines() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with StartupProgress(console) as progress:
+        progress.update(Loading(stage="Download", done=2**20, total=2**30, unit="bytes"))
+        progress.update(Loading(stage="Download", done=2**30, total=2**30, unit="bytes"))
+    text = console.file.getvalue()
+    assert "Download" in text and "━" in text and "1.0 GiB/1.0 GiB" in text
+    assert "done in" not in text
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_banner_says_what_a_newcomer_needs(width: int) -> None:
+    console = plain(width)
+    print_banner(console, started())
+    text = console.file.getvalue()
+    for part in ("http://127.0.0.1:8000/v1", "penstock-demo", "5.3 M", "bfloat16", "cpu", "65,536 tokens", "2,048"):
+        assert part in text
+    assert "3.4 s: import torch 1.9, cache 0.3" in " ".join(text.split())
+    assert curl_line(started()) in text.splitlines(), "the line to copy is broken"
+
+
+def test_the_curl_line_survives_a_shell() -> None:
+    words = shlex.split(curl_line(started(model="it's a model")))
+    body = json.loads(words[words.index("-d") + 1])
+    assert body["model"] == "it's a model"
+    assert words[1] == "http://127.0.0.1:8000/v1/chat/completions"
+    assert "Authorization" not in curl_line(started())
+    assert "Bearer $PENSTOCK_API_KEY" in curl_line(started(needs_key=True))
+
+
+def test_numbers_for_people() -> None:
+    assert [format_bytes(number) for number in (12, 1536, 3 * 2**29)] == ["12 B", "1.5 KiB", "1.5 GiB"]
+    assert [format_count(number) for number in (12, 4_700_000, 8_030_000_000)] == ["12", "4.7 M", "8.0 B"]

@@ -1,0 +1,139 @@
+"""The command as a user meets it: help, mistakes and keys, in a process of its own where that matters."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from rich.console import Console
+
+import gateway.cli
+from gateway.cli_help import print_help
+from gateway.settings import ServeSettings, flag_of
+from gateway.version import VERSION
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-c", "from gateway.cli import main; main()"]
+
+
+def penstock(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    return subprocess.run(
+        [*COMMAND, *arguments], input=stdin, env=environment | variables, cwd=ROOT, text=True, capture_output=True
+    )
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeSettings]:
+    """What the server would have been started with."""
+    started: list[ServeSettings] = []
+
+    def run(settings: ServeSettings) -> int:
+        started.append(settings)
+        return 7
+
+    monkeypatch.setitem(sys.modules, "gateway.server", SimpleNamespace(run=run))
+    return started
+
+
+def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["penstock", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        gateway.cli.main()
+    return ended.value.code
+
+
+def test_flags_reach_the_server_and_its_status_is_the_commands(
+    served: list[ServeSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = "some/model --port 8123 --served-model-name a --served-model-name b --kv-cache-memory 2GiB"
+    status = main(monkeypatch, "serve", *arguments.split(), "--no-enable-prefix-caching", "--api-key", "k")
+    (settings,) = served
+    assert status == 7
+    assert settings.model == "some/model"
+    assert (settings.port, settings.kv_cache_memory) == (8123, 2 * 2**30)
+    assert settings.served_model_name == ("a", "b")
+    assert settings.enable_prefix_caching is False
+    assert settings.api_key == ("k",)
+
+
+def test_a_flag_that_is_not_given_leaves_variables_alone(
+    served: list[ServeSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_ENABLE_PREFIX_CACHING", "false")
+    monkeypatch.setenv("PENSTOCK_SERVED_MODEL_NAME", "x,y")
+    monkeypatch.setenv("PENSTOCK_MODEL", "from/variable")
+    main(monkeypatch, "serve")
+    assert served[0].enable_prefix_caching is False
+    assert served[0].served_model_name == ("x", "y")
+    assert served[0].model == "from/variable"
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_help_has_every_setting_and_fits_the_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    print_help(console)
+    text = console.file.getvalue()
+    words = text.replace("│", " ").split()
+    for name in ServeSettings.model_fields:
+        assert flag_of(name) in words or name == "model"
+    assert "MODEL" in words and "--no-enable-prefix-caching" in words and "auto|float32|bfloat16|float16" in words
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_help_of_the_real_command_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['penstock', 'serve', '--help']\n"
+        "from gateway.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'transformers', 'fastapi', 'uvicorn', 'yaml', 'zmq'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True)
+    assert result.returncode == 0
+    assert result.stdout.rstrip().endswith("[]")
+    assert "--max-model-len TOKENS" in result.stdout
+
+
+def test_version() -> None:
+    assert penstock("--version").stdout.strip() == VERSION
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("serve", "--port", "99999"), "penstock: error: --port must be at most 65535, not '99999'"),
+        (("serve", "--prot", "1"), "penstock: error: No such option: --prot"),
+        (("serve", "one", "two"), "penstock: error: Got unexpected extra argument"),
+        (("server",), "penstock: error: No such command 'server'"),
+        (("hash-key", ""), "penstock: error: the name is empty"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments: tuple[str, ...], line: str) -> None:
+    result = penstock(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith(line)
+
+
+def test_an_unknown_variable_is_warned_of() -> None:
+    result = penstock("serve", "--port", "x", PENSTOCK_PROT="1")
+    assert result.stderr.splitlines()[0].startswith("penstock: warning: PENSTOCK_PROT is set but is not a setting")
+
+
+def test_hash_key_makes_a_key_whose_hash_it_prints() -> None:
+    result = penstock("hash-key", "alice", "--max-concurrency", "4")
+    (entry,) = yaml.safe_load(result.stdout)
+    key = result.stderr.split()[-1]
+    assert entry == {"name": "alice", "sha256": hashlib.sha256(key.encode()).hexdigest(), "max_concurrency": 4}
+    assert key not in result.stdout
+
+
+def test_hash_key_reads_a_key_from_standard_input() -> None:
+    result = penstock("hash-key", "bob", "--key", "-", stdin="a given key\n")
+    assert yaml.safe_load(result.stdout) == [{"name": "bob", "sha256": hashlib.sha256(b"a given key").hexdigest()}]
+    assert result.stderr == ""
