@@ -19,6 +19,10 @@ class PrefixCache:
         self._computing: dict[bytes, Sequence] = {}
         """Digest → the running sequence whose known tokens will fill that block."""
 
+    def serves(self, sequence: Sequence) -> bool:
+        """Whether a prefix is looked up for it at all."""
+        return self._enabled and not sequence.needs_prompt_logprobs
+
     def is_deferred(self, sequence: Sequence) -> bool:
         """Whether an older sequence is still at work on what this one waits for. O(1)."""
         if sequence.deferred_to is None:
@@ -35,7 +39,7 @@ class PrefixCache:
         The last token is never taken over: the step that samples must compute something. Only older
         sequences are waited for. They do not wait for this one, directly or through others, so every wait ends.
         """
-        if not self._enabled or sequence.needs_prompt_logprobs:
+        if not self.serves(sequence):
             return []
         digests = sequence.digests(0, (sequence.num_tokens - 1) // self._block_size)
         blocks = self._pool.find(digests)

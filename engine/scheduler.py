@@ -190,7 +190,7 @@ class Scheduler:
         self._prefix_cache.begin(sequence)
         if sequence.cached_tokens is None:
             sequence.cached_tokens = min(sequence.num_computed, sequence.num_prompt)
-            if not sequence.needs_prompt_logprobs:
+            if self._prefix_cache.serves(sequence):
                 plan.prefix_queries += sequence.num_prompt
                 plan.prefix_hits += sequence.cached_tokens
         tokens = min(sequence.num_uncomputed, plan.budget)

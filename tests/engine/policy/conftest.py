@@ -1,0 +1,162 @@
+"""A stand-in for model and device, and the production scheduler on top of it."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from engine.batch import ScheduledBatch, StepResult
+from engine.batch_builder import build_batch
+from engine.block_pool import BlockPool
+from engine.messages import Abort, Start, TokenLogprobs, Tokens
+from engine.sampling_params import SamplingParams
+from engine.scheduler import Schedule, Scheduler
+
+VOCAB_SIZE = 97
+
+
+def next_token(tokens: Iterable[int], seed: int, choice: int, position: int) -> int:
+    """What the stand-in samples: a function of everything that may decide a token, and of nothing else."""
+    return zlib.crc32(repr((list(map(int, tokens)), seed, choice, position)).encode()) % VOCAB_SIZE
+
+
+def score(tokens: Iterable[int], target: int) -> TokenLogprobs:
+    value = zlib.crc32(repr((list(map(int, tokens)), int(target))).encode()) / 2**32
+    return TokenLogprobs(logprob=-value, rank=1, top_ids=[], top_logprobs=[])
+
+
+class SimulatedExecutor:
+    """Keeps token ids where a real cache keeps keys and values, and samples from what it reads back there.
+
+    A wrong block table, a prefix hit on a wrong block or a block that is overwritten changes the tokens.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        self.block_size = block_size
+        self.cache = np.full((num_blocks, block_size), -1)
+
+    def execute(self, batch: ScheduledBatch) -> StepResult:
+        assert len(batch.input_ids) == batch.query_lens.sum()
+        ends = np.cumsum(batch.query_lens)
+        for row, table in enumerate(batch.block_tables):
+            chunk = batch.input_ids[ends[row] - batch.query_lens[row] : ends[row]]
+            for position, token in enumerate(chunk, batch.context_lens[row]):
+                self.cache[table[position // self.block_size], position % self.block_size] = token
+        tokens = []
+        for sample in batch.samples:
+            assert (sample.prompt_ids is not None) == sample.params.has_penalties
+            tokens.append(next_token(self.read(batch, sample.row), sample.seed, sample.choice, sample.position))
+        scores = []
+        for request in batch.prompt_logprobs:
+            known = self.read(batch, request.row)
+            begin = batch.context_lens[request.row] + 1
+            scores.append([score(known[: begin + i], target) for i, target in enumerate(request.targets)])
+        logprobs = [
+            None if sample.params.logprobs is None else score([], token)
+            for sample, token in zip(batch.samples, tokens, strict=True)
+        ]
+        return StepResult(tokens, logprobs, scores)
+
+    def read(self, batch: ScheduledBatch, row: int) -> list[int]:
+        """The tokens of a sequence up to its chunk's end, by way of its block table."""
+        length = batch.context_lens[row] + batch.query_lens[row]
+        known = [int(token) for token in self.cache[batch.block_tables[row]].reshape(-1)[:length]]
+        assert len(known) == length and -1 not in known
+        return known
+
+
+class Harness:
+    """Scheduler, pool and stand-in; one second passes in each step."""
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int = 64,
+        block_size: int = 4,
+        max_num_batched_tokens: int = 16,
+        max_num_seqs: int = 8,
+        enable_prefix_caching: bool = True,
+    ) -> None:
+        self.pool = BlockPool(num_blocks)
+        self.scheduler = Scheduler(
+            self.pool,
+            block_size=block_size,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_num_seqs=max_num_seqs,
+            enable_prefix_caching=enable_prefix_caching,
+        )
+        self.executor = SimulatedExecutor(num_blocks, block_size)
+        self.now = 0.0
+        self.steps = 0
+        self.preemptions = 0
+        self.plan: Schedule
+        self.batch: ScheduledBatch
+        self.outputs: dict[str, list[Tokens]] = defaultdict(list)
+
+    def start(
+        self,
+        id: str,
+        prompt: list[int],
+        *,
+        attempt: int = 0,
+        prefix: Iterable[int] = (),
+        salt: str = "",
+        choice: int = 0,
+        **params: object,
+    ) -> Start:
+        start = Start(
+            id=id,
+            attempt=attempt,
+            prompt=prompt,
+            output_prefix=list(prefix),
+            params=SamplingParams(**{"max_tokens": 8} | params),
+            seed=5,
+            choice=choice,
+            cache_salt=salt,
+        )
+        self.scheduler.add(start, self.now)
+        return start
+
+    def abort(self, id: str, attempt: int = 0) -> None:
+        self.scheduler.abort(Abort(id=id, attempt=attempt))
+
+    def step(self) -> list[Tokens]:
+        self.plan = self.scheduler.schedule(self.now)
+        assert self.plan.rows, "nothing was scheduled"
+        self.batch = build_batch(self.steps, self.plan.rows)
+        self.steps += 1
+        self.preemptions += self.plan.preemptions
+        result = self.executor.execute(self.batch)
+        self.now += 1.0
+        outputs = self.scheduler.update(self.plan, result, self.now)
+        for output in outputs:
+            self.outputs[output.id].append(output)
+        self.scheduler.check_integrity()
+        return outputs
+
+    def run(self, limit: int = 1000) -> None:
+        """Until nothing is pending."""
+        for _ in range(limit):
+            if not self.scheduler.num_pending:
+                return
+            self.step()
+        raise AssertionError(f"{self.scheduler.num_pending} choices are still pending after {limit} steps")
+
+    def query_lens(self) -> dict[str, int]:
+        """Tokens that the last step computed, by id."""
+        return dict(zip(self.batch.sequence_ids, map(int, self.batch.query_lens), strict=True))
+
+    def tokens(self, id: str) -> list[int]:
+        return [token for output in self.outputs[id] for token in output.ids]
+
+    def finish(self, id: str) -> str | None:
+        return self.outputs[id][-1].finish
+
+
+@pytest.fixture
+def harness() -> type[Harness]:
+    return Harness
