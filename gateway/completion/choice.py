@@ -1,0 +1,122 @@
+"""The mutable state of an accepted request and its choices. Only ``lifecycle`` changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.messages import EngineInfo, ToEngine
+from engine.sampling_params import SamplingParams
+from gateway.completion.events import FinishReason, Usage
+from gateway.completion.fold import Fold
+from gateway.completion.journal import Emitted
+from gateway.completion.request import Request
+from gateway.completion.stream import Stream
+from gateway.errors import APIError
+from observability.records import ChoiceStats, RequestStats
+
+
+@dataclass(slots=True, eq=False)
+class Incarnation:
+    """One engine process, from Up to Lost; ``running`` are the choices it has been sent and that are not done."""
+
+    replica: int
+    epoch: int
+    info: EngineInfo
+    send: Callable[[ToEngine], None]
+    running: dict[str, Choice] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Choice:
+    """``Pending → Running(replica, epoch, attempt) → Done(reason)``; a loss takes Running back to Pending."""
+
+    request: ActiveRequest
+    index: int
+    id: str
+    emitted: Emitted
+    fold: Fold
+    state: Literal["pending", "running", "done"] = "pending"
+    incarnation: Incarnation | None = None
+    """The replica and epoch of Running."""
+    attempt: int = 0
+    losses: int = 0
+    """Attempts that ended early since the last token."""
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    cached_tokens: int | None = None
+    finish_reason: FinishReason | None = None
+
+    @property
+    def prompt_index(self) -> int:
+        return self.index // self.request.request.n
+
+    @property
+    def prompt(self) -> list[int]:
+        return self.request.request.prompts[self.prompt_index]
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.request.request.params[self.prompt_index]
+
+
+@dataclass(slots=True, eq=False)
+class ActiveRequest:
+    """A request from its acceptance to its one terminal output. Times are the gateway's clock, in seconds."""
+
+    request: Request
+    submitted_at: float
+    stream: Stream = field(init=False)
+    choices: list[Choice] = field(default_factory=list)
+    remaining: int = 0
+    """Choices that are not done; 0 once the request is over, however it ended."""
+    begun: bool = False
+    """Whether the engine has computed anything for it."""
+    first_token_at: float | None = None
+    first_stats: ChoiceStats | None = None
+    scored_prompts: set[int] = field(default_factory=set)
+
+    @property
+    def emitted(self) -> bool:
+        """Whether a token of it has arrived."""
+        return self.first_token_at is not None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that came from the prefix cache; choices of one prompt share it, so the fewest count."""
+        fewest: dict[int, int] = {}
+        for choice in self.choices:
+            if choice.cached_tokens is not None:
+                known = fewest.get(choice.prompt_index, choice.cached_tokens)
+                fewest[choice.prompt_index] = min(known, choice.cached_tokens)
+        return sum(fewest.values())
+
+    @property
+    def generated_tokens(self) -> int:
+        return sum(choice.fold.num_tokens for choice in self.choices)
+
+    def usage(self) -> Usage:
+        return Usage(self.request.num_prompt_tokens, self.generated_tokens, self.cached_tokens)
+
+    def stats(self, now: float, error: APIError | None) -> RequestStats:
+        first = self.first_stats
+        return RequestStats(
+            tenant=self.request.tenant,
+            finish_reason="error" if error is not None else self.choices[0].finish_reason or "abort",
+            error_type=error.error_type if error is not None else None,
+            prompt_tokens=self.request.num_prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            generated_tokens=self.generated_tokens,
+            queue_time=first.queue_time if first is not None else None,
+            prefill_time=first.prefill_time if first is not None else None,
+            time_to_first_token=self.first_token_at - self.submitted_at if self.first_token_at is not None else None,
+            time_per_output_token=self._time_per_output_token(),
+            end_to_end=now - self.submitted_at,
+        )
+
+    def _time_per_output_token(self) -> float | None:
+        longest = max(self.choices, key=lambda choice: choice.fold.num_tokens)
+        if longest.first_token_at is None or longest.last_token_at is None or longest.fold.num_tokens < 2:
+            return None
+        return (longest.last_token_at - longest.first_token_at) / (longest.fold.num_tokens - 1)

@@ -1,0 +1,367 @@
+"""The sole owner of request state: ``Pending → Running(replica, epoch, attempt) → Done(reason)`` for each choice.
+
+- Tokens count only if they are of the current attempt and continue exactly where the choice stands; a gap restarts
+  the attempt. Then, in this order: append to the journal, fold, send.
+- Only this module declares Done, and the first reason wins. The fold finds the end in the tokens themselves, so a
+  choice whose last token or stop string has arrived is finished in that same turn: nothing that a loss interrupts
+  could have been finished already, and finished siblings never restart.
+- A loss takes Running back to Pending; a new attempt hands the engine what was emitted as ``output_prefix``, so a
+  stream pauses and goes on. A choice that keeps losing its engine without a token in between is given up.
+- An accepted request ends with exactly one terminal output: ``Completed``, or an error.
+
+A request's choices are sent in index order and their deltas go out as they arrive: routes announce all choices, in
+order, before the first delta. Everything here runs in turns of one event loop, and nothing waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from engine.messages import Abort, EngineInfo, Rejected, Start, StepOutput, ToEngine, Tokens
+from gateway.clock import Clock, SystemClock
+from gateway.completion.choice import ActiveRequest, Choice, Incarnation
+from gateway.completion.detokenizer import StopStrings
+from gateway.completion.events import Completed, Delta, FinishReason, PromptScored
+from gateway.completion.fold import Fold
+from gateway.completion.journal import Journal, MemoryJournal
+from gateway.completion.request import Request
+from gateway.completion.stream import Stream
+from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
+from gateway.replicas.router import ReplicaSnapshot, choose
+from gateway.tokenizer import Tokenizer
+from observability.records import EngineEvent, InterTokenLatencies, RequestStats, StepStats
+
+logger = logging.getLogger(__name__)
+
+Record: TypeAlias = StepStats | InterTokenLatencies | RequestStats | EngineEvent
+Route: TypeAlias = Callable[[Sequence[ReplicaSnapshot]], int | None]
+
+
+class Lifecycle:
+    """Supervisors report ``up``, ``lost``, ``gave_up`` and what engines say (``receive``); routes ``submit``."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        record: Callable[[Record], None],
+        clock: Clock | None = None,
+        journal: Journal | None = None,
+        route: Route = choose,
+        replay_limit: int = 3,
+    ) -> None:
+        """``replay_limit``: attempts that a choice may lose without a token in between before it is given up."""
+        self._tokenizer = tokenizer
+        self._record = record
+        self._clock = clock or SystemClock()
+        self._journal = journal or MemoryJournal()
+        self._route = route
+        self._replay_limit = replay_limit
+        self._requests: dict[str, ActiveRequest] = {}
+        self._choices: dict[str, Choice] = {}
+        """Those that are not done."""
+        self._incarnations: dict[int, Incarnation] = {}
+        """Replica → the engine that is up there."""
+        self._draining = False
+        self._failure: str | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.info: EngineInfo | None = None
+        """Of the engine that came up last; kept while it restarts."""
+        self.queued_requests = 0
+        """Accepted requests of which the engine has computed nothing yet, and below their prompt tokens."""
+        self.queued_tokens = 0
+
+    # --- what routes and admission ask -----------------------------------------------------------------------
+
+    @property
+    def running_requests(self) -> int:
+        """Accepted requests that the engine has begun."""
+        return len(self._requests) - self.queued_requests
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work is welcome."""
+        return bool(self._incarnations) and not self._draining
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine is given up for good, or None while it is not."""
+        return self._failure
+
+    def submit(self, request: Request) -> Stream:
+        """Accepts a request and sends its choices to an engine. Raises ``Unavailable`` where there is none."""
+        if self._draining:
+            raise Unavailable("The server is shutting down and takes no new requests.", retry_after=10)
+        if self._failure is not None:
+            raise Unavailable(f"The engine is gone: {self._failure}", retry_after=60)
+        if not self._incarnations or self.info is None:
+            raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
+        active = ActiveRequest(request, self._clock.now())
+        active.stream = Stream(lambda: self._cancel(active))
+        self._requests[request.id] = active
+        self._idle.clear()
+        self.queued_requests += 1
+        self.queued_tokens += request.num_prompt_tokens
+        stops, eos_ids = StopStrings(request.stop), frozenset(self.info.eos_token_ids)
+        for index in range(request.num_choices):
+            self._open(active, index, stops, eos_ids)
+        active.remaining = len(active.choices)
+        for choice in active.choices:
+            self._dispatch(choice)
+        return active.stream
+
+    def drain(self) -> None:
+        """A latch: no new requests, and accepted ones that no engine holds and of which nothing was sent end now.
+
+        Streams that have begun go on to their end, across the loss of an engine too.
+        """
+        self._draining = True
+        for choice in list(self._choices.values()):
+            if choice.state == "pending" and not choice.request.emitted:
+                self._fail(choice.request, Unavailable("The server is shutting down.", retry_after=10))
+
+    async def wait_idle(self) -> None:
+        """Until no request is left."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Drains, and ends with an error whatever is not done: the last thing before the engines are stopped."""
+        self.drain()
+        self._fail_all(lambda: Unavailable("The server was shut down.", retry_after=10))
+
+    # --- what supervisors report -----------------------------------------------------------------------------
+
+    def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None:
+        """An engine is ready; ``send`` never waits."""
+        self._incarnations[replica] = Incarnation(replica, epoch, info, send)
+        self.info = info
+        self._record(EngineEvent(kind="up"))
+        self._dispatch_pending()
+
+    def lost(self, replica: int, epoch: int, cause: str) -> None:
+        """An engine process is dead, for certain, and everything it said before has been received."""
+        incarnation = self._incarnations.get(replica)
+        if incarnation is None or incarnation.epoch != epoch:
+            return
+        del self._incarnations[replica]
+        self._record(EngineEvent(kind="lost", cause=cause))
+        in_flight = list(incarnation.running.values())
+        logger.warning("replica %d lost (%s) with %d choices in flight", replica, cause, len(in_flight))
+        for choice in in_flight:
+            self._detach(choice)
+        for choice in in_flight:
+            if choice.state == "running":  # and not ended just now together with a sibling
+                self._set_back(choice)
+        self._dispatch_pending()
+
+    def gave_up(self, replica: int, message: str) -> None:
+        """The supervisor will not start this replica again."""
+        if not self._incarnations:
+            self._failure = message
+            self._fail_all(lambda: Unavailable(f"The engine is gone: {message}", retry_after=60))
+
+    def receive(self, replica: int, epoch: int, message: StepOutput | Rejected) -> None:
+        incarnation = self._incarnations.get(replica)
+        if incarnation is None or incarnation.epoch != epoch:
+            return
+        if isinstance(message, StepOutput):
+            self._receive_step(incarnation, message)
+        elif (choice := self._current(incarnation, message.id, message.attempt)) is not None:
+            self._fail(choice.request, InvalidRequest(message.message))
+
+    # --- from tokens to events -------------------------------------------------------------------------------
+
+    def _receive_step(self, incarnation: Incarnation, message: StepOutput) -> None:
+        now = self._clock.now()
+        gaps: list[float] = []
+        for choice_id in message.started:
+            if (started := incarnation.running.get(choice_id)) is not None:
+                self._begin(started.request)
+        for output in message.outputs:
+            choice = self._current(incarnation, output.id, output.attempt)
+            if choice is None:
+                continue
+            try:
+                self._accept(choice, output, now, gaps)
+            except Exception:  # a fault of ours in one choice must not reach the others of the step
+                logger.exception("request %s failed", choice.request.request.id)
+                self._fail(choice.request, InternalError("The server failed while it was reading this output."))
+        if gaps:
+            self._record(InterTokenLatencies(values=gaps))
+        self._record(message.stats)
+
+    def _current(self, incarnation: Incarnation, choice_id: str, attempt: int) -> Choice | None:
+        choice = incarnation.running.get(choice_id)
+        return choice if choice is not None and choice.attempt == attempt else None
+
+    def _accept(self, choice: Choice, output: Tokens, now: float, gaps: list[float]) -> None:
+        if output.at != len(choice.emitted.ids):
+            held = len(choice.emitted.ids)
+            logger.warning("%s: tokens at %d where %d are held; starting again", choice.id, output.at, held)
+            self._abort_attempt(choice)
+            self._set_back(choice)
+            if choice.state == "pending":
+                self._dispatch(choice)
+            return
+        active = choice.request
+        if output.stats is not None or output.prompt_logprobs is not None:
+            self._note_first_output(choice, output)
+        if output.ids:
+            self._note_times(choice, len(output.ids), now, gaps)
+            self._journal.append(choice.id, output.ids, output.logprobs)
+            choice.losses = 0
+        delta = choice.fold.feed(output.ids, output.logprobs, output.finish)
+        if delta is not None:
+            active.stream.push(delta)
+        if choice.fold.finish_reason is not None:
+            if output.finish is None:
+                self._abort_attempt(choice)
+            self._finish(choice, choice.fold.finish_reason)
+
+    def _note_first_output(self, choice: Choice, output: Tokens) -> None:
+        """What comes with an attempt's first tokens; of a later attempt it is old news."""
+        active = choice.request
+        self._begin(active)
+        if output.stats is not None and choice.cached_tokens is None:
+            choice.cached_tokens = output.stats.cached_tokens
+            active.first_stats = active.first_stats or output.stats
+        if output.prompt_logprobs is not None and choice.prompt_index not in active.scored_prompts:
+            active.scored_prompts.add(choice.prompt_index)
+            active.stream.push(PromptScored(choice.prompt_index, output.prompt_logprobs))
+
+    def _note_times(self, choice: Choice, num_tokens: int, now: float, gaps: list[float]) -> None:
+        if choice.last_token_at is None:
+            choice.first_token_at = now
+            if choice.request.first_token_at is None:
+                self._begin(choice.request)
+                choice.request.first_token_at = now
+        else:
+            gaps.append(now - choice.last_token_at)
+        choice.last_token_at = now
+        gaps.extend([0.0] * (num_tokens - 1))
+
+    # --- transitions -----------------------------------------------------------------------------------------
+
+    def _open(self, active: ActiveRequest, index: int, stops: StopStrings, eos_ids: frozenset[int]) -> None:
+        request = active.request
+        choice_id = f"{request.id}:{index}"
+        fold = Fold(
+            index,
+            self._tokenizer,
+            request.params[index // request.n],
+            stops=stops,
+            include_stop=request.include_stop_str_in_output,
+            skip_special_tokens=request.skip_special_tokens,
+            eos_ids=eos_ids,
+        )
+        choice = Choice(active, index, choice_id, self._journal.open(choice_id), fold)
+        self._choices[choice_id] = choice
+        active.choices.append(choice)
+
+    def _dispatch_pending(self) -> None:
+        for choice in list(self._choices.values()):
+            if choice.state == "pending":
+                self._dispatch(choice)
+
+    def _dispatch(self, choice: Choice) -> None:
+        """Pending → Running, where there is a replica to run on."""
+        if self._draining and not choice.request.emitted:
+            return self._fail(choice.request, Unavailable("The server is shutting down.", retry_after=10))
+        replica = self._route([ReplicaSnapshot(at.replica, len(at.running)) for at in self._incarnations.values()])
+        if replica is None:
+            return None
+        incarnation = self._incarnations[replica]
+        choice.attempt += 1
+        choice.state, choice.incarnation = "running", incarnation
+        incarnation.running[choice.id] = choice
+        incarnation.send(
+            Start(
+                id=choice.id,
+                attempt=choice.attempt,
+                prompt=choice.prompt,
+                output_prefix=list(choice.emitted.ids),
+                params=choice.params,
+                seed=choice.request.request.seed,
+                choice=choice.index,
+                cache_salt=choice.request.request.cache_salt,
+            )
+        )
+        return None
+
+    def _set_back(self, choice: Choice) -> None:
+        """Running → Pending, or the end of a request that keeps losing its engine."""
+        self._detach(choice)
+        choice.state = "pending"
+        choice.losses += 1
+        if choice.losses > self._replay_limit:
+            self._fail(
+                choice.request,
+                InternalError(f"The engine was lost {choice.losses} times without a token for this request."),
+            )
+
+    def _abort_attempt(self, choice: Choice) -> None:
+        """Tells the engine to forget the attempt; its blocks are free before its next step."""
+        if choice.incarnation is not None:
+            choice.incarnation.send(Abort(id=choice.id, attempt=choice.attempt))
+
+    def _detach(self, choice: Choice) -> None:
+        if choice.incarnation is not None:
+            del choice.incarnation.running[choice.id]
+            choice.incarnation = None
+
+    def _begin(self, active: ActiveRequest) -> None:
+        if not active.begun:
+            active.begun = True
+            self.queued_requests -= 1
+            self.queued_tokens -= active.request.num_prompt_tokens
+
+    def _finish(self, choice: Choice, reason: FinishReason) -> None:
+        """→ Done; with the last choice the request is complete."""
+        self._retire(choice)
+        choice.finish_reason = reason
+        active = choice.request
+        active.remaining -= 1
+        if not active.remaining:
+            active.stream.push(Completed(active.usage()))
+            active.stream.close()
+            self._forget(active, None)
+
+    def _cancel(self, active: ActiveRequest) -> None:
+        for choice in active.choices:
+            if choice.state != "done":
+                self._abort_attempt(choice)
+                active.stream.push(Delta(index=choice.index, text="", tokens=[], finish_reason="abort"))
+                self._finish(choice, "abort")
+
+    def _fail(self, active: ActiveRequest, error: APIError) -> None:
+        if not active.remaining:
+            return
+        active.remaining = 0
+        for choice in active.choices:
+            if choice.state != "done":
+                self._abort_attempt(choice)
+                self._retire(choice)
+        active.stream.fail(error)
+        self._forget(active, error)
+
+    def _fail_all(self, error: Callable[[], APIError]) -> None:
+        for active in list(self._requests.values()):
+            self._fail(active, error())
+
+    def _retire(self, choice: Choice) -> None:
+        self._detach(choice)
+        choice.state = "done"
+        del self._choices[choice.id]
+        self._journal.close(choice.id)
+
+    def _forget(self, active: ActiveRequest, error: APIError | None) -> None:
+        """The request has had its terminal output."""
+        self._begin(active)
+        del self._requests[active.request.id]
+        if not self._requests:
+            self._idle.set()
+        self._record(active.stats(self._clock.now(), error))

@@ -1,0 +1,95 @@
+"""The reader's side of a request: a cursor over its events that holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.completion.events import Delta, Event
+from gateway.errors import APIError
+
+
+class Stream:
+    """An async iterator of ``list[Event]``, all that is ready at once, for one reader.
+
+    It ends after ``Completed``, or raises an ``APIError`` where the request fails (after what was ready before).
+    Events wait here for a slow reader, at most one for each token of the request, and deltas of one choice that have
+    waited are merged when they are read; the lifecycle never waits for a reader.
+    """
+
+    __slots__ = ("_cancel", "_ended", "_error", "_pending", "_waiter")
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self._cancel = cancel
+        self._pending: list[Event] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+        self._error: APIError | None = None
+
+    def cancel(self) -> None:
+        """Aborts what is not done yet; the engine hears of it at once. Idempotent."""
+        self._cancel()
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> list[Event]:
+        await self.ready()
+        if self._pending:
+            events, self._pending = self._pending, []
+            return merged(events) if len(events) > 1 else events
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    async def ready(self) -> None:
+        """Waits until the next read returns or raises at once. May be cancelled without a loss."""
+        while not self._pending and not self._ended:
+            if self._waiter is None or self._waiter.done():
+                self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def push(self, event: Event) -> None:
+        """For the lifecycle alone, as are ``close`` and ``fail``."""
+        self._pending.append(event)
+        self._wake()
+
+    def close(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def fail(self, error: APIError) -> None:
+        self._error = error
+        self.close()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def merged(events: list[Event]) -> list[Event]:
+    """The same events with the deltas of each choice joined into one, at the place of its first."""
+    deltas: dict[int, list[Delta]] = {}
+    order: list[Event | int] = []
+    for event in events:
+        if not isinstance(event, Delta):
+            order.append(event)
+        elif (earlier := deltas.get(event.index)) is not None:
+            earlier.append(event)
+        else:
+            deltas[event.index] = [event]
+            order.append(event.index)
+    return [_joined(deltas[item]) if isinstance(item, int) else item for item in order]
+
+
+def _joined(deltas: list[Delta]) -> Delta:
+    last = deltas[-1]
+    if len(deltas) == 1:
+        return last
+    return Delta(
+        index=last.index,
+        text="".join(delta.text for delta in deltas),
+        tokens=[token for delta in deltas for token in delta.tokens],
+        finish_reason=last.finish_reason,
+        stop_reason=last.stop_reason,
+    )

@@ -1,0 +1,1 @@
+"""Engine processes as the gateway sees them: spawned, watched, spoken to."""
