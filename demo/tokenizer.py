@@ -17,6 +17,7 @@ from demo.template import CALL, CALL_END, CHAT_TEMPLATE, END, PAD, START
 
 VOCABULARY = 1536
 CONTEXT = 2048
+SPECIAL = (PAD, START, END)
 QUOTED_LETTER = r"""[A-Za-z](?=[A-Za-z]*"(?![\w:,}\]]))"""
 WORDS = r"""\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
@@ -32,12 +33,10 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    markers = [AddedToken(t, special=True, normalized=False) for t in (PAD, START, END)]
-    # Not special: a reader of plain text must still see them to find the call.
-    calls = [AddedToken(t, special=False, normalized=False) for t in (CALL, CALL_END)]
+    markers = [AddedToken(t, special=True, normalized=False) for t in (*SPECIAL, CALL, CALL_END)]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=markers + calls,
+        special_tokens=markers,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -56,6 +55,12 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     )
     wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
+    # The trainer makes all markers special; a reader of plain text must still see those of a call.
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    for token in content["added_tokens"]:
+        token["special"] = token["content"] in SPECIAL
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     # The name of the class that every version of transformers knows.
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}

@@ -22,8 +22,8 @@ from demo.muon import Muon
 from demo.tokenizer import save_tokenizer, train_tokenizer
 
 SEED = 20251121
-TOKENS_PER_STEP = 6144
-STEPS = 1400
+TOKENS_PER_STEP = 4096
+STEPS = 1900
 WARMUP = 20
 DECAY_FROM = 0.45
 MUON_LR, ADAM_LR = 0.02, 0.003
@@ -62,7 +62,7 @@ class Threads:
 
     def __init__(self, fixed: int) -> None:
         self.fixed = fixed
-        self.before = self._read()
+        self.before, self.calm = self._read(), 0
         torch.set_num_threads(fixed or 1)
 
     @staticmethod
@@ -78,7 +78,8 @@ class Threads:
         now = self._read()
         wall, busy, own = (b - a for a, b in zip(self.before, now, strict=True))
         self.before = now
-        torch.set_num_threads((os.cpu_count() or 1) if (busy - own) / wall < 0.2 else 1)
+        self.calm = self.calm + 1 if (busy - own) / wall < 0.2 else 0
+        torch.set_num_threads((os.cpu_count() or 1) if self.calm > 2 else 1)
 
 
 def save(path: Path, model: DemoModel, opts: list[torch.optim.Optimizer], step: int, tokens: int) -> None:
@@ -146,7 +147,7 @@ def main() -> None:
                 "threads": torch.get_num_threads(),
             }
             print(json.dumps(row), file=log, flush=True)
-            if step % 50 == 0 or step == args.steps:
+            if step % 100 == 0 or step == args.steps:
                 save(checkpoint, model, opts, step, tokens)
     export(model.state_dict(), args.out / "tokenizer", args.export)
 

@@ -6,6 +6,7 @@ noise is added to the user's words. One key in ten, chosen by a hash, is held ou
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -111,6 +112,11 @@ def answers(text: str) -> list[tuple[list[str], str]]:
         answer, questions = block.split("\n?")
         table.append((bars(questions), " ".join(answer.split())))
     return table
+
+
+def articles(text: str) -> str:
+    """An owl, not a owl."""
+    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
 
 
 def pseudo_word(rng: Random, low: int = 3, high: int = 8) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from demo.skills.base import Exchange, answers, ask, noisy, phrase
+from demo.skills.base import Exchange, answers, articles, ask, noisy, phrase
 
 CAPITALS = {
     "France": "Paris",
@@ -268,6 +268,7 @@ def simple_facts(rng: Random) -> Exchange:
         index, question = phrase(
             rng, ["What does a {a} say?", "What sound does a {a} make?", "Which sound does a {a} make?"], a=animal
         )
+        question = articles(question)
         key, answer = f"sound:{animal}:{index}", f"The {animal} says {sound}."
     elif kind == "baby":
         animal, baby = rng.choice(list(BABIES.items()))

@@ -15,6 +15,7 @@ OPERATIONS = {
         "{a} + {b} =",
         "{a}+{b}=?",
         "What is {a} plus {b}?",
+        "{a} plus {b}",
         "How much is {a} plus {b}?",
         "Add {a} and {b}.",
         "Calculate {a} + {b}.",
@@ -30,6 +31,7 @@ OPERATIONS = {
         "{a} - {b} =",
         "{a}-{b}=?",
         "What is {a} minus {b}?",
+        "{a} minus {b}",
         "How much is {a} minus {b}?",
         "Subtract {b} from {a}.",
         "Calculate {a} - {b}.",
@@ -42,6 +44,9 @@ OPERATIONS = {
         "{a} * {b}",
         "{a}*{b}",
         "{a} x {b}",
+        "{a}x{b}",
+        "{a} times {b}",
+        "What's {a}x{b}?",
         "{a} * {b} =",
         "What is {a} times {b}?",
         "How much is {a} times {b}?",
@@ -170,7 +175,7 @@ def counting(rng: Random) -> Exchange:
 def sorting(rng: Random) -> Exchange:
     """Sort three to six numbers; key is the set of numbers, so no order of a held-out set was ever trained on."""
     numbers = rng.sample(range(rng.choice([10, 30, 100])), rng.randint(3, 6))
-    listed = ", ".join(map(str, numbers))
+    listed = rng.choice([", ", ", ", ", ", " "]).join(map(str, numbers))
     down = rng.random() < 0.35
     up_templates = [
         "Sort these numbers: {n}",

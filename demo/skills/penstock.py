@@ -7,19 +7,25 @@ from random import Random
 from demo.skills.base import Exchange, answers, ask, noisy, phrase
 
 FLAGS = {
-    "--host": ("address", "--host sets the address that the server listens on."),
-    "--port": ("port", "--port sets the port that the server listens on."),
-    "--dtype": ("data type", "--dtype sets the data type of the weights, such as float32 or bfloat16."),
+    "--host": ("address", "--host sets the address that the server listens on. The default is 127.0.0.1."),
+    "--port": ("port", "--port sets the port that the server listens on. The default is 8000."),
+    "--dtype": (
+        "data type",
+        "--dtype sets the type of the weights, such as float32 or bfloat16; auto keeps the checkpoint's.",
+    ),
     "--max-model-len": (
         "context length",
         "--max-model-len sets the longest context, prompt and answer together, in tokens.",
     ),
-    "--block-size": ("block size", "--block-size sets how many tokens fit in one block of the KV cache."),
+    "--block-size": (
+        "block size",
+        "--block-size sets how many tokens fit in one block of the KV cache. The default is 16.",
+    ),
     "--kv-cache-memory": ("KV cache size", "--kv-cache-memory sets how much memory the KV cache may use."),
-    "--seed": ("seed", "--seed sets the seed for random sampling."),
+    "--seed": ("seed of dummy weights", "--seed sets the seed of dummy weights. A request has its own seed."),
     "--served-model-name": ("model name", "--served-model-name sets the name that clients use for the model."),
     "--api-key": ("API key", "--api-key sets the key that clients must send."),
-    "--api-keys": ("file of keys", "--api-keys names a file of keys, one for each tenant."),
+    "--api-keys": ("file of keys", "--api-keys names a YAML file of hashed keys with their limits."),
     "--max-queue-requests": ("queue length", "--max-queue-requests limits how many requests may wait; more get a 429."),
     "--max-queue-tokens": (
         "queued tokens",
@@ -29,8 +35,15 @@ FLAGS = {
         "handling of unknown fields",
         "--unknown-fields says whether unknown request fields are refused, warned about or ignored.",
     ),
-    "--load-format": ("load format", "--load-format says how the weights are loaded, for example from safetensors."),
-    "--log-format": ("log format", "--log-format sets the format of the logs, such as text or JSON."),
+    "--load-format": ("load format", "--load-format says where the weights come from; dummy makes random ones."),
+    "--log-level": ("log level", "--log-level sets the least important lines to write: debug, info, warning or error."),
+    "--device": ("device", "--device says where the model runs; auto takes a GPU where there is one."),
+    "--config": ("configuration file", "--config names a YAML file with any of the settings."),
+    "--chat-template": ("chat template", "--chat-template names a Jinja file that turns messages into a prompt."),
+    "--max-num-seqs": ("sequences in one step", "--max-num-seqs sets how many sequences are computed in one step."),
+    "--num-threads": ("CPU threads", "--num-threads sets the number of threads on a CPU."),
+    "--model": ("model", "--model names the model: a Hugging Face id or a local folder."),
+    "--log-format": ("log format", "--log-format sets the format of the logs: text or json."),
 }
 FLAG_ASK = [
     "What does {f} do?",
@@ -106,7 +119,7 @@ Run: penstock serve
 ? How do I start Penstock?| How do I run Penstock?| How can I start the server?| How do I serve a model?| How do I
   launch Penstock?| Which command starts Penstock?
 
-Run: pip install penstock
+Get the source of Penstock and run: pip install .
 ? How do I install Penstock?| How can I install Penstock?| How to install penstock?| What do I type to install
   Penstock?
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from demo.skills.base import Exchange, ask, noisy, phrase
+from demo.skills.base import Exchange, articles, ask, noisy, phrase
 from demo.skills.words import ANIMALS, NAMES
 
 ASK = [
@@ -86,7 +86,7 @@ def tale(rng: Random, hero: str, chapters: int) -> str:
         lines.append(f"Then a {rng.choice(TRAITS)} {friend} came and {helps[i]}.")
         if rng.random() < 0.5:
             lines.append(f"Together they shared {rng.choice(FOODS)}.")
-    return " ".join([*lines, rng.choice(ENDS)])
+    return articles(" ".join([*lines, rng.choice(ENDS)]))
 
 
 def story(rng: Random) -> Exchange:
@@ -98,7 +98,7 @@ def story(rng: Random) -> Exchange:
         chapters, templates = 1, (ASK if rng.random() < 0.45 else ASK_ABOUT)
     index, template = phrase(rng, [t.replace("{", "{{").replace("}", "}}") for t in templates])
     key = "pinned" if template == ASK[0] else f"story:{index}:{chapters > 1}:{hero if '{h}' in template else ''}"
-    question = template.format(h=hero)
+    question = articles(template.format(h=hero))
     return ask(key, noisy(rng, question, typos=False), tale(rng, hero, chapters), "story")
 
 
