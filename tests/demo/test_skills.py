@@ -64,7 +64,8 @@ def test_sums_and_sorted_lists_are_right():
         left, right = arithmetic(rng).messages[-1]["content"].rstrip(".").split(" = ")
         a, op, b = left.split()
         assert (
-            int(right) == {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b), "/": int(a) // int(b)}[op]
+            int(right)
+            == {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b), "/": int(a) // max(int(b), 1)}[op]
         )
         numbers = [int(x) for x in sorting(rng).messages[-1]["content"].rstrip(".").split(", ")]
         assert numbers in (sorted(numbers), sorted(numbers, reverse=True))
