@@ -153,10 +153,10 @@ def _bytes(tensor: Tensor) -> int:
 def _update(digest: Any, name: str, tensor: Tensor) -> None:
     """Add a tensor's name, shape and dtype and a sample of its bytes."""
     digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-    values = memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    values = tensor.contiguous().view(-1).view(torch.uint8).numpy()
     for start in range(0, len(values), STRIDE):
-        digest.update(values[start : start + PAGE])
-    digest.update(values[-PAGE:])
+        digest.update(values[start : start + PAGE].tobytes())
+    digest.update(values[-PAGE:].tobytes())
 
 
 def _check(slots: Mapping[str, WeightSlot], checkpoint: Checkpoint, tied: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from engine.layers.base import LayerContext, WeightSlot
@@ -59,14 +60,14 @@ class QKVLinear(MergedLinear):
     def __init__(
         self, prefix: str, hidden_size: int, heads: int, kv_heads: int, head_dim: int, bias: bool, context: LayerContext
     ) -> None:
-        self._sizes = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
-        names = [f"{prefix}.{which}_proj" for which in "qkv"]
-        super().__init__(list(zip(names, self._sizes, strict=True)), hidden_size, bias, context)
+        self._heads = [heads, kv_heads, kv_heads]
+        parts = [(f"{prefix}.{which}_proj", n * head_dim) for which, n in zip("qkv", self._heads, strict=True)]
+        super().__init__(parts, hidden_size, bias, context)
         self._head_dim = head_dim
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[T, hidden] → q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, D], views of one tensor."""
-        q, k, v = (part.unflatten(-1, (-1, self._head_dim)) for part in self(x).split(self._sizes, dim=-1))
+        q, k, v = torch.split(self(x).view(len(x), -1, self._head_dim), self._heads, dim=1)
         return q, k, v
 
 

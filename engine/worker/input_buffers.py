@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ class Buffer:
         host = torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
         self._host = host
         self._device = host if device.type == "cpu" else host.to(device)
-        self.array: npt.NDArray[np.generic] = host.numpy()
+        self.array: npt.NDArray[Any] = host.numpy()
 
     def upload(self, *size: int) -> Tensor:
         """The leading part of that size, on the device."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
+from torch import Tensor
 
 from engine.layers.attention import LayerCache
 from engine.models.base import CacheShape
@@ -16,8 +20,13 @@ class KVCache:
     ) -> None:
         self.num_blocks = num_blocks
         size = (shape.num_layers, 2, num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
-        memory = torch.zeros(size, dtype=dtype, device=device)
+        memory = _untouched(size, dtype) if device.type == "cpu" else torch.zeros(size, dtype=dtype, device=device)
         self.layers: tuple[LayerCache, ...] = tuple((layer[0], layer[1]) for layer in memory)
+
+
+def _untouched(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros whose pages the operating system provides when they are first written: torch's own would write them all."""
+    return torch.frombuffer(mmap.mmap(-1, math.prod(size) * dtype.itemsize), dtype=dtype).view(size)
 
 
 def block_bytes(shape: CacheShape, block_size: int, dtype: torch.dtype) -> int:

@@ -18,11 +18,11 @@ from engine.layers.base import LayerContext
 from engine.models import build_model
 from engine.models.base import Model
 from engine.models.hf_config import HFConfig
-from engine.worker import warm_up
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache, block_bytes
 from engine.worker.machine import available_cores, available_memory
 from engine.worker.model_runner import ModelRunner
+from engine.worker.profiling import full_step
 from engine.worker.sampler import Sampler
 from kernels.registry import Kernels, Machine
 
@@ -95,9 +95,7 @@ class Worker:
         return blocks
 
     def allocate_cache(self, num_blocks: int) -> None:
-        """Make the cache, and run the model once so that the first request does not wait for lazy initialisation."""
         self._cache = self._new_cache(num_blocks)
-        self._warm_up(self._cache, tokens=min(warm_up.TOKENS, self._config.max_num_batched_tokens))
 
     def execute(self, batch: ScheduledBatch) -> StepResult:
         return self._runner.execute(batch, self._cache)
@@ -118,16 +116,11 @@ class Worker:
     def _new_cache(self, num_blocks: int) -> KVCache:
         return KVCache(self._model.cache_shape, num_blocks, self._config.block_size, self._dtype, self._device)
 
-    def _warm_up(self, cache: KVCache, tokens: int) -> None:
-        tokens = min(tokens, self._longest - 1, cache.num_blocks * self._config.block_size - 1)
-        for batch in warm_up.batches(tokens, self._config.block_size):
-            self._runner.execute(batch, cache)
-
     def _free_cuda_memory(self) -> int:
         """Bytes left for the cache beside weights and the activations of a full step, which is run to measure them."""
-        tokens = min(self._config.max_num_batched_tokens, self._longest)
+        batch = full_step(self._config, self._longest)
         torch.cuda.reset_peak_memory_stats(self._device)
-        self._warm_up(self._new_cache(-(-tokens // self._config.block_size)), tokens)
+        self._runner.execute(batch, self._new_cache(sum(map(len, batch.block_tables))))
         peak = torch.cuda.max_memory_allocated(self._device)
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(self._device)

@@ -37,7 +37,7 @@ def gumbel_sample(logits: Tensor, seeds: Tensor, choices: Tensor, positions: Ten
     vocab_size = logits.shape[-1]
     # Differences to the best: what is added to the noise stays small, whatever the temperature was.
     logits = logits - logits.amax(-1, keepdim=True)
-    lanes = functional.pad(logits, (0, -vocab_size % LANES), value=-torch.inf).unflatten(-1, (-1, LANES))
+    lanes = functional.pad(logits, (0, -vocab_size % LANES), value=-torch.inf).view(len(logits), -1, LANES)
     row, block = torch.nonzero((lanes >= -OUT_OF_REACH).any(-1), as_tuple=True)
     noise = gumbel(philox(seeds[row], choices[row], positions[row], block))
     scores = torch.full_like(lanes, -torch.inf)

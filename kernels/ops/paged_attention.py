@@ -100,7 +100,7 @@ class _Cache:
         blocks = tables.gather(1, positions // self.block_size)
         slots = (blocks * self.block_size + positions % self.block_size).flatten()
         keys, values = (
-            flat.index_select(0, slots).unflatten(0, positions.shape).float().transpose(1, 2)
+            flat.index_select(0, slots).view(*positions.shape, *flat.shape[1:]).float().transpose(1, 2)
             for flat in (self.keys, self.values)
         )
         return keys, values
@@ -120,7 +120,7 @@ def _decode(q: Tensor, cache: _Cache, rows: Tensor, lengths: Tensor, padded: int
     positions = torch.minimum((lengths - keys)[:, None] + offsets, (lengths - 1)[:, None])
     k, v = cache.gather(cache.block_tables[rows], positions)
     # The query heads that share a key head stand as its queries, so that keys need no repeating.
-    grouped = q.float().unflatten(1, (k.shape[1], -1))
+    grouped = q.float().view(len(q), k.shape[1], -1, q.shape[-1])
     mask = (offsets < keys[:, None])[:, None, None, :]
     return functional.scaled_dot_product_attention(grouped, k, v, mask, scale=cache.scale).flatten(1, 2).to(q.dtype)
 
@@ -153,7 +153,7 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
         caches[:, 0] = torch.nan  # A block of nobody's: tables are padded with it, and nothing may come of it.
         shuffled = 1 + torch.randperm(sum(blocks) + 1, generator=generator).int()
         tables = torch.zeros(len(lengths), max(blocks), dtype=torch.int32)
-        for row, ids in enumerate(shuffled[: sum(blocks)].split(blocks)):
+        for row, ids in enumerate(torch.split(shuffled[: sum(blocks)], blocks)):
             tables[row, : len(ids)] = ids
         starts = torch.tensor([0, *queries]).cumsum(0).int()
         q = torch.randn(sum(queries), heads, head_dim, generator=generator).to(dtype)

@@ -64,7 +64,7 @@ def _run(implementation: RopeAndCache, *arguments: Tensor) -> tuple[Tensor, Tens
 def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Example[RopeAndCacheSpec]]:
     for tokens, heads, kv_heads, head_dim, block_size in [(1, 8, 2, 32, 16), (9, 4, 4, 20, 4), (37, 6, 1, 64, 8)]:
         merged = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim, generator=generator).to(dtype)
-        q, k, v = merged.split([heads * head_dim, kv_heads * head_dim, kv_heads * head_dim], dim=-1)
+        q, k, v = torch.split(merged.view(tokens, -1, head_dim), [heads, kv_heads, kv_heads], dim=1)
         angles = torch.rand(tokens, head_dim // 2, generator=generator) * 100
         blocks = tokens // block_size + 3
         caches = torch.randn(2, blocks, block_size, kv_heads, head_dim, generator=generator).to(dtype)
@@ -72,9 +72,9 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
         yield Example(
             RopeAndCacheSpec(heads, kv_heads, head_dim, block_size, dtype),
             (
-                q.unflatten(-1, (heads, head_dim)),
-                k.unflatten(-1, (kv_heads, head_dim)),
-                v.unflatten(-1, (kv_heads, head_dim)),
+                q,
+                k,
+                v,
                 angles.cos(),
                 angles.sin(),
                 caches[0],

@@ -1,0 +1,211 @@
+"""Each op's torch reference against an independent formulation in float64 and plain loops."""
+
+import math
+
+import pytest
+import torch
+
+from kernels.ops import (
+    filter_logits,
+    gumbel_sample,
+    linear,
+    paged_attention,
+    rms_norm,
+    rope_and_cache,
+    silu_and_mul,
+    token_logprobs,
+)
+
+FLOATS = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def examples(module, dtype):
+    return list(module.OP.examples(dtype, torch.Generator().manual_seed(1)))
+
+
+def assert_close(module, dtype, actual, expected):
+    tolerance = module.OP.tolerances[dtype]
+    torch.testing.assert_close(actual.double(), expected.double(), atol=tolerance.atol, rtol=tolerance.rtol)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_linear(dtype):
+    for example in examples(linear, dtype):
+        x, weight, bias = example.arguments
+        expected = (x.double()[:, None, :] * weight.double()).sum(-1)
+        if bias is not None:
+            expected += bias.double()
+        reference = linear.OP.reference
+        assert_close(linear, dtype, reference(x, reference.pack(weight, bias)), expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_rms_norm(dtype):
+    for example in examples(rms_norm, dtype):
+        x, weight, eps, residual = example.arguments
+        total = x if residual is None else (x.float() + residual.float()).to(dtype)
+        wide = total.double()
+        expected = wide / ((wide**2).sum(-1, keepdim=True) / wide.shape[-1] + eps).sqrt() * weight.double()
+        normed, stream = rms_norm.rms_norm(x, weight, eps, residual)
+        assert torch.equal(stream, total)
+        assert_close(rms_norm, dtype, normed, expected)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_silu_and_mul(dtype):
+    for example in examples(silu_and_mul, dtype):
+        (gate_up,) = example.arguments
+        gate, up = gate_up.double().tensor_split(2, dim=-1)
+        assert_close(silu_and_mul, dtype, silu_and_mul.silu_and_mul(gate_up), gate / (1 + torch.exp(-gate)) * up)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_rope_is_a_complex_rotation_and_the_cache_holds_it(dtype):
+    for example in examples(rope_and_cache, dtype):
+        q, k, v, cos, sin, k_cache, v_cache, slots = example.arguments
+        turn = torch.complex(cos.double(), sin.double())[:, None]
+        half = q.shape[-1] // 2
+
+        def rotated(x, turn=turn, half=half):
+            x = x.double()
+            product = torch.complex(x[..., :half], x[..., half:]) * turn
+            return torch.cat((product.real, product.imag), dim=-1)
+
+        keys, values = k_cache.clone(), v_cache.clone()
+        for token, slot in enumerate(slots.tolist()):
+            block, offset = divmod(slot, k_cache.shape[1])
+            keys[block, offset] = rotated(k)[token].to(dtype)
+            values[block, offset] = v[token]
+        got_q, got_keys, got_values = rope_and_cache.OP.run(rope_and_cache.rope_and_cache, *example.arguments)
+        assert_close(rope_and_cache, dtype, got_q, rotated(q))
+        assert_close(rope_and_cache, dtype, got_keys, keys)
+        assert torch.equal(got_values, values)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_paged_attention(dtype):
+    for example in examples(paged_attention, dtype):
+        q, k_cache, v_cache, tables, starts, lengths = example.arguments
+        window, scale = example.options["sliding_window"], example.options["scale"]
+        group, block_size = q.shape[1] // k_cache.shape[2], k_cache.shape[1]
+        expected = torch.zeros(q.shape, dtype=torch.float64)
+        for row, length in enumerate(lengths.tolist()):
+            tokens = range(int(starts[row]), int(starts[row + 1]))
+            for token in tokens:
+                position = length - (tokens.stop - token)
+                first = 0 if window is None else max(0, position - window + 1)
+                places = [(int(tables[row, at // block_size]), at % block_size) for at in range(first, position + 1)]
+                keys = torch.stack([k_cache[place] for place in places]).double()
+                values = torch.stack([v_cache[place] for place in places]).double()
+                for head in range(q.shape[1]):
+                    scores = keys[:, head // group] @ q[token, head].double() * scale
+                    weights = (scores - scores.max()).exp()
+                    expected[token, head] = (weights / weights.sum()) @ values[:, head // group]
+        actual = paged_attention.paged_attention(*example.arguments, **example.options)
+        assert_close(paged_attention, dtype, actual, expected)
+
+
+def test_paged_attention_of_a_row_does_not_depend_on_its_neighbours():
+    """Rows of very different lengths in one batch, each as it is alone."""
+    example = examples(paged_attention, torch.float32)[2]
+    q, k_cache, v_cache, tables, starts, lengths = example.arguments
+    together = paged_attention.paged_attention(*example.arguments, **example.options)
+    for row in range(len(lengths)):
+        options = example.options | {"max_seq_len": int(lengths[row])}
+        alone = paged_attention.paged_attention(
+            q[row : row + 1],
+            k_cache,
+            v_cache,
+            tables[row : row + 1],
+            starts[:2],
+            lengths[row : row + 1],
+            **options,
+        )
+        torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=1e-6)
+
+
+def kept_by_the_definition(logits, top_k, top_p, min_p):
+    """Token ids left by the three filters, one token at a time, in float64."""
+    order = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
+    if top_k:
+        last = logits[order[min(top_k, len(order)) - 1]]
+        order = [token for token in order if logits[token] >= last]
+    weights = [math.exp(logits[token] - logits[order[0]]) for token in order]
+    kept, before = [], 0.0
+    for token, weight in zip(order, weights, strict=True):
+        probability = weight / sum(weights)
+        if (not kept or before < top_p or top_p == 1.0) and weight >= min_p * weights[0]:
+            kept.append(token)
+        before += probability
+    return {token for token in kept if logits[token] > -math.inf}
+
+
+def test_filter_logits():
+    for example in examples(filter_logits, torch.float32):
+        logits, top_k, top_p, min_p = example.arguments
+        filtered = filter_logits.filter_logits(*example.arguments)
+        for row in range(len(logits)):
+            expected = kept_by_the_definition(
+                logits[row].tolist(), int(top_k[row]), float(top_p[row]), float(min_p[row])
+            )
+            left = torch.nonzero(filtered[row] > -torch.inf).flatten().tolist()
+            assert set(left) == expected
+            assert torch.equal(filtered[row, left], logits[row, left])
+
+
+def test_filters_match_transformers():
+    from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    logits = torch.randn(6, 300, generator=torch.Generator().manual_seed(3)) * 3
+    for top_k, top_p, min_p, temperature in [(7, 0.8, 0.02, 0.7), (50, 0.95, 0.0001, 1.3), (300, 0.3, 0.5, 1.0)]:
+        expected = TemperatureLogitsWarper(temperature)(None, logits)
+        for warper in (TopKLogitsWarper(top_k), TopPLogitsWarper(top_p), MinPLogitsWarper(min_p)):
+            expected = warper(None, expected)
+        ours = filter_logits.filter_logits(
+            logits / temperature, torch.tensor([top_k] * 6), torch.tensor([top_p] * 6), torch.tensor([min_p] * 6)
+        )
+        assert torch.equal(ours, expected)
+
+
+def test_gumbel_sample():
+    for example in examples(gumbel_sample, torch.float32):
+        logits, seeds, choices, positions = example.arguments
+        expected = []
+        for row in range(len(logits)):
+            tokens = torch.arange(logits.shape[1])
+            same = [value[row].expand(len(tokens)) for value in (seeds, choices, positions)]
+            words = gumbel_sample.philox(*same, tokens // 4).gather(1, tokens[:, None] % 4)[:, 0]
+            scores = [
+                float(logit) - math.log(-math.log(((word >> 8) + 0.5) / 2**24))
+                for logit, word in zip(logits[row], words.tolist(), strict=True)
+            ]
+            expected.append(max(range(len(scores)), key=scores.__getitem__))
+        assert gumbel_sample.gumbel_sample(*example.arguments).tolist() == expected
+
+
+def test_the_noise_lies_where_skipping_tokens_assumes():
+    extremes = gumbel_sample.gumbel(torch.tensor([0, 2**32 - 1]))
+    assert extremes.isfinite().all()
+    assert (extremes[1] - extremes[0]).item() < gumbel_sample.OUT_OF_REACH
+
+
+def test_token_logprobs():
+    for example in examples(token_logprobs, torch.float32):
+        logits, targets, top = example.arguments
+        logprob, rank, top_ids, top_logprobs = token_logprobs.token_logprobs(*example.arguments)
+        for row in range(len(logits)):
+            values = logits[row].double().tolist()
+            total = math.log(sum(math.exp(value) for value in values))
+            order = sorted(range(len(values)), key=lambda token, values=values: (-values[token], token))
+            target = int(targets[row])
+            assert float(logprob[row]) == pytest.approx(values[target] - total, abs=1e-5)
+            assert int(rank[row]) == order.index(target) + 1
+            assert top_ids[row].tolist() == order[:top]
+            assert top_logprobs[row].tolist() == pytest.approx([values[t] - total for t in order[:top]], abs=1e-5)
+
+
+def test_both_zeros_rank_alike():
+    logits = torch.tensor([[-0.0, 0.0, -1.0]])
+    _, rank, top_ids, _ = token_logprobs.token_logprobs(logits, torch.tensor([1]), 3)
+    assert top_ids.tolist() == [[0, 1, 2]]
+    assert rank.tolist() == [2]
