@@ -11,7 +11,9 @@ APIError                     status, type, code, param and headers of the answer
 ├── MethodNotAllowed         405
 ├── RequestTimeout           408
 ├── PayloadTooLarge          413
-├── RateLimited              429  queue full, or a key's concurrency; with Retry-After
+├── UnsupportedMediaType     415
+├── RateLimited              429  queue full; with Retry-After
+│   └── ConcurrencyExceeded  429  as many requests of one key as it may have
 ├── InternalError            500
 └── Unavailable              503  starting, draining or without an engine; with Retry-After
 """
@@ -87,6 +89,10 @@ class PayloadTooLarge(APIError):
     status, type, default_code, error_type = 413, "invalid_request_error", "payload_too_large", "validation"
 
 
+class UnsupportedMediaType(APIError):
+    status, type, default_code, error_type = 415, "invalid_request_error", "unsupported_media_type", "validation"
+
+
 class InternalError(APIError):
     status, type, default_code, error_type = 500, "server_error", "internal_error", "internal"
 
@@ -103,6 +109,10 @@ class _RetryLater(APIError):
 
 class RateLimited(_RetryLater):
     status, type, default_code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class ConcurrencyExceeded(RateLimited):
+    pass
 
 
 class Unavailable(_RetryLater):

@@ -1,0 +1,139 @@
+"""``create_app``: routes, middleware and error bodies around explicit dependencies."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from gateway import errors
+from gateway.errors import APIError
+from gateway.middleware import AccessMiddleware, BodyMiddleware, HeadMiddleware, RequestMiddleware
+from gateway.protocol.openapi import gather_definitions
+from gateway.protocol.parse import explain
+from gateway.routes import routers
+from gateway.state import AppState, RequestContext
+from observability.records import Rejection
+
+DESCRIPTION = """An LLM server with OpenAI's API.
+
+Every field of a request is honoured or refused by name. A field that is known and not supported is accepted where it
+would change nothing. Errors have one shape: `{"error": {"message", "type", "param", "code"}}`.
+"""
+
+
+def create_app(state: AppState) -> FastAPI:
+    """The application. Routes are the modules of ``gateway.routes``, found by a scan."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        state.prompts.close()
+
+    app = FastAPI(
+        title="Penstock",
+        version=state.version,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        middleware=_middleware(state),
+        exception_handlers={
+            APIError: _answer_api_error,
+            RequestValidationError: _answer_validation_error,
+            HTTPException: _answer_http_exception,
+        },
+    )
+    app.state.penstock = state
+    for router in routers():
+        app.include_router(router)
+    write_document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return gather_definitions(write_document())
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def _middleware(state: AppState) -> Sequence[Middleware]:
+    """From the outside in."""
+    cors = [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=state.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    ]
+
+    def refused(error: APIError) -> None:
+        state.record(Rejection(tenant="unknown", error_type=error.error_type, reason="auth"))
+
+    return [
+        *(cors if state.cors_origins else []),
+        Middleware(RequestMiddleware),
+        Middleware(HeadMiddleware),
+        Middleware(AccessMiddleware, keys=state.keys, refused=refused),
+        Middleware(BodyMiddleware, max_body_size=state.limits.max_body_size),
+    ]
+
+
+async def _answer_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, APIError)
+    context: RequestContext = request.scope["penstock.context"]
+    if request.method == "POST" and not context.accepted:
+        state: AppState = request.app.state.penstock
+        state.record(Rejection(tenant=context.tenant.name, error_type=error.error_type, reason=rejection_reason(error)))
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+
+async def _answer_validation_error(request: Request, error: Exception) -> Response:
+    """FastAPI's own validation, of paths and queries."""
+    assert isinstance(error, RequestValidationError)
+    details = error.errors()[0]
+    # The first part of the location says path or query.
+    return await _answer_api_error(request, explain({**details, "loc": details["loc"][1:]}))
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """What the router says: no such path, or another method."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    where = f"{request.method} {request.url.path}"
+    answer: APIError
+    if error.status_code == 404:
+        answer = errors.NotFound(f"Unknown request URL: {where}. The routes are listed at /docs.", code="unknown_url")
+    elif error.status_code == 405:
+        answer = errors.MethodNotAllowed(f"Not allowed: {where}. Allowed here: {headers.get('Allow', 'none')}.")
+    elif error.status_code < 500:
+        answer = errors.InvalidRequest(str(error.detail))
+    else:
+        answer = errors.InternalError(str(error.detail))
+    answer.headers |= headers
+    return await _answer_api_error(request, answer)
+
+
+_REASONS: dict[type[APIError], str] = {
+    errors.ConcurrencyExceeded: "concurrency",
+    errors.RateLimited: "queue_full",
+    errors.UnknownParameter: "unknown_field",
+    errors.UnsupportedParameter: "unsupported_field",
+    errors.ContextLengthExceeded: "context_length",
+    errors.PayloadTooLarge: "body_size",
+    errors.NotFound: "not_found",
+    errors.Unavailable: "unavailable",
+    errors.InternalError: "internal",
+}
+
+
+def rejection_reason(error: APIError) -> str:
+    """A short word of a fixed set, for the metrics; more special classes come first in the table."""
+    return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), "invalid_request")

@@ -1,0 +1,127 @@
+"""What both completion endpoints do with a request: read, admit, plan, submit, respond."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from urllib.parse import quote
+
+from fastapi import Request, Response
+
+from engine.messages import EngineInfo
+from engine.sampling_params import SamplingParams
+from gateway.completion.request import Request as CompletionRequest
+from gateway.errors import Unavailable, UnsupportedMediaType
+from gateway.protocol.answer import AnswerOptions, BodyAnswer, Envelope, StreamAnswer
+from gateway.protocol.parse import parse
+from gateway.protocol.sampling import SamplingRequest
+from gateway.respond import streamed, whole
+from gateway.state import AppState, RequestContext
+from observability.records import IgnoredFields
+
+Body = TypeVar("Body", bound=SamplingRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request, worked out: one entry of ``params`` for each prompt."""
+
+    params: tuple[SamplingParams, ...]
+    options: AnswerOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[Body]):
+    """What one endpoint adds to the common path."""
+
+    id_prefix: str
+    schema: type[Body]
+    plan: Callable[[Body, AppState, EngineInfo], Awaitable[Plan]]
+    stream: type[StreamAnswer]
+    body: type[BodyAnswer]
+
+    async def serve(self, request: Request, state: AppState, context: RequestContext) -> Response:
+        """Raises ``APIError`` for everything that is answered before the first byte of a response."""
+        body = await read(request, self.schema, state, context)
+        model = state.model_name(body.model)
+        info = state.lifecycle.info
+        if info is None:
+            raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
+        ticket = state.admission.enter(context.tenant)
+        _show_limits(state, context)
+        streaming = False
+        try:
+            plan = await self.plan(body, state, info)
+            accepted = self._accepted(body, plan, state, context)
+            state.admission.check_tokens(accepted.num_prompt_tokens)
+            stream = state.lifecycle.submit(accepted)
+            context.accepted = True
+            ticket.submitted()
+            context.log |= {"prompt_tokens": accepted.num_prompt_tokens, "stream": bool(body.stream)}
+            envelope = Envelope(
+                id=accepted.id, created=int(time.time()), model=model, system_fingerprint=info.fingerprint
+            )
+            if not body.stream:
+                return await whole(request, stream, self.body(envelope, plan.options, state.prompts.tokenizer))
+            response = await streamed(
+                request,
+                stream,
+                self.stream(envelope, plan.options, state.prompts.tokenizer),
+                keep_alive=state.keep_alive,
+                ended=ticket.leave,
+            )
+            streaming = True
+            return response
+        finally:
+            if not streaming:
+                ticket.leave()
+
+    def _accepted(self, body: Body, plan: Plan, state: AppState, context: RequestContext) -> CompletionRequest:
+        return CompletionRequest(
+            id=f"{self.id_prefix}-{uuid.uuid4().hex}",
+            tenant=context.tenant.name,
+            prompts=plan.options.prompts,
+            n=plan.options.n,
+            params=plan.params,
+            seed=body.resolved_seed(),
+            stop=body.stop_strings,
+            include_stop_str_in_output=bool(body.include_stop_str_in_output),
+            skip_special_tokens=plan.options.skip_special_tokens,
+            cache_salt=_cache_salt(body.cache_salt or "", context, shared=not state.keys),
+        )
+
+
+async def read(request: Request, schema: type[Body], state: AppState, context: RequestContext) -> Body:
+    """The body, valid and within the limits. Raises ``InvalidRequest`` or another 4xx."""
+    # A page of another origin can send a form or plain text without asking first, but not this type.
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType("The body must be JSON: send the header 'Content-Type: application/json'.")
+    body, passed_over = parse(schema, await request.body(), state.limits)
+    body.check(state.limits)
+    if body.label is not None:
+        context.log["user"] = body.label
+    if passed_over:
+        state.record(IgnoredFields(tenant=context.tenant.name, count=len(passed_over)))
+        if state.limits.unknown_fields == "warn":
+            names = ", ".join(quote(name, safe="[]._-") for name in passed_over[:16])
+            context.headers["x-penstock-ignored-fields"] = names[:1024]
+    return body
+
+
+def _show_limits(state: AppState, context: RequestContext) -> None:
+    remaining = state.admission.remaining(context.tenant)
+    if remaining is not None:
+        context.headers["x-ratelimit-limit-requests"] = str(context.tenant.max_concurrency)
+        context.headers["x-ratelimit-remaining-requests"] = str(remaining)
+
+
+def _cache_salt(own: str, context: RequestContext, *, shared: bool) -> str:
+    """How long a prompt takes tells whether its beginning is cached; tenants must not learn that of each other."""
+    if shared:
+        return own
+    return hashlib.sha256(f"{context.tenant.name}\0{own}".encode()).hexdigest()[:32]

@@ -1,0 +1,198 @@
+"""Pure ASGI middleware. None of it buffers a response, so streams pass through as they are sent.
+
+From the outside in: ``RequestMiddleware`` (request id, headers, access log, last resort for errors),
+``HeadMiddleware``, ``AccessMiddleware`` (API keys), ``BodyMiddleware`` (size and encoding of request bodies).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.admission import Keys
+from gateway.errors import APIError, InternalError, PayloadTooLarge, UnsupportedMediaType
+from gateway.state import RequestContext
+from observability.logging import log_context
+
+logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("gateway.access")
+
+OPENAI_VERSION = "2020-10-01"
+CLIENT_CLOSED_REQUEST = 499
+"""Logged where the client went away before it had an answer; never sent."""
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+async def send_error(send: Send, error: APIError) -> None:
+    """Answer with an error in OpenAI's shape."""
+    body = json.dumps(error.body()).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+class RequestMiddleware:
+    """Gives every request an id, every response its headers, and the access log a line."""
+
+    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context = RequestContext(_request_id(scope), self._clock())
+        scope["penstock.context"] = context
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = context.request_id
+                headers["openai-version"] = OPENAI_VERSION
+                headers["openai-processing-ms"] = str(round((self._clock() - context.started) * 1000))
+                for name, value in context.headers.items():
+                    headers[name] = value
+            await send(message)
+
+        with log_context(request_id=context.request_id):
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                status = status or CLIENT_CLOSED_REQUEST
+            except Exception as error:
+                if not isinstance(error, APIError):
+                    logger.exception("%s %s failed", scope["method"], scope["path"])
+                if status:
+                    raise
+                await send_error(send_with_headers, error if isinstance(error, APIError) else _internal(context))
+            finally:
+                self._log(scope, context, status)
+
+    def _log(self, scope: Scope, context: RequestContext, status: int) -> None:
+        level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
+        access_logger.log(
+            level,
+            "%s %s %d",
+            scope["method"],
+            scope["path"],
+            status,
+            extra={
+                "tenant": context.tenant.name,
+                "status": status,
+                "duration": round(self._clock() - context.started, 4),
+                **context.log,
+            },
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+
+
+def _internal(context: RequestContext) -> InternalError:
+    return InternalError(f"The server failed to handle this request. Its id in the log is {context.request_id}.")
+
+
+class HeadMiddleware:
+    """Answers HEAD wherever GET is answered, with GET's headers and no body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_without_body)
+
+
+class AccessMiddleware:
+    """Lets holders of an API key into ``/v1``; everything else is open."""
+
+    def __init__(self, app: ASGIApp, keys: Keys, refused: Callable[[APIError], None]) -> None:
+        """``refused`` hears of every request that is turned away here."""
+        self._app = app
+        self._keys = keys
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["path"] == "/v1" or scope["path"].startswith("/v1/")):
+            context: RequestContext = scope["penstock.context"]
+            try:
+                context.tenant = self._keys.authenticate(Headers(scope=scope).get("authorization"))
+            except APIError as error:
+                self._refused(error)
+                await send_error(send, error)
+                return
+            with log_context(tenant=context.tenant.name):
+                await self._app(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+class BodyMiddleware:
+    """Bounds request bodies while they are read, and refuses compressed ones, whose size would be a guess.
+
+    Raises ``APIError`` into whoever reads the body, and before that where the headers say enough.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_size: int) -> None:
+        self._app = app
+        self._limit = max_body_size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check(Headers(scope=scope))
+        except APIError as error:
+            await send_error(send, error)
+            return
+        size = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                if size > self._limit:
+                    raise self._too_large("more")
+            return message
+
+        await self._app(scope, receive_bounded, send)
+
+    def _check(self, headers: Headers) -> None:
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise UnsupportedMediaType(
+                f"Content-Encoding '{encoding[:32]}' is not supported. Send the body uncompressed.",
+                headers={"connection": "close"},
+            )
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdecimal() and int(length[:20]) > self._limit:
+            raise self._too_large(length[:20])
+
+    def _too_large(self, size: str) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"The request body may have at most {self._limit} bytes, but has {size}.", headers={"connection": "close"}
+        )

@@ -1,0 +1,93 @@
+"""Chat template and tokenizer, off the event loop: requests' messages or text → token ids."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from gateway.chat_template import ChatTemplate
+from gateway.errors import ContextLengthExceeded, InvalidRequest
+from gateway.tokenizer import Tokenizer
+
+Result = TypeVar("Result")
+
+_SLACK = 4
+"""How many characters a tokenizer's normalizer may make into one, with room to spare."""
+
+
+class Prompts:
+    """A few threads that render and tokenize. Short prompts go through them too: a loop that waits is a stutter."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None, *, threads: int = 2) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prompt")
+        self._longest_token: int | None = None
+
+    def close(self) -> None:
+        """End the threads; work that has not begun is dropped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def chat(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        variables: Mapping[str, Any] | None,
+        context: int,
+    ) -> list[int]:
+        """Messages → token ids. ``context`` is the model's greatest length in tokens.
+
+        Raises:
+            InvalidRequest: the model has no chat template, or its template refuses the messages.
+            ContextLengthExceeded: the text is so long that it need not be tokenized to know that it does not fit.
+        """
+        template = self.template
+        if template is None:
+            raise InvalidRequest(
+                "This model has no chat template, so it cannot chat. Use /v1/completions, or start the server with "
+                "--chat-template FILE.",
+                code="no_chat_template",
+            )
+
+        def work() -> list[int]:
+            text = template.render(
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                variables=variables,
+            )
+            # The template has written the special tokens.
+            return self._encode(text, context, "messages", add_special_tokens=False)
+
+        return await self._run(work)
+
+    async def texts(self, texts: list[str], *, add_special_tokens: bool, context: int) -> list[list[int]]:
+        """One list of token ids for each text. Raises as ``chat`` does."""
+        return await self._run(
+            lambda: [self._encode(text, context, "prompt", add_special_tokens=add_special_tokens) for text in texts]
+        )
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _encode(self, text: str, context: int, what: str, *, add_special_tokens: bool) -> list[int]:
+        # A tokenizer takes seconds for megabytes of text, and nobody else should wait for an answer that is known.
+        if len(text) > _SLACK * context and len(text) > _SLACK * context * self._longest():
+            at_least = len(text) // (_SLACK * self._longest())
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {context} tokens. However, your {what} resulted in at least "
+                f"{at_least} tokens. Please reduce the length of the {what}.",
+                param=what,
+            )
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def _longest(self) -> int:
+        """Most characters that one token stands for."""
+        if self._longest_token is None:
+            lengths = (len(self.tokenizer.token_bytes(token)) for token in range(self.tokenizer.vocab_size))
+            self._longest_token = max(lengths, default=1) or 1
+        return self._longest_token

@@ -1,0 +1,205 @@
+"""What the answers of both endpoints have in common: events in, bytes of a stream or of one body out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway.completion.events import Completed, Delta, Event, OutputToken, PromptScored, Usage
+from gateway.completion.sse import DONE
+from gateway.tokenizer import Tokenizer
+
+to_json = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What every chunk and body of an answer repeats."""
+
+    id: str
+    created: int
+    """Unix time, in seconds."""
+    model: str
+    system_fingerprint: str
+
+    def members(self, object_name: str) -> dict[str, Any]:
+        """As JSON members, in OpenAI's order."""
+        return {
+            "id": self.id,
+            "object": object_name,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.system_fingerprint,
+            "service_tier": "default",
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """What the request says of the form of its answer."""
+
+    prompts: tuple[list[int], ...]
+    """Token ids."""
+    n: int = 1
+    logprobs: bool = False
+    token_ids: bool = False
+    """Show the ids of prompt and output."""
+    usage: bool = False
+    """A stream ends with a usage chunk."""
+    continuous_usage: bool = False
+    skip_special_tokens: bool = True
+    echo: tuple[str, ...] | None = None
+    """The prompts' texts, where they are to stand before the output."""
+    scores_only: bool = False
+    """Nothing is generated after the echoed prompts: the one token that the engine needs is dropped."""
+
+
+class Answer:
+    """One request's answer. Fed with its events in order."""
+
+    def __init__(self, envelope: Envelope, options: AnswerOptions, tokenizer: Tokenizer) -> None:
+        self.envelope = envelope
+        self.options = options
+        self.tokenizer = tokenizer
+
+    @property
+    def num_choices(self) -> int:
+        return len(self.options.prompts) * self.options.n
+
+    def choices_of(self, prompt_index: int) -> range:
+        return range(prompt_index * self.options.n, (prompt_index + 1) * self.options.n)
+
+    def usage_of(self, usage: Usage) -> Usage:
+        """What to report: a token that was generated only because the engine needs one does not count."""
+        return Usage(usage.prompt_tokens, 0, usage.cached_tokens) if self.options.scores_only else usage
+
+
+class StreamAnswer(Answer, ABC):
+    """Bytes of server-sent events. One event after another, each ``data: JSON``: no ``id:``, no ``event:``."""
+
+    object_name: str
+
+    def __init__(self, envelope: Envelope, options: AnswerOptions, tokenizer: Tokenizer) -> None:
+        super().__init__(envelope, options, tokenizer)
+        # Encoded once; a chunk is this, its choice, and its end.
+        self._head = b"data: " + to_json(envelope.members(self.object_name))[:-1] + b',"choices":['
+        self._prompt_tokens = sum(map(len, options.prompts))
+        self._output_tokens = 0
+
+    @abstractmethod
+    def opening(self) -> bytes:
+        """Sent before the first event: every choice begins, in index order."""
+
+    @abstractmethod
+    def delta(self, delta: Delta) -> bytes:
+        """Chunks for news of one choice."""
+
+    def scored(self, event: PromptScored) -> bytes:
+        """Chunks for a prompt that was scored."""
+        return b""
+
+    def feed(self, events: Iterable[Event]) -> bytes:
+        """All that these events say, as one piece to send; after ``Completed``, the end of the stream with it."""
+        parts = []
+        for event in events:
+            match event:
+                case Delta():
+                    self._output_tokens += len(event.tokens)
+                    parts.append(self.delta(event))
+                case PromptScored():
+                    parts.append(self.scored(event))
+                case Completed():
+                    parts.append(self._end(event.usage))
+        return b"".join(parts)
+
+    def _chunk(self, choice: bytes) -> bytes:
+        return b"%s%s]%s}\n\n" % (self._head, choice, self._usage_so_far())
+
+    def _usage_so_far(self) -> bytes:
+        if self.options.continuous_usage:
+            return b',"usage":' + to_json(
+                usage_object(Usage(self._prompt_tokens, self._output_tokens, 0), cached=False)
+            )
+        return b',"usage":null' if self.options.usage else b""
+
+    def _end(self, usage: Usage) -> bytes:
+        if not self.options.usage:
+            return DONE
+        return b'%s],"usage":%s}\n\n%s' % (self._head, to_json(usage_object(self.usage_of(usage))), DONE)
+
+
+@dataclass(slots=True)
+class Collected:
+    """All of one choice."""
+
+    texts: list[str] = field(default_factory=list)
+    tokens: list[OutputToken] = field(default_factory=list)
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
+
+
+class BodyAnswer(Answer, ABC):
+    """One JSON object, made when all has been generated."""
+
+    object_name: str
+
+    def __init__(self, envelope: Envelope, options: AnswerOptions, tokenizer: Tokenizer) -> None:
+        super().__init__(envelope, options, tokenizer)
+        self._choices = [Collected() for _ in range(self.num_choices)]
+        self._scored: dict[int, PromptScored] = {}
+        self._usage = Usage(0, 0, 0)
+
+    @abstractmethod
+    def choice(self, index: int, collected: Collected) -> dict[str, Any]:
+        """One choice's JSON object."""
+
+    def extra(self) -> dict[str, Any]:
+        """Further members of the body."""
+        return {}
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Takes the events in order."""
+        for event in events:
+            match event:
+                case Delta():
+                    choice = self._choices[event.index]
+                    choice.texts.append(event.text)
+                    choice.tokens.extend(event.tokens)
+                    choice.finish_reason, choice.stop_reason = event.finish_reason, event.stop_reason
+                case PromptScored():
+                    self._scored[event.prompt_index] = event
+                case Completed():
+                    self._usage = self.usage_of(event.usage)
+
+    def body(self) -> bytes:
+        """After ``Completed`` has been fed."""
+        return to_json(
+            self.envelope.members(self.object_name)
+            | {
+                "choices": [self.choice(index, collected) for index, collected in enumerate(self._choices)],
+                "usage": usage_object(self._usage),
+            }
+            | self.extra()
+        )
+
+
+def usage_object(usage: Usage, *, cached: bool = True) -> dict[str, Any]:
+    """OpenAI's ``usage``; ``cached`` adds how many prompt tokens came from the prefix cache."""
+    counts: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    return counts | {"prompt_tokens_details": {"cached_tokens": usage.cached_tokens}} if cached else counts

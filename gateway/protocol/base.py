@@ -1,0 +1,96 @@
+"""The strict base of every request schema: what is not a member is refused, accepted as a no-op, or reported."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from gateway.protocol.fields import NoOp
+from gateway.protocol.limits import UnknownFields
+
+UNKNOWN = "unknown_parameter"
+UNSUPPORTED = "unsupported_parameter"
+
+
+@dataclass(slots=True)
+class FieldPolicy:
+    """What to do about fields that are not known, and, as validation goes on, which ones were passed over."""
+
+    unknown: UnknownFields = "refuse"
+    passed_over: dict[str, None] = field(default_factory=dict)
+    """Their names in order, such as ``foo`` or ``messages[].foo``."""
+
+
+def _describe_no_ops(schema: dict[str, Any], model: type[RequestModel]) -> None:
+    properties = schema.setdefault("properties", {})
+    for name, no_op in model.unsupported.items():
+        properties[name] = {"title": name, "description": f"Not supported: {no_op.why}. Accepted: {no_op.accepted}."}
+
+
+class RequestModel(BaseModel):
+    """Strict: no value is converted to another JSON type, numbers are finite, members are all that is known."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        json_schema_extra=_describe_no_ops,
+    )
+
+    unsupported: ClassVar[Mapping[str, NoOp]] = {}
+    """Known fields that are accepted at their no-op value only."""
+    prefix: ClassVar[str] = ""
+    """Where in the body the object stands, to name its fields where an index would say too much."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _members_only(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, dict):
+            return data
+        members = {}
+        for name, value in data.items():
+            if name in cls.model_fields:
+                members[name] = value
+            elif name in cls.unsupported:
+                _check_no_op(name, value, cls.unsupported[name])
+            else:
+                cls._pass_over(name, info.context)
+        return members
+
+    @classmethod
+    def _pass_over(cls, name: str, policy: FieldPolicy | None) -> None:
+        if policy is None or policy.unknown == "refuse":
+            known = [*cls.model_fields, *cls.unsupported]
+            # A name may be as long as the body; the comparison is quadratic.
+            nearest = difflib.get_close_matches(name[:64], known, n=1)
+            hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+            # Braces would be taken for a placeholder, so the texts travel as context.
+            raise PydanticCustomError(UNKNOWN, "{hint}", {"field": name[:64], "hint": hint})
+        policy.passed_over[cls.prefix + name[:64]] = None
+
+
+def _check_no_op(name: str, value: Any, no_op: NoOp) -> None:
+    if no_op.accepts(value):
+        return
+    raise unsupported(name, f"{no_op.why} (accepted: {no_op.accepted})")
+
+
+def unsupported(field: str, why: str) -> PydanticCustomError:
+    """For validators that find a known field at a value that is not supported."""
+    return PydanticCustomError(UNSUPPORTED, "{why}", {"field": field, "why": why})
+
+
+def kind_of(kinds: Mapping[type, str]) -> Callable[[Any], str | None]:
+    """A discriminator by exact JSON type, for unions such as "a string or an array"."""
+
+    def discriminate(value: Any) -> str | None:
+        return kinds.get(type(value))
+
+    return discriminate

@@ -1,0 +1,62 @@
+"""Answers of ``/v1/chat/completions``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.completion.events import Delta, OutputToken
+from gateway.protocol.answer import BodyAnswer, Collected, StreamAnswer, to_json
+from gateway.protocol.logprobs import chat_entries
+
+
+class ChatStream(StreamAnswer):
+    """``chat.completion.chunk`` objects: a role, text in pieces, and a finish reason, for each choice."""
+
+    object_name = "chat.completion.chunk"
+
+    def opening(self) -> bytes:
+        extra = {"prompt_token_ids": self.options.prompts[0]} if self.options.token_ids else {}
+        role = {"role": "assistant", "content": "", "refusal": None}
+        return b"".join(
+            self._chunk(to_json({"index": index, "delta": role, "logprobs": None, "finish_reason": None} | extra))
+            for index in range(self.num_choices)
+        )
+
+    def delta(self, delta: Delta) -> bytes:
+        chunks = b""
+        reported = delta.tokens if self.options.logprobs or self.options.token_ids else None
+        if delta.text or reported:
+            more = self._details(reported) if reported else b',"logprobs":null'
+            chunks = self._chunk(
+                b'{"index":%d,"delta":{"content":%s}%s,"finish_reason":null}' % (delta.index, to_json(delta.text), more)
+            )
+        if delta.finish_reason is not None:
+            chunks += self._chunk(
+                b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%s,"stop_reason":%s}'
+                % (delta.index, to_json(delta.finish_reason), to_json(delta.stop_reason))
+            )
+        return chunks
+
+    def _details(self, tokens: list[OutputToken]) -> bytes:
+        logprobs = to_json(chat_entries(tokens, self.tokenizer)) if self.options.logprobs else b"null"
+        ids = b',"token_ids":' + to_json([token.id for token in tokens]) if self.options.token_ids else b""
+        return b',"logprobs":%s%s' % (logprobs, ids)
+
+
+class ChatBody(BodyAnswer):
+    """A ``chat.completion`` object."""
+
+    object_name = "chat.completion"
+
+    def choice(self, index: int, collected: Collected) -> dict[str, Any]:
+        ids = {"token_ids": collected.ids} if self.options.token_ids else {}
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": collected.text, "refusal": None, "annotations": []},
+            "logprobs": chat_entries(collected.tokens, self.tokenizer) if self.options.logprobs else None,
+            "finish_reason": collected.finish_reason,
+            "stop_reason": collected.stop_reason,
+        } | ids
+
+    def extra(self) -> dict[str, Any]:
+        return {"prompt_token_ids": self.options.prompts[0]} if self.options.token_ids else {}

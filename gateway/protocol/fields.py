@@ -1,0 +1,140 @@
+"""Which request fields are known and not supported, and at which value each of them is accepted all the same.
+
+A field that is a member of a request schema (``chat.py``, ``completions.py``, ``common.py``) is honoured. A field
+listed here is accepted at its no-op value, where leaving it out would mean the same, and is otherwise refused by name
+with the reason. ``null`` always counts as left out. Any other field is not known.
+
+The tables cover OpenAI's current schemas in full (a test reads them from the ``openai`` package) and the extensions
+that other servers' users send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class NoOp:
+    """A known field that is not supported."""
+
+    why: str
+    """Completes the sentence "… is not supported: "."""
+    values: tuple[Json, ...] = ()
+    """JSON values at which the field changes nothing, beside null."""
+
+    def accepts(self, value: Json) -> bool:
+        return value is None or any(same(value, allowed) for allowed in self.values)
+
+    @property
+    def accepted(self) -> str:
+        """Those values and null, for people to read."""
+        return " or ".join(["null", *(msgspec.json.encode(value).decode() for value in self.values)])
+
+
+def same(left: Json, right: Json) -> bool:
+    """Equality of JSON values: unlike Python's, ``true`` is not 1; like it, 0 and 0.0 are one number."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+_TOOLS = "the model's tool calls are not parsed yet"
+_STRUCTURED = "output is not constrained to a grammar or schema yet"
+_AUDIO = "this server generates text only"
+_STORED = "completions are not stored"
+_SEARCH = "sampling is the only search method"
+_TEMPLATE = "the chat template is the operator's choice"
+
+_SHARED: Mapping[str, NoOp] = {
+    "allowed_token_ids": NoOp("the vocabulary cannot be restricted yet; use logit_bias"),
+    "bad_words": NoOp("words cannot be banned yet; use logit_bias", ([],)),
+    "early_stopping": NoOp(_SEARCH, (False,)),
+    "grammar": NoOp(_STRUCTURED, ("",)),
+    "guided_choice": NoOp(_STRUCTURED),
+    "guided_decoding_backend": NoOp(_STRUCTURED),
+    "guided_grammar": NoOp(_STRUCTURED),
+    "guided_json": NoOp(_STRUCTURED),
+    "guided_regex": NoOp(_STRUCTURED),
+    "guided_whitespace_pattern": NoOp(_STRUCTURED),
+    "kv_transfer_params": NoOp("prefill and decode run in one place"),
+    "length_penalty": NoOp(_SEARCH, (1.0,)),
+    "min_prompt_tokens": NoOp("prompts are not padded", (0,)),
+    "priority": NoOp("requests have no priority within a key", (0,)),
+    "prompt_logprobs": NoOp("use echo and logprobs on /v1/completions instead"),
+    "return_tokens_as_token_ids": NoOp("use return_token_ids instead", (False,)),
+    "spaces_between_special_tokens": NoOp("special tokens are joined as the tokenizer joins them", (True,)),
+    "structured_outputs": NoOp(_STRUCTURED, ({},)),
+    "truncate_prompt_tokens": NoOp("a prompt is never shortened without being seen; send a shorter one"),
+    "use_beam_search": NoOp(_SEARCH, (False,)),
+}
+
+CHAT: Mapping[str, NoOp] = {
+    **_SHARED,
+    "add_special_tokens": NoOp("the chat template writes the special tokens", (False,)),
+    "audio": NoOp(_AUDIO),
+    "best_of": NoOp("use n", (1,)),
+    "chat_template": NoOp(f"{_TEMPLATE} and never a caller's"),
+    "documents": NoOp("put documents into the messages", ([],)),
+    "echo": NoOp("only /v1/completions echoes its prompt", (False,)),
+    "function_call": NoOp(_TOOLS, ("none", "auto")),
+    "functions": NoOp(_TOOLS, ([],)),
+    "include_reasoning": NoOp("reasoning is not separated from the answer yet"),
+    "metadata": NoOp(f"{_STORED}, so there is nothing to attach it to", ({},)),
+    "mm_processor_kwargs": NoOp("this server reads text only", ({},)),
+    "modalities": NoOp(_AUDIO, (["text"],)),
+    "moderation": NoOp("there is no moderation model"),
+    "parallel_tool_calls": NoOp(_TOOLS, (True, False)),
+    "prediction": NoOp("predicted outputs are not used yet"),
+    "prompt_cache_options": NoOp("the prefix cache is automatic", ({}, {"mode": "implicit"})),
+    "prompt_cache_retention": NoOp("the prefix cache is held in memory alone", ("in_memory",)),
+    "reasoning_effort": NoOp("reasoning cannot be steered yet", ("none",)),
+    "response_format": NoOp(_STRUCTURED, ({"type": "text"},)),
+    "service_tier": NoOp("there is one tier", ("auto", "default")),
+    "store": NoOp(_STORED, (False,)),
+    "thinking_token_budget": NoOp("reasoning cannot be steered yet"),
+    "tool_choice": NoOp(_TOOLS, ("none", "auto")),
+    "tools": NoOp(_TOOLS, ([],)),
+    "verbosity": NoOp("ask for a length in the messages", ("medium",)),
+    "web_search_options": NoOp("this server reaches no other"),
+}
+
+COMPLETION: Mapping[str, NoOp] = {
+    **_SHARED,
+    "prompt_embeds": NoOp("a prompt is text or token ids"),
+    "response_format": NoOp(_STRUCTURED, ({"type": "text"},)),
+    "service_tier": NoOp("there is one tier", ("auto", "default")),
+    "store": NoOp(_STORED, (False,)),
+    "metadata": NoOp(f"{_STORED}, so there is nothing to attach it to", ({},)),
+    "suffix": NoOp("text is generated after a prompt, never between two parts", ("",)),
+}
+
+STREAM_OPTIONS: Mapping[str, NoOp] = {
+    "include_obfuscation": NoOp("chunks are not padded", (False,)),
+}
+
+_FUNCTION_CALL = NoOp("functions were superseded; use tool_calls")
+
+MESSAGE: Mapping[str, NoOp] = {}
+
+ASSISTANT_MESSAGE: Mapping[str, NoOp] = {
+    "annotations": NoOp("this server reaches no other, so answers cite nothing", ([],)),
+    "audio": NoOp(_AUDIO),
+    "function_call": _FUNCTION_CALL,
+    "refusal": NoOp("a refusal is ordinary text here; send it as content", ("",)),
+}
+
+CONTENT_PART: Mapping[str, NoOp] = {
+    "prompt_cache_breakpoint": NoOp("the prefix cache is automatic"),
+}
+
+TOOL_CALL: Mapping[str, NoOp] = {
+    "custom": NoOp("only function tools are known"),
+}

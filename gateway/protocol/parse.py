@@ -1,0 +1,156 @@
+"""Bytes of a request body → a validated request, or an ``InvalidRequest`` that names the field."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.errors import InvalidRequest, UnknownParameter, UnsupportedParameter
+from gateway.protocol.base import UNKNOWN, UNSUPPORTED, FieldPolicy, RequestModel
+from gateway.protocol.limits import Limits, shorten
+
+Model = TypeVar("Model", bound=RequestModel)
+
+TAG = "~"
+"""Tags of union members begin with it; they are no part of a field's path."""
+
+_EXPECTED = {
+    "bool_type": "a boolean",
+    "dict_type": "an object",
+    "float_type": "a number",
+    "int_type": "an integer",
+    "list_type": "an array",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "string_type": "a string",
+}
+
+
+def parse(model: type[Model], body: bytes, limits: Limits) -> tuple[Model, list[str]]:
+    """Validate a body. Returns the request and the names of unknown fields that the policy passed over.
+
+    Raises:
+        InvalidRequest: or a subclass, for anything that is not a valid request.
+    """
+    data = decode(body, limits.max_json_depth)
+    if not isinstance(data, dict):
+        raise InvalidRequest(f"The request body must be a JSON object, but is {json_type(data)}.", code="invalid_type")
+    policy = FieldPolicy(limits.unknown_fields)
+    try:
+        return model.model_validate(data, context=policy), list(policy.passed_over)
+    except ValidationError as error:
+        raise explain(error.errors(include_url=False)[0]) from None
+
+
+def decode(body: bytes, max_depth: int) -> Any:
+    """Strict JSON: UTF-8, no NaN or Infinity, no lone surrogates, bounded depth. Raises ``InvalidRequest``."""
+    try:
+        data = msgspec.json.decode(body)
+        too_deep = _deeper_than(data, max_depth)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.", code="invalid_json") from None
+    except RecursionError:
+        too_deep = True
+    if too_deep:
+        raise InvalidRequest(f"The request body is nested more than {max_depth} levels deep.", code="invalid_json")
+    return data
+
+
+def _deeper_than(data: Any, max_depth: int) -> bool:
+    level = [data]
+    for _ in range(max_depth + 1):
+        level = [container for container in level if isinstance(container, dict | list)]
+        if not level:
+            return False
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list)
+        ]
+    return True
+
+
+def explain(details: ErrorDetails) -> InvalidRequest:
+    """One of pydantic's errors in OpenAI's words and with its codes."""
+    kind, context = details["type"], details.get("ctx", {})
+    param = path_of(details["loc"])
+    given = details["input"]
+    if kind in (UNKNOWN, UNSUPPORTED):
+        name = str(context["field"])
+        param = f"{param}.{name}" if param else name
+        if kind == UNKNOWN:
+            return UnknownParameter(f"Unknown parameter: '{param}'.{details['msg']}", param=param)
+        return UnsupportedParameter(f"'{param}' is not supported: {details['msg']}.", param=param)
+    if kind == "missing":
+        return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+    if kind in _EXPECTED:
+        message = f"Invalid type for '{param}': expected {_EXPECTED[kind]}, but got {json_type(given)} instead."
+        return InvalidRequest(message, param=param, code="invalid_type")
+    if kind == "invalid_type":
+        return InvalidRequest(
+            f"Invalid type for '{param}': {details['msg']}, but got {json_type(given)} instead.",
+            param=param,
+            code="invalid_type",
+        )
+    text, code = _requirement(details)
+    return InvalidRequest(f"Invalid '{param}': {text}, but got {shorten(given)}.", param=param, code=code)
+
+
+def _requirement(details: ErrorDetails) -> tuple[str, str]:
+    context, given = details.get("ctx", {}), details["input"]
+    number = "integer" if isinstance(given, int) else "decimal"
+    match details["type"]:
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}", f"{number}_below_min_value"
+        case "greater_than":
+            return f"must be more than {context['gt']}", f"{number}_below_min_value"
+        case "less_than_equal":
+            return f"must be at most {context['le']}", f"{number}_above_max_value"
+        case "less_than":
+            return f"must be less than {context['lt']}", f"{number}_above_max_value"
+        case "literal_error":
+            return f"must be {context['expected']}", "invalid_value"
+        case "too_short":
+            return f"must have at least {context['min_length']} item(s)", "array_below_min_length"
+        case "too_long":
+            return f"must have at most {context['max_length']} items", "array_above_max_length"
+        case "string_too_short":
+            return "must not be empty", "string_below_min_length"
+        case "string_too_long":
+            return f"must have at most {context['max_length']} characters", "string_above_max_length"
+        case _:
+            return str(details["msg"])[:200].rstrip("."), "invalid_value"
+
+
+def path_of(loc: tuple[int | str, ...]) -> str | None:
+    """``("messages", 0, "~user", "content")`` → ``messages[0].content``; None for the body as a whole."""
+    path = ""
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not part.startswith(TAG):
+            path += f".{part[:64]}" if path else part[:64]
+    return path or None
+
+
+def json_type(value: Any) -> str:
+    """What a JSON value is, with its article."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int():
+            return "an integer"
+        case float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"

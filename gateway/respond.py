@@ -1,0 +1,52 @@
+"""A submitted request → its HTTP response, streamed or whole; a client that goes away cancels it at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import Request, Response
+
+from gateway.completion.sse import EventStreamResponse, first_events, run_until_disconnect
+from gateway.protocol.answer import BodyAnswer, StreamAnswer
+from gateway.state import EventStream
+
+
+async def whole(request: Request, stream: EventStream, answer: BodyAnswer) -> Response:
+    """Collect everything, then answer.
+
+    Raises:
+        APIError: the request failed.
+        ClientDisconnect: nobody waits for the answer any more.
+    """
+
+    async def collect() -> None:
+        async for events in stream:
+            answer.feed(events)
+
+    await run_until_disconnect(request, collect(), on_disconnect=stream.cancel)
+    return Response(answer.body(), media_type="application/json")
+
+
+async def streamed(
+    request: Request, stream: EventStream, answer: StreamAnswer, *, keep_alive: float, ended: Callable[[], None]
+) -> Response:
+    """Answer with server-sent events. ``ended`` is called when the response has ended, however it did.
+
+    Raises:
+        APIError: the request failed before anything was sent.
+        ClientDisconnect: nobody waits for the answer any more.
+    """
+    first = await run_until_disconnect(request, first_events(stream), on_disconnect=stream.cancel)
+
+    async def frames() -> AsyncIterator[bytes]:
+        # What arrives together is sent together.
+        yield answer.opening() + answer.feed(first)
+        async for events in stream:
+            if frame := answer.feed(events):
+                yield frame
+
+    def end() -> None:
+        stream.cancel()
+        ended()
+
+    return EventStreamResponse(frames(), on_end=end, keep_alive=keep_alive)

@@ -1,0 +1,83 @@
+"""``POST /v1/completions``."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from engine.messages import EngineInfo
+from engine.sampling_params import SamplingParams
+from gateway.endpoint import Endpoint, Plan
+from gateway.errors import InvalidRequest
+from gateway.protocol.answer import AnswerOptions
+from gateway.protocol.completion_answer import CompletionBody, CompletionStream
+from gateway.protocol.completions import DEFAULT_MAX_TOKENS, CompletionRequest
+from gateway.protocol.openapi import answers, request_body
+from gateway.protocol.responses import TextCompletion
+from gateway.protocol.sampling import check_token_ids, resolve_max_tokens
+from gateway.state import AppState, Context, State
+
+router = APIRouter(tags=["OpenAI"])
+
+
+async def plan(body: CompletionRequest, state: AppState, info: EngineInfo) -> Plan:
+    """Prompts → token ids. Raises ``InvalidRequest`` where one is empty, does not fit or is out of vocabulary."""
+    skip = body.skip_special_tokens is not False
+    texts, given_ids = body.texts, body.token_lists
+    ids = await state.prompts.texts(
+        texts, add_special_tokens=body.add_special_tokens is not False, context=info.max_model_len
+    )
+    for prompt in given_ids:
+        check_token_ids(prompt, info.vocab_size, "prompt")
+    prompts = (*ids, *given_ids)
+    params = tuple(_params(body, info, len(prompt)) for prompt in prompts)
+    decode = state.prompts.tokenizer.decode
+    echoed = (*texts, *(decode(prompt, skip_special_tokens=skip) for prompt in given_ids)) if body.echo else None
+    return Plan(
+        params=params,
+        options=AnswerOptions(
+            prompts=prompts,
+            n=body.num_choices,
+            logprobs=body.logprobs is not None,
+            token_ids=bool(body.return_token_ids),
+            usage=body.stream_usage,
+            continuous_usage=body.continuous_usage,
+            skip_special_tokens=skip,
+            echo=echoed,
+            scores_only=body.scores_only,
+        ),
+    )
+
+
+def _params(body: CompletionRequest, info: EngineInfo, prompt_tokens: int) -> SamplingParams:
+    if prompt_tokens == 0:
+        raise InvalidRequest("Invalid 'prompt': it must hold at least one token.", param="prompt", code="empty_prompt")
+    max_tokens = resolve_max_tokens(
+        prompt_tokens=prompt_tokens,
+        asked=1 if body.scores_only else body.max_tokens,  # the engine has no step that generates nothing
+        default=DEFAULT_MAX_TOKENS,
+        min_tokens=body.min_tokens or 0,
+        context=info.max_model_len,
+        what="prompt",
+        param="max_tokens",
+    )
+    return body.sampling_params(
+        info,
+        max_tokens=max_tokens,
+        logprobs=body.logprobs,
+        prompt_logprobs=body.logprobs if body.echo else None,
+    )
+
+
+COMPLETIONS = Endpoint("cmpl", CompletionRequest, plan, CompletionStream, CompletionBody)
+
+
+@router.post(
+    "/v1/completions",
+    summary="Continue a text",
+    response_class=Response,
+    responses=answers(TextCompletion, TextCompletion),
+    openapi_extra=request_body(CompletionRequest),
+)
+async def create_completion(request: Request, state: State, context: Context) -> Response:
+    """What the model writes after a prompt, or after each of several."""
+    return await COMPLETIONS.serve(request, state, context)

@@ -1,0 +1,118 @@
+"""What the routes are given: every dependency of the application, made once and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+
+from engine.messages import EngineInfo
+from gateway.admission import Admission, Keys, Tenant
+from gateway.completion.events import Event
+from gateway.completion.request import Request as CompletionRequest
+from gateway.errors import ModelNotFound
+from gateway.prompt import Prompts
+from gateway.protocol.limits import Limits
+from observability.records import Record
+
+
+class EventStream(Protocol):
+    """A request that was submitted, from its reader's side."""
+
+    def __aiter__(self) -> AsyncIterator[list[Event]]: ...
+
+    async def __anext__(self) -> list[Event]: ...
+
+    async def ready(self) -> None:
+        """Wait until the next read returns or raises at once."""
+
+    def cancel(self) -> None: ...
+
+
+class Completions(Protocol):
+    """What the routes need of ``completion.lifecycle``."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work is welcome."""
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """None until an engine has been up."""
+
+    @property
+    def queued_requests(self) -> int: ...
+
+    @property
+    def queued_tokens(self) -> int: ...
+
+    def submit(self, request: CompletionRequest) -> EventStream: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppState:
+    """Given to ``create_app``."""
+
+    model_names: tuple[str, ...]
+    """Names that clients may use; the first one is shown in answers to requests that name none."""
+    version: str
+    lifecycle: Completions
+    prompts: Prompts
+    admission: Admission
+    render_metrics: Callable[[], bytes]
+    """In Prometheus' plain text format."""
+    keys: Keys = field(default_factory=Keys)
+    limits: Limits = field(default_factory=Limits)
+    record: Callable[[Record], None] = lambda _: None
+    """Where records for the metrics go."""
+    failure: Callable[[], str | None] = lambda: None
+    """Why the supervisor has given up, or None while it has not."""
+    cors_origins: tuple[str, ...] = ()
+    created: int = 0
+    """Unix time at which the server started, shown as the model's."""
+    keep_alive: float = 15.0
+    """Seconds of silence on a stream after which a comment is sent."""
+
+    def model_name(self, asked: str | None) -> str:
+        """The name to answer with. Raises ``ModelNotFound`` where another model is asked for."""
+        if asked is None:
+            return self.model_names[0]
+        if asked not in self.model_names:
+            raise ModelNotFound(
+                f"The model '{asked[:128]}' does not exist. This server has: {', '.join(self.model_names)}.",
+                param="model",
+            )
+        return asked
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """What the middleware knows of a request, and what the routes add for the access log."""
+
+    request_id: str
+    started: float
+    tenant: Tenant = field(default_factory=Tenant)
+    accepted: bool = False
+    """Handed to the completion layer, which from then on reports how it ends."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """To be added to the response."""
+    log: dict[str, object] = field(default_factory=dict)
+    """To be added to the access log line; never keys or prompts."""
+
+
+def get_state(request: Request) -> AppState:
+    """For FastAPI's dependency injection."""
+    state: AppState = request.app.state.penstock
+    return state
+
+
+def get_context(request: Request) -> RequestContext:
+    """For FastAPI's dependency injection."""
+    context: RequestContext = request.scope["penstock.context"]
+    return context
+
+
+State = Annotated[AppState, Depends(get_state)]
+Context = Annotated[RequestContext, Depends(get_context)]

@@ -1,0 +1,202 @@
+"""The application around a scripted lifecycle: what a request was turned into, and events that a test chooses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+
+from engine.messages import EngineInfo, TokenLogprobs
+from gateway.admission import Admission
+from gateway.app import create_app
+from gateway.chat_template import ChatTemplate
+from gateway.completion.events import Completed, Delta, Event, OutputToken, PromptScored, Usage
+from gateway.completion.request import Request
+from gateway.completion.stream import Stream
+from gateway.errors import APIError
+from gateway.prompt import Prompts
+from gateway.state import AppState
+from gateway.tokenizer import Tokenizer
+from observability.records import Record
+from tokenizers_for_tests import byte_level
+
+CONTEXT = 200
+TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message.role == 'tool' and loop.first -%}{{ raise_exception('a conversation cannot begin with a tool') }}{%- endif -%}
+<s>{{ message.role }}: {{ message.content }}{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}</s>
+{%- endfor -%}
+{%- if add_generation_prompt -%}<s>assistant: {% if enable_thinking %}<think>{% endif %}{%- endif -%}
+"""
+
+
+def engine_info(tokenizer: Tokenizer) -> EngineInfo:
+    return EngineInfo(
+        device="cpu",
+        dtype="float32",
+        parameters=1,
+        weight_bytes=4,
+        max_model_len=CONTEXT,
+        block_size=16,
+        num_blocks=64,
+        cache_bytes=1024,
+        vocab_size=tokenizer.vocab_size,
+        eos_token_ids=[1],
+        fingerprint="fp_test",
+        kernels={},
+        load_seconds={},
+    )
+
+
+Step = list[Event] | APIError | Exception | float
+"""Events that come at once, a failure, or a pause in seconds."""
+
+
+def scored(token: int, *top: int) -> TokenLogprobs:
+    """A log-probability of -1 for the token, and -1, -2 … for the likeliest."""
+    return TokenLogprobs(-1.0, 1, list(top), [-1.0 - n for n in range(len(top))])
+
+
+def say(
+    tokenizer: Tokenizer, text: str, index: int = 0, *, finish: str = "stop", top: int | None = None
+) -> list[Delta]:
+    """One delta for each token of ``text``, and the finish."""
+    deltas = [
+        Delta(
+            index=index,
+            text=tokenizer.decode([token], skip_special_tokens=True),
+            tokens=[OutputToken(token, None if top is None else scored(token, *range(10, 10 + top)))],
+        )
+        for token in tokenizer.encode(text, add_special_tokens=False)
+    ]
+    return [*deltas, Delta(index=index, text="", tokens=[], finish_reason=finish)]  # type: ignore[arg-type]
+
+
+def answer_hello(request: Request) -> Iterator[Step]:
+    """``Hello there`` for every choice, interleaved, one event at a time."""
+    tokenizer = byte_level()
+    logprobs = request.params[0].logprobs
+    if request.params[0].prompt_logprobs is not None:
+        for number, prompt in enumerate(request.prompts):
+            yield [PromptScored(number, [scored(token, 10, 11) for token in prompt[1:]])]
+    choices = [say(tokenizer, "Hello there", index, top=logprobs) for index in range(request.num_choices)]
+    for deltas in zip(*choices, strict=True):
+        for delta in deltas:
+            yield [delta]
+    tokens = sum(len(delta.tokens) for deltas in choices for delta in deltas)
+    yield [Completed(Usage(request.num_prompt_tokens, tokens, 3))]
+
+
+@dataclass
+class FakeLifecycle:
+    """Answers every request by a script."""
+
+    info: EngineInfo | None
+    script: Callable[[Request], Iterator[Step]] = answer_hello
+    ready: bool = True
+    queued_requests: int = 0
+    queued_tokens: int = 0
+    refuse: APIError | None = None
+    requests: list[Request] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def last(self) -> Request:
+        return self.requests[-1]
+
+    def submit(self, request: Request) -> Stream:
+        if self.refuse is not None:
+            raise self.refuse
+        self.requests.append(request)
+        running: asyncio.Task[None]
+
+        def cancel() -> None:
+            if not running.done():
+                running.cancel()
+                self.cancelled.append(request.id)
+
+        stream = Stream(cancel)
+        running = asyncio.get_running_loop().create_task(self._play(request, stream))
+        self.tasks.append(running)
+        return stream
+
+    async def _play(self, request: Request, stream: Stream) -> None:
+        for step in self.script(request):
+            match step:
+                case float():
+                    await asyncio.sleep(step)
+                case APIError():
+                    return stream.fail(step)
+                case Exception():
+                    raise step
+                case events:
+                    for event in events:
+                        stream.push(event)
+                    await asyncio.sleep(0)
+        return stream.close()
+
+
+@dataclass
+class Server:
+    """The application, what it is made of, and a client."""
+
+    client: httpx.AsyncClient
+    lifecycle: FakeLifecycle
+    records: list[Record]
+    state: AppState
+
+    async def chat(self, content: str = "Hi", **fields: Any) -> httpx.Response:
+        body = {"messages": [{"role": "user", "content": content}]} | fields
+        return await self.client.post("/v1/chat/completions", json=body)
+
+    async def complete(self, prompt: Any = "Hi", **fields: Any) -> httpx.Response:
+        return await self.client.post("/v1/completions", json={"prompt": prompt} | fields)
+
+
+def make_state(lifecycle: FakeLifecycle, records: list[Record], **changes: Any) -> AppState:
+    tokenizer = byte_level()
+    state = AppState(
+        model_names=("org/model", "alias"),
+        version="1.2.3",
+        lifecycle=lifecycle,
+        prompts=Prompts(tokenizer, ChatTemplate(TEMPLATE, {"bos_token": "<s>"})),
+        admission=Admission(lifecycle),
+        render_metrics=lambda: b"# HELP up\n",
+        record=records.append,
+        created=1_700_000_000,
+    )
+    return replace(state, **changes)
+
+
+@asynccontextmanager
+async def serving(
+    *, script: Callable[[Request], Iterator[Step]] = answer_hello, **changes: Any
+) -> AsyncIterator[Server]:
+    """A client of the application in this process; ``changes`` are fields of its state."""
+    lifecycle = FakeLifecycle(engine_info(byte_level()), script)
+    records: list[Record] = []
+    admission = changes.pop("admission", None)
+    if admission is not None:
+        changes["admission"] = admission(lifecycle)
+    state = make_state(lifecycle, records, **changes)
+    transport = httpx.ASGITransport(create_app(state))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield Server(client, lifecycle, records, state)
+    state.prompts.close()
+
+
+def events_of(text: str) -> list[str]:
+    """The data of each event of a stream, which must hold nothing else but comments."""
+    events = []
+    for block in text.removesuffix("\n\n").split("\n\n"):
+        lines = [line for line in block.split("\n") if not line.startswith(":")]
+        if lines:
+            (line,) = lines
+            assert line.startswith("data: ")
+            events.append(line.removeprefix("data: "))
+    return events
