@@ -47,6 +47,8 @@ def default_text(name: str) -> str:
         return "on" if field.default else "off"
     if option.metavar == "SIZE" and field.default is not None:
         return f"{field.default // 2**20}MiB"
+    if isinstance(field.default, float):
+        return f"{field.default:g}"
     return option.default or str(field.default)
 
 

@@ -18,10 +18,10 @@ def hash_key(name: str, key: str | None, max_concurrency: int | None) -> int:
         max_concurrency: most requests of this key at a time; None for no limit.
 
     Returns:
-        The exit status: 0, or 2 where the name or the key is empty.
+        The exit status: 0, or 2 where the name cannot be used or the key is empty.
     """
-    if not name:
-        print("penstock: error: the name is empty", file=sys.stderr)
+    if not name or len(name) > 64 or not name.isprintable():
+        print("penstock: error: the name must be text of 1 to 64 characters", file=sys.stderr)
         return 2
     if key == "-":
         key = sys.stdin.readline().strip()

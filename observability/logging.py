@@ -24,7 +24,6 @@ _context: ContextVar[Mapping[str, str]] = ContextVar("log_context", default=Mapp
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message"}
 _KEY = re.compile(r"(\bbearer\s+|\bsk-)[\w.~+/=-]{8,}", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-_PROBES = ("/health", "/ready", "/metrics")
 
 
 @contextmanager
@@ -61,11 +60,9 @@ def configure_logging(level: str, style: LogFormat, stream: TextIO = sys.stderr)
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    if root.level > logging.DEBUG:
-        logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
-        # A line for each request it makes itself says nothing to whoever runs a server.
-        for name in ("httpx", "httpcore", "filelock"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+    # The gateway writes a line of its own for each request; these would say the same again, or nothing.
+    for name in ("uvicorn.access", "httpx", "httpcore", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _add_context(record: logging.LogRecord) -> bool:
@@ -74,12 +71,6 @@ def _add_context(record: logging.LogRecord) -> bool:
         if name not in record.__dict__:
             setattr(record, name, value)
     return True
-
-
-def _is_no_probe(record: logging.LogRecord) -> bool:
-    """uvicorn's access records carry (client, method, path, version, status)."""
-    arguments = record.args
-    return not (isinstance(arguments, tuple) and len(arguments) == 5 and str(arguments[2]).startswith(_PROBES))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

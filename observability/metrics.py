@@ -36,7 +36,6 @@ from observability.records import (
 )
 
 PREFIX = "penstock_"
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # One more series for each counter and histogram, which no dashboard reads.
 disable_created_metrics()
@@ -234,7 +233,7 @@ class Metrics:
         self._collectors[name].labels(self._model).set_function(read)
 
     def render(self) -> bytes:
-        """All metrics in Prometheus' text format; send them as :data:`CONTENT_TYPE`."""
+        """All metrics in Prometheus' plain text format, version 0.0.4."""
         return generate_latest(self._registry)
 
 

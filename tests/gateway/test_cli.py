@@ -110,7 +110,7 @@ def test_version() -> None:
         (("serve", "--prot", "1"), "penstock: error: No such option: --prot"),
         (("serve", "one", "two"), "penstock: error: Got unexpected extra argument"),
         (("server",), "penstock: error: No such command 'server'"),
-        (("hash-key", ""), "penstock: error: the name is empty"),
+        (("hash-key", ""), "penstock: error: the name must be text of 1 to 64 characters"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments: tuple[str, ...], line: str) -> None:

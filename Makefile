@@ -1,0 +1,60 @@
+# The commands of README.md and of continuous integration. Each makes what it needs, once.
+#
+#   make serve ARGS="MODEL --port 8123"    make test ARGS="-k scheduler"    make check    make bench    make docs
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: serve test check bench docs format clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make serve   install and serve the demo model; ARGS=\"MODEL --port 8123\" is passed on"
+	@echo "make test    run every test; ARGS=\"-k name\" is passed on to pytest"
+	@echo "make check   style, types and generated documentation"
+	@echo "make bench   measure a server that this command starts; ARGS=\"--help\" shows its options"
+	@echo "make docs    generate the documentation that comes from code"
+	@echo "make format  let ruff put the code in order"
+	@echo "make clean   remove the environment"
+
+serve: $(VENV)/.installed
+	@exec $(BIN)/penstock serve $(ARGS)
+
+test: $(VENV)/.installed-dev
+	@scripts/install-debian-packages
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m scripts.generate_docs --check
+
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m scripts.generate_docs
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(BIN)/python:
+	@scripts/make-environment "$(PYTHON)" "$(VENV)"
+
+# The stamps: an installation is repeated when the list of dependencies has changed.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(PIP) install -e '.[dev]'
+	@touch $@ $(VENV)/.installed
