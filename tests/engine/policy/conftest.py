@@ -130,6 +130,7 @@ class Harness:
         self.batch = build_batch(self.steps, self.plan.rows)
         self.steps += 1
         self.preemptions += self.plan.preemptions
+        self.check_writes()
         result = self.executor.execute(self.batch)
         self.now += 1.0
         outputs = self.scheduler.update(self.plan, result, self.now)
@@ -137,6 +138,13 @@ class Harness:
             self.outputs[output.id].append(output)
         self.scheduler.check_integrity()
         return outputs
+
+    def check_writes(self) -> None:
+        """No block that is about to be written belongs to a second sequence or can be found by one."""
+        for table, context in zip(self.batch.block_tables, self.batch.context_lens.tolist(), strict=True):
+            for block in table[context // self.executor.block_size :]:
+                assert self.pool.references(block) == 1
+                assert block not in self.pool._digests
 
     def run(self, limit: int = 1000) -> None:
         """Until nothing is pending."""

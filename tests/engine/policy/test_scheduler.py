@@ -145,10 +145,10 @@ def test_a_preempted_sequence_goes_before_later_arrivals(harness) -> None:
     while not h.preemptions:
         h.step()
     h.start("late", [1], max_tokens=1)
-    while "late" not in h.outputs:
+    assert h.pool.num_free > 0
+    while "late" not in h.query_lens():
         h.step()
-    assert h.steps - 1 >= next(i for i, output in enumerate(h.outputs["a"], 1) if output.finish)
-    assert "b" in h.query_lens() or h.finish("b")
+    assert "b" in h.query_lens()
 
 
 def test_what_is_computed_again_is_mostly_found_in_the_cache(harness) -> None:

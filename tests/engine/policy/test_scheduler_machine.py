@@ -1,0 +1,200 @@
+"""Random lives of many choices in a tiny cache, over the production Scheduler and BlockPool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from engine.messages import Start, TokenLogprobs
+
+NUM_BLOCKS = 10
+BLOCK_SIZE = 2
+CAPACITY = NUM_BLOCKS * BLOCK_SIZE
+VOCAB_SIZE = 97
+
+
+@dataclass
+class Expected:
+    """What one choice is to say, and has said."""
+
+    start: Start
+    tokens: list[int]
+    finish: str
+    prompt_logprobs: list[TokenLogprobs] | None
+    held: list[int] = field(default_factory=list)
+    """Output the client holds, over all attempts."""
+    replied: bool = False
+    """In this attempt."""
+    started: bool = False
+    """In this attempt."""
+
+
+prompts = st.builds(
+    lambda family, length, tail: [family + i for i in range(length)] + tail,
+    st.sampled_from([0, 40]),
+    st.integers(1, 10),
+    st.lists(st.integers(90, 92), max_size=2),
+)
+"""A few families with common prefixes of every length."""
+
+params = st.fixed_dictionaries(
+    {"max_tokens": st.integers(0, 7), "min_tokens": st.integers(0, 3)},
+    optional={
+        "prompt_logprobs": st.just(0),
+        "logprobs": st.just(0),
+        "repetition_penalty": st.just(1.5),
+        "stop_token_ids": st.just(tuple(range(0, VOCAB_SIZE, 5))),
+    },
+)
+
+
+def make_machine(harness: type) -> type[RuleBasedStateMachine]:
+    class Machine(RuleBasedStateMachine):
+        ids = Bundle("ids")
+
+        @initialize(
+            budget=st.integers(1, 12), max_num_seqs=st.integers(1, 6), caching=st.sampled_from([True, True, False])
+        )
+        def begin(self, budget: int, max_num_seqs: int, caching: bool) -> None:
+            self.budget, self.max_running = budget, min(budget, max_num_seqs)
+            self.h = harness(
+                num_blocks=NUM_BLOCKS,
+                block_size=BLOCK_SIZE,
+                max_num_batched_tokens=budget,
+                max_num_seqs=max_num_seqs,
+                enable_prefix_caching=caching,
+            )
+            self.alive: dict[str, Expected] = {}
+            self.count = 0
+
+        @rule(
+            target=ids, prompt=prompts, params=params, salt=st.sampled_from(["", "", "salt"]), choice=st.integers(0, 1)
+        )
+        def arrive(self, prompt: list[int], params: dict[str, object], salt: str, choice: int) -> str:
+            id = f"c{self.count}"
+            self.count += 1
+            self.start(id, 0, prompt, [], params, salt, choice)
+            return id
+
+        @rule(target=ids, prompt=prompts, n=st.integers(2, 4))
+        def arrive_together(self, prompt: list[int], n: int) -> str:
+            for choice in range(n):
+                id = self.arrive(prompt, {"max_tokens": 4}, "", choice)
+            return id
+
+        @rule(id=ids, keep=st.integers(0, 7))
+        def restart(self, id: str, keep: int) -> None:
+            """As after the loss of an engine: a higher attempt goes on after what the client holds."""
+            if id in self.alive:
+                old = self.alive[id]
+                start = old.start
+                held = old.held[:keep]
+                self.start(id, start.attempt + 1, start.prompt, held, start.params, start.cache_salt, start.choice)
+
+        @rule(id=ids, behind=st.integers(0, 1))
+        def start_again(self, id: str, behind: int) -> None:
+            """A known id with no higher attempt changes nothing."""
+            if id in self.alive:
+                self.h.start(id, [1, 2, 3], attempt=self.alive[id].start.attempt - behind)
+
+        @rule(id=consumes(ids))
+        def abort(self, id: str) -> None:
+            attempt = self.alive[id].start.attempt if id in self.alive else 0
+            self.h.abort(id, attempt)
+            self.alive.pop(id, None)
+
+        @rule(id=ids, ahead=st.sampled_from([-1, 1]))
+        def abort_another_attempt(self, id: str, ahead: int) -> None:
+            if id in self.alive:
+                self.h.abort(id, self.alive[id].start.attempt + ahead)
+
+        @rule(steps=st.integers(1, 5))
+        def compute(self, steps: int) -> None:
+            for _ in range(steps):
+                if self.alive:
+                    self.step()
+
+        @invariant()
+        def whole(self) -> None:
+            self.h.scheduler.check_integrity()
+            assert self.h.scheduler.num_pending == len(self.alive)
+            if not self.alive:
+                assert self.h.pool.num_used == 0
+
+        def teardown(self) -> None:
+            if not hasattr(self, "h"):
+                return
+            # The oldest running sequence gains a token in every step; one may be computed again for each older one.
+            work = sum(len(e.start.prompt) + e.start.params.max_tokens + 1 for e in self.alive.values())
+            for _ in range(work * (len(self.alive) + 1)):
+                if self.alive:
+                    self.step()
+            assert not self.alive, "starved"
+            self.whole()
+
+        def start(self, id, attempt, prompt, prefix, params, salt, choice) -> None:
+            if not isinstance(params, dict):
+                params = {name: getattr(params, name) for name in params.__struct_fields__}
+            alone = harness(num_blocks=CAPACITY, block_size=CAPACITY, max_num_batched_tokens=CAPACITY)
+            start = alone.start(id, prompt, attempt=attempt, prefix=prefix, salt=salt, choice=choice, **params)
+            alone.run()
+            first = alone.outputs[id][0]
+            self.alive[id] = Expected(
+                start, alone.tokens(id), alone.finish(id), first.prompt_logprobs, held=list(prefix)
+            )
+            self.h.scheduler.add(start, self.h.now)
+
+        def step(self) -> None:
+            running = self.h.scheduler._running.copy()
+            outputs = self.h.step()
+            self.check_batch(running)
+            for id in self.h.plan.started:
+                assert not self.alive[id].started
+                self.alive[id].started = True
+            for output in outputs:
+                expected = self.alive[output.id]
+                start = expected.start
+                assert output.attempt == start.attempt and output.at == len(expected.held)
+                assert (output.logprobs is not None) == (start.params.logprobs is not None and output.ids != [])
+                assert (output.stats is not None) == (not expected.replied)
+                assert output.prompt_logprobs == (None if expected.replied else expected.prompt_logprobs)
+                expected.replied = True
+                expected.held += output.ids
+                assert expected.held == (start.output_prefix + expected.tokens)[: len(expected.held)]
+                if output.finish is not None:
+                    assert output.finish == expected.finish
+                    assert expected.held == start.output_prefix + expected.tokens
+                    del self.alive[output.id]
+
+        def check_batch(self, running: list) -> None:
+            batch = self.h.batch
+            assert 0 < len(batch.input_ids) <= self.budget
+            assert len(batch.sequence_ids) <= self.max_running
+            assert all(batch.query_lens > 0)
+            if running:
+                assert min(running, key=lambda s: s.arrival).id in batch.sequence_ids
+
+    return Machine
+
+
+def test_random_lives(harness) -> None:
+    run_state_machine_as_test(
+        make_machine(harness),
+        settings=settings(
+            max_examples=100,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )
