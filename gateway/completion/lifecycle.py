@@ -32,11 +32,11 @@ from gateway.completion.stream import Stream
 from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
 from gateway.replicas.router import ReplicaSnapshot, choose
 from gateway.tokenizer import Tokenizer
-from observability.records import EngineEvent, InterTokenLatencies, RequestStats, StepStats
+from observability.records import CacheConfig, EngineEvent, InterTokenLatencies, RequestStats, StepStats
 
 logger = logging.getLogger(__name__)
 
-Record: TypeAlias = StepStats | InterTokenLatencies | RequestStats | EngineEvent
+Record: TypeAlias = StepStats | InterTokenLatencies | RequestStats | EngineEvent | CacheConfig
 Route: TypeAlias = Callable[[Sequence[ReplicaSnapshot]], int | None]
 
 
@@ -57,7 +57,7 @@ class Lifecycle:
         self._tokenizer = tokenizer
         self._record = record
         self._clock = clock or SystemClock()
-        self._journal = journal or MemoryJournal()
+        self._journal = MemoryJournal() if journal is None else journal
         self._route = route
         self._replay_limit = replay_limit
         self._requests: dict[str, ActiveRequest] = {}
@@ -139,7 +139,8 @@ class Lifecycle:
         """An engine is ready; ``send`` never waits."""
         self._incarnations[replica] = Incarnation(replica, epoch, info, send)
         self.info = info
-        self._record(EngineEvent(kind="up"))
+        self._record(CacheConfig(block_size=info.block_size, num_blocks=info.num_blocks))
+        self._record(EngineEvent(kind="up", epoch=epoch))
         self._dispatch_pending()
 
     def lost(self, replica: int, epoch: int, cause: str) -> None:
@@ -148,7 +149,7 @@ class Lifecycle:
         if incarnation is None or incarnation.epoch != epoch:
             return
         del self._incarnations[replica]
-        self._record(EngineEvent(kind="lost", cause=cause))
+        self._record(EngineEvent(kind="lost", epoch=epoch, cause=cause))
         in_flight = list(incarnation.running.values())
         logger.warning("replica %d lost (%s) with %d choices in flight", replica, cause, len(in_flight))
         for choice in in_flight:

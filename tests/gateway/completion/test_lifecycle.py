@@ -1,0 +1,512 @@
+"""The rules of a choice's life, each by a fake engine that does one thing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+import tokenizers_for_tests as families
+from engine_for_tests import EOS, FakeEngine, ManualClock, ids_of, make_request, ready_events, text_and_end
+
+from engine.messages import Rejected, TokenLogprobs, Tokens
+from gateway.completion.events import Completed, Delta, PromptScored, Usage
+from gateway.completion.journal import MemoryJournal
+from gateway.completion.lifecycle import Lifecycle
+from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
+from observability.records import ChoiceStats, EngineEvent, InterTokenLatencies, RequestStats, StepStats
+
+
+class World:
+    def __init__(self, replay_limit: int = 3) -> None:
+        self.clock = ManualClock()
+        self.journal = MemoryJournal()
+        self.records: list[object] = []
+        self.lifecycle = Lifecycle(
+            families.byte_level(),
+            record=self.records.append,
+            clock=self.clock,
+            journal=self.journal,
+            replay_limit=replay_limit,
+        )
+        self.engine = FakeEngine(self.lifecycle)
+
+    def restart(self) -> FakeEngine:
+        self.engine = FakeEngine(self.lifecycle, epoch=self.engine.epoch + 1)
+        return self.engine
+
+    @property
+    def ended(self) -> list[RequestStats]:
+        return [record for record in self.records if isinstance(record, RequestStats)]
+
+    def assert_nothing_is_left(self) -> None:
+        lifecycle = self.lifecycle
+        assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (0, 0, 0)
+        assert not lifecycle._choices
+        assert not len(self.journal)
+        assert all(not incarnation.running for incarnation in lifecycle._incarnations.values())
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+ABC = ids_of("abcdefgh")
+
+
+# --- the plain course --------------------------------------------------------------------------------------------
+
+
+async def test_a_request_runs_to_its_end(world: World) -> None:
+    stream = world.lifecycle.submit(make_request())
+    start = world.engine.start("r:0")
+    assert (start.attempt, start.prompt, start.output_prefix, start.seed, start.choice) == (1, [5, 6, 7], [], 9, 0)
+    for at, token_id in enumerate(ABC[:3]):
+        world.engine.say("r:0", at, token_id)
+    world.engine.say("r:0", 3, EOS, finish="stop")
+    assert await text_and_end(stream) == ("abc", "stop", Completed(Usage(3, 4, 0)))
+    assert not world.engine.aborts
+    world.assert_nothing_is_left()
+
+
+async def test_deltas_are_there_as_soon_as_their_tokens(world: World) -> None:
+    stream = world.lifecycle.submit(make_request())
+    world.engine.say("r:0", 0, ABC[0])
+    (event,) = ready_events(stream)
+    assert isinstance(event, Delta)
+    assert (event.text, event.finish_reason) == ("a", None)
+    assert ready_events(stream) == []
+
+
+async def test_n_choices_of_several_prompts_fan_out_in_order(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(prompts=([5], [6, 7]), n=2, max_tokens=1))
+    starts = world.engine.starts
+    assert [(start.id, start.choice, start.prompt) for start in starts] == [
+        ("r:0", 0, [5]),
+        ("r:1", 1, [5]),
+        ("r:2", 2, [6, 7]),
+        ("r:3", 3, [6, 7]),
+    ]
+    stats = [ChoiceStats(queue_time=0, prefill_time=0, cached_tokens=cached) for cached in (0, 1, 2, 1)]
+    outputs = [Tokens(id=f"r:{i}", attempt=1, at=0, ids=[ABC[i]], stats=stats[i]) for i in (3, 1, 0, 2)]
+    world.engine.step(*outputs)
+    *deltas, completed = await anext(stream)
+    assert {delta.index: (delta.text, delta.finish_reason) for delta in deltas} == {
+        i: ("abcd"[i], "length") for i in range(4)
+    }
+    assert completed == Completed(Usage(3, 4, 1)), "a prompt counts once, its cached tokens as of the first to see it"
+
+
+async def test_prompt_logprobs_come_once_for_a_prompt_and_before_its_deltas(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(n=2, prompt_logprobs=1))
+    scores = [TokenLogprobs(-1.0, 1, [], [])]
+    for choice in ("r:0", "r:1"):
+        world.engine.say(choice, 0, ABC[0], prompt_logprobs=scores)
+    events = ready_events(stream)
+    assert events[0] == PromptScored(0, scores)
+    assert [type(event) for event in events[1:]] == [Delta, Delta]
+
+
+# --- which tokens count ------------------------------------------------------------------------------------------
+
+
+async def test_tokens_of_another_attempt_or_choice_or_epoch_are_nothing(world: World) -> None:
+    stream = world.lifecycle.submit(make_request())
+    world.engine.say("r:0", 0, ABC[0], attempt=2)
+    world.engine.say("s:0", 0, ABC[0])
+    world.engine.epoch = 7
+    world.engine.say("r:0", 0, ABC[0])
+    assert ready_events(stream) == []
+    assert not world.engine.aborts
+
+
+@pytest.mark.parametrize("at", [1, 3])
+async def test_a_gap_or_a_repetition_restarts_the_attempt_from_what_is_held(world: World, at: int) -> None:
+    stream = world.lifecycle.submit(make_request(max_tokens=4))
+    world.engine.say("r:0", 0, *ABC[:2])
+    world.engine.say("r:0", at, ABC[7])
+    assert world.engine.aborts == [("r:0", 1)]
+    start = world.engine.start("r:0")
+    assert (start.attempt, start.output_prefix) == (2, ABC[:2])
+    world.engine.say("r:0", 3, ABC[7])
+    world.engine.say("r:0", 2, *ABC[2:4], attempt=2, finish="length")
+    assert await text_and_end(stream) == ("abcd", "length", Completed(Usage(3, 4, 0)))
+
+
+async def test_a_lasting_gap_ends_the_request(world: World) -> None:
+    stream = world.lifecycle.submit(make_request())
+    for attempt in range(1, 6):
+        world.engine.say("r:0", 5, ABC[0], attempt=attempt)
+    with pytest.raises(InternalError):
+        await text_and_end(stream)
+    world.assert_nothing_is_left()
+
+
+async def test_nothing_is_sent_that_the_journal_does_not_hold(world: World) -> None:
+    class FullDisk(MemoryJournal):
+        def append(self, choice_id, ids, logprobs):
+            raise OSError("no space left")
+
+    lifecycle = Lifecycle(families.byte_level(), record=world.records.append, journal=FullDisk())
+    engine = FakeEngine(lifecycle)
+    stream = lifecycle.submit(make_request())
+    engine.say("r:0", 0, ABC[0])
+    with pytest.raises(InternalError):
+        await anext(stream)
+
+
+# --- Done ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stop_string_ends_a_choice_and_the_engine_hears_of_it(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(stop=("cd",)))
+    world.engine.say("r:0", 0, *ABC[:3])
+    assert not world.engine.aborts
+    world.engine.say("r:0", 3, ABC[3])
+    assert world.engine.aborts == [("r:0", 1)]
+    world.engine.say("r:0", 4, ABC[4])
+    assert await text_and_end(stream) == ("ab", "stop", Completed(Usage(3, 4, 0)))
+
+
+async def test_the_first_reason_wins(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(stop=("ab",)))
+    world.engine.say("r:0", 0, *ABC[:3], finish="length")
+    stream.cancel()
+    world.engine.lose()
+    world.restart().say("r:0", 0, *ABC[:3], finish="length")
+    assert await text_and_end(stream) == ("", "stop", Completed(Usage(3, 2, 0)))
+    assert len(world.ended) == 1
+
+
+async def test_a_request_is_done_when_all_its_choices_are(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(n=2))
+    world.engine.say("r:1", 0, ABC[0], finish="length")
+    assert [type(event) for event in ready_events(stream)] == [Delta]
+    assert not world.ended
+    world.engine.say("r:0", 0, ABC[0], finish="length")
+    assert [type(event) for event in ready_events(stream)] == [Delta, Completed]
+    assert len(world.ended) == 1
+
+
+async def test_a_rejection_is_the_requests_error(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(n=2))
+    world.lifecycle.receive(0, 1, Rejected(id="r:0", attempt=9, message="old"))
+    assert ready_events(stream) == []
+    world.lifecycle.receive(0, 1, Rejected(id="r:0", attempt=1, message="too long"))
+    with pytest.raises(InvalidRequest, match="too long"):
+        await text_and_end(stream)
+    assert ("r:1", 1) in world.engine.aborts
+    world.assert_nothing_is_left()
+
+
+async def test_a_fault_in_one_choice_does_not_reach_the_others(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = world.lifecycle.submit(make_request("bad")), world.lifecycle.submit(make_request("good"))
+    world.lifecycle._choices["bad:0"].fold = type("Broken", (), {"num_tokens": 0, "feed": None})()
+    world.engine.step(*(Tokens(id=f"{name}:0", attempt=1, at=0, ids=[ABC[0]]) for name in ("bad", "good")))
+    with pytest.raises(InternalError):
+        await text_and_end(bad)
+    assert [event.text for event in ready_events(good) if isinstance(event, Delta)] == ["a"]
+    assert "request bad failed" in caplog.text
+
+
+# --- abort -------------------------------------------------------------------------------------------------------
+
+
+async def test_cancel_tells_the_engine_at_once_and_repeats_are_nothing(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(n=2))
+    world.engine.say("r:0", 0, ABC[0], finish="length")
+    stream.cancel()
+    assert world.engine.aborts == [("r:1", 1)]
+    stream.cancel()
+    world.engine.say("r:1", 0, ABC[0])
+    assert world.engine.aborts == [("r:1", 1)]
+    events = await anext(stream)
+    assert {event.index: event.finish_reason for event in events if isinstance(event, Delta)} == {
+        0: "length",
+        1: "abort",
+    }
+    assert isinstance(events[-1], Completed)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert len(world.ended) == 1
+    world.assert_nothing_is_left()
+
+
+async def test_a_cancelled_pending_choice_is_never_started(world: World) -> None:
+    stream = world.lifecycle.submit(make_request())
+    world.engine.lose()
+    stream.cancel()
+    assert world.restart().sent == []
+    world.assert_nothing_is_left()
+
+
+# --- Lost --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_loss_is_a_pause(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(max_tokens=4, logprobs=0))
+    scores = [TokenLogprobs(-float(n), 1, [], []) for n in range(4)]
+    world.engine.say("r:0", 0, *ABC[:2], logprobs=scores[:2])
+    old = world.engine
+    old.lose()
+    assert ready_events(stream)
+    assert ready_events(stream) == []
+    start = world.restart().start("r:0")
+    assert (start.attempt, start.output_prefix, start.prompt) == (2, ABC[:2], [5, 6, 7])
+    old.say("r:0", 2, ABC[7])
+    world.engine.say("r:0", 2, ABC[2], attempt=2, logprobs=scores[2:3])
+    (event,) = ready_events(stream)
+    assert isinstance(event, Delta)
+    assert [(token.id, token.logprobs) for token in event.tokens] == [(ABC[2], scores[2])]
+    world.engine.say("r:0", 3, ABC[3], attempt=2, finish="length")
+    assert await text_and_end(stream) == ("d", "length", Completed(Usage(3, 4, 0)))
+    assert [r.kind for r in world.records if isinstance(r, EngineEvent)] == ["up", "lost", "up"]
+
+
+@pytest.mark.parametrize("last", ["max_tokens", "stop token", "stop string"])
+async def test_a_choice_that_has_everything_is_finished_not_resubmitted(world: World, last: str) -> None:
+    """Even where the engine died before it said so."""
+    stream = world.lifecycle.submit(make_request(max_tokens=3, stop=("bcd", "xb")))
+    other = world.lifecycle.submit(make_request("other"))
+    tokens = {"max_tokens": ABC[:3], "stop token": [ABC[0], EOS], "stop string": ids_of("xb")}[last]
+    world.engine.say("r:0", 0, *tokens)
+    world.engine.lose()
+    assert [start.id for start in world.restart().starts] == ["other:0"]
+    text, finish, _ = await text_and_end(stream)
+    assert (text, finish) == {
+        "max_tokens": ("abc", "length"),
+        "stop token": ("a", "stop"),
+        "stop string": ("", "stop"),
+    }[last]
+    assert ready_events(other) == []
+
+
+async def test_finished_siblings_never_restart(world: World) -> None:
+    world.lifecycle.submit(make_request(n=2))
+    world.engine.say("r:0", 0, ABC[0], finish="length")
+    world.engine.lose()
+    assert [start.id for start in world.restart().starts] == ["r:1"]
+
+
+async def test_old_news_is_not_told_again(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(prompt_logprobs=0, max_tokens=2))
+    stats = ChoiceStats(queue_time=1, prefill_time=2, cached_tokens=1)
+    scores = [TokenLogprobs(-1.0, 1, [], [])]
+    world.engine.say("r:0", 0, ABC[0], stats=stats, prompt_logprobs=scores)
+    assert [type(event) for event in ready_events(stream)] == [PromptScored, Delta]
+    world.engine.lose()
+    again = ChoiceStats(queue_time=5, prefill_time=5, cached_tokens=3)
+    world.restart().say("r:0", 1, ABC[1], attempt=2, stats=again, prompt_logprobs=scores)
+    assert [type(event) for event in ready_events(stream)] == [Delta, Completed]
+    assert (world.ended[0].queue_time, world.ended[0].cached_tokens) == (1, 1)
+
+
+async def test_a_choice_that_keeps_losing_its_engine_is_given_up_but_not_while_tokens_come() -> None:
+    world = World(replay_limit=1)
+    unlucky, lucky = world.lifecycle.submit(make_request("u")), world.lifecycle.submit(make_request("l"))
+    for attempt in range(1, 4):
+        if attempt < 4:
+            world.engine.say("l:0", attempt - 1, ABC[0], attempt=attempt)
+        world.engine.lose()
+        world.restart()
+    with pytest.raises(InternalError, match="lost 2 times"):
+        await text_and_end(unlucky)
+    assert world.engine.start("l:0").attempt == 4
+    assert world.ended[0].finish_reason == "error"
+    lucky.cancel()
+    world.assert_nothing_is_left()
+
+
+async def test_no_message_goes_to_a_lost_engine() -> None:
+    world = World(replay_limit=0)
+    world.lifecycle.submit(make_request(n=3))
+    told = len(world.engine.sent)
+    world.engine.lose()
+    assert len(world.engine.sent) == told
+    world.assert_nothing_is_left()
+
+
+async def test_a_late_loss_of_an_old_epoch_is_nothing(world: World) -> None:
+    old = world.engine
+    old.lose()
+    world.restart()
+    world.lifecycle.submit(make_request())
+    old.lose()
+    assert world.lifecycle.ready
+    assert world.lifecycle._choices["r:0"].state == "running"
+
+
+async def test_work_goes_to_the_least_loaded_replica_and_moves_when_one_is_lost(world: World) -> None:
+    second = FakeEngine(world.lifecycle, replica=1)
+    world.lifecycle.submit(make_request("a", n=2))
+    world.lifecycle.submit(make_request("b"))
+    assert [start.id for start in world.engine.starts] == ["a:0", "b:0"]
+    assert [start.id for start in second.starts] == ["a:1"]
+    world.engine.lose()
+    assert [(start.id, start.attempt) for start in second.starts] == [("a:1", 1), ("a:0", 2), ("b:0", 2)]
+
+
+# --- doors -------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_accepted_without_an_engine_that_is_up() -> None:
+    lifecycle = Lifecycle(families.byte_level(), record=lambda _: None)
+    assert (lifecycle.ready, lifecycle.info) == (False, None)
+    with pytest.raises(Unavailable, match="starting"):
+        lifecycle.submit(make_request())
+    engine = FakeEngine(lifecycle)
+    assert lifecycle.ready
+    engine.lose()
+    assert not lifecycle.ready
+    assert lifecycle.info is not None
+    with pytest.raises(Unavailable):
+        lifecycle.submit(make_request())
+
+
+async def test_giving_up_ends_every_stream_and_closes_the_door(world: World) -> None:
+    stream = world.lifecycle.submit(make_request())
+    world.engine.say("r:0", 0, ABC[0])
+    world.engine.lose()
+    world.lifecycle.gave_up(0, "no memory")
+    assert world.lifecycle.failure == "no memory"
+    assert ready_events(stream)
+    with pytest.raises(Unavailable, match="no memory"):
+        await anext(stream)
+    with pytest.raises(Unavailable, match="no memory"):
+        world.lifecycle.submit(make_request("s"))
+    world.assert_nothing_is_left()
+
+
+async def test_drain_lets_what_has_begun_go_on_across_a_loss_and_starts_nothing(world: World) -> None:
+    begun = world.lifecycle.submit(make_request("begun", n=2, max_tokens=2))
+    fresh = world.lifecycle.submit(make_request("fresh"))
+    world.engine.say("begun:0", 0, ABC[0])
+    world.lifecycle.drain()
+    assert not world.lifecycle.ready
+    with pytest.raises(Unavailable, match="shutting down"):
+        world.lifecycle.submit(make_request("new"))
+    world.engine.lose()
+    assert [start.id for start in world.restart().starts] == ["begun:0", "begun:1"]
+    with pytest.raises(Unavailable):
+        await text_and_end(fresh)
+    idle = asyncio.ensure_future(world.lifecycle.wait_idle())
+    await asyncio.sleep(0)
+    assert not idle.done()
+    world.engine.say("begun:0", 1, ABC[1], attempt=2)
+    world.engine.say("begun:1", 0, ABC[0], ABC[1], attempt=2)
+    await idle
+    assert isinstance((await anext(begun))[-1], Completed)
+
+
+async def test_drain_ends_parked_work_at_once(world: World) -> None:
+    stream = world.lifecycle.submit(make_request())
+    world.engine.lose()
+    world.lifecycle.drain()
+    with pytest.raises(Unavailable):
+        await text_and_end(stream)
+
+
+async def test_close_ends_everything(world: World) -> None:
+    stream = world.lifecycle.submit(make_request())
+    world.engine.say("r:0", 0, ABC[0])
+    world.lifecycle.close()
+    assert world.engine.aborts == [("r:0", 1)]
+    assert ready_events(stream)
+    with pytest.raises(Unavailable):
+        await anext(stream)
+    world.assert_nothing_is_left()
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------
+
+
+async def test_queued_counts_until_the_engine_begins_any_choice(world: World) -> None:
+    lifecycle = world.lifecycle
+    lifecycle.submit(make_request("a", n=2))
+    streams = [lifecycle.submit(make_request(name)) for name in ("b", "c", "d")]
+    assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (4, 12, 0)
+    world.engine.step(started=("a:1", "b:0"))
+    assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (2, 6, 2)
+    world.engine.step(started=("a:0",))
+    world.engine.say("c:0", 0, ABC[0])
+    assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (1, 3, 3)
+    for stream in streams:
+        stream.cancel()
+    assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (0, 0, 1)
+
+
+async def test_request_stats_are_measured_on_the_gateways_clock(world: World) -> None:
+    world.lifecycle.submit(make_request(tenant="acme", max_tokens=3))
+    stats = ChoiceStats(queue_time=0.1, prefill_time=0.2, cached_tokens=2)
+    for at, time in enumerate((1.0, 1.5, 3.0)):
+        world.clock.time = 100 + time
+        world.engine.say("r:0", at, ABC[at], stats=None if at else stats)
+    assert world.ended == [
+        RequestStats(
+            tenant="acme",
+            finish_reason="length",
+            prompt_tokens=3,
+            cached_tokens=2,
+            generated_tokens=3,
+            queue_time=0.1,
+            prefill_time=0.2,
+            time_to_first_token=1.0,
+            time_per_output_token=1.0,
+            end_to_end=3.0,
+        )
+    ]
+
+
+async def test_gaps_of_a_step_come_in_one_record(world: World) -> None:
+    for name in ("a", "b"):
+        world.lifecycle.submit(make_request(name))
+    for at, time in enumerate((1.0, 1.5)):
+        world.clock.time = 100 + time
+        world.engine.step(*(Tokens(id=f"{name}:0", attempt=1, at=at, ids=[ABC[0]]) for name in ("a", "b")))
+    gaps = [record.values for record in world.records if isinstance(record, InterTokenLatencies)]
+    assert gaps == [[0.5, 0.5]]
+    assert sum(isinstance(record, StepStats) for record in world.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "reason", "error_type"),
+    [
+        (lambda world, _: world.engine.say("r:0", 0, EOS, finish="stop"), "stop", None),
+        (lambda world, _: world.engine.say("r:0", 0, ABC[0], finish="length"), "length", None),
+        (lambda _, stream: stream.cancel(), "abort", None),
+        (lambda world, _: world.lifecycle.close(), "error", "overload"),
+        (
+            lambda world, _: world.lifecycle.receive(0, 1, Rejected(id="r:0", attempt=1, message="")),
+            "error",
+            "validation",
+        ),
+    ],
+)
+async def test_every_outcome_is_recorded_once(world: World, end, reason: str, error_type: str | None) -> None:
+    stream = world.lifecycle.submit(make_request())
+    end(world, stream)
+    stream.cancel()
+    world.lifecycle.close()
+    assert [(stats.finish_reason, stats.error_type) for stats in world.ended] == [(reason, error_type)]
+    try:
+        await text_and_end(stream)
+    except APIError as error:
+        assert error.error_type == error_type
+
+
+async def test_a_reader_that_never_reads_holds_up_nobody(world: World) -> None:
+    silent = world.lifecycle.submit(make_request("silent", max_tokens=50))
+    for at in range(50):
+        world.engine.say("silent:0", at, ABC[at % 8])
+    assert len(world.ended) == 1
+    events = await anext(silent)
+    assert [type(event) for event in events] == [Delta, Completed]
+    assert events[0].text == "abcdefgh" * 6 + "ab"
+
+
+def test_request_without_eos_ignores_it(world: World) -> None:
+    """``ignore_eos`` leaves the model's own stop tokens out of the parameters; here they are only text to skip."""
+    stream = world.lifecycle.submit(replace(make_request(stop_token_ids=())))
+    world.engine.say("r:0", 0, ABC[0], EOS, ABC[1])
+    assert [event.text for event in ready_events(stream) if isinstance(event, Delta)] == ["ab"]

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.completion.events import Completed, Delta, OutputToken, PromptScored, Usage
+from gateway.completion.stream import Stream
+from gateway.errors import InternalError
+
+DONE = Completed(Usage(1, 2, 0))
+
+
+def delta(index: int, text: str, finish: str | None = None) -> Delta:
+    return Delta(index=index, text=text, tokens=[OutputToken(ord(text[-1]), None)], finish_reason=finish)
+
+
+async def test_a_slow_reader_gets_the_deltas_of_each_choice_merged_in_order() -> None:
+    stream = Stream(lambda: None)
+    scored = PromptScored(0, [])
+    for event in (
+        scored,
+        delta(1, "a"),
+        delta(0, "x"),
+        delta(1, "b"),
+        delta(1, "c", "stop"),
+        delta(0, "y", "length"),
+        DONE,
+    ):
+        stream.push(event)
+    stream.close()
+    first, one, zero, last = await anext(stream)
+    assert (first, last) == (scored, DONE)
+    assert one == Delta(index=1, text="abc", tokens=[OutputToken(ord(c), None) for c in "abc"], finish_reason="stop")
+    assert (zero.index, zero.text, zero.finish_reason) == (0, "xy", "length")
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_what_was_ready_comes_before_the_error() -> None:
+    stream = Stream(lambda: None)
+    stream.push(delta(0, "a"))
+    stream.fail(InternalError("broken"))
+    assert len(await anext(stream)) == 1
+    for _ in range(2):
+        with pytest.raises(InternalError, match="broken"):
+            await anext(stream)
+
+
+async def test_waiting_may_be_cancelled_without_a_loss() -> None:
+    stream = Stream(lambda: None)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(stream.ready(), 0.001)
+    reading = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    stream.push(delta(0, "a"))
+    stream.push(delta(0, "b"))
+    assert [event.text for event in await reading] == ["ab"]
