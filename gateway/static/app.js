@@ -15,6 +15,7 @@ let everAnswered = false;
 let turns = [];
 let running = null; // the AbortController of the answer that is under way
 let connecting = false;
+let keyQuestion = null;
 
 // --- The server -----------------------------------------------------------------------------------------------------
 
@@ -58,25 +59,20 @@ async function withKey(attempt) {
     } catch (error) {
       if (error.status !== 401) throw error;
       showModel("locked", "API key needed");
-      byId("key").hidden = false;
-      const reason = apiKey.get() ? "The server did not accept this key." : "This server answers only with an API key.";
+      const reason = apiKey.value ? "The server did not accept this key." : "This server answers only with an API key.";
       if (!(await changeKey(reason))) throw error;
     }
   }
 }
 
-let keyQuestion = null; // one dialog, whoever asks
-
+/** True if a new key was given. One dialog, whoever asks. */
 function changeKey(reason) {
-  keyQuestion ??= askForKey(reason, apiKey.get() !== null)
-    .then((key) => {
-      if (key) apiKey.set(key);
-      else if (key === "") apiKey.forget();
-      return Boolean(key);
-    })
-    .finally(() => {
-      keyQuestion = null;
-    });
+  keyQuestion ??= askForKey(reason, apiKey.value !== "").then((key) => {
+    keyQuestion = null;
+    if (key !== null) apiKey.set(key);
+    updateControls();
+    return Boolean(key);
+  });
   return keyQuestion;
 }
 
@@ -188,7 +184,7 @@ function fail(turn, error) {
   turn.end("failed", "");
   turn.showNotice(message, { detail: hints.join(" "), action: { label: "Try again", run: () => retry(turn) } });
   announce(message);
-  if (error instanceof ChatError && !error.status && !error.requestId) lost();
+  if (error.lost) lost();
 }
 
 function retry(turn) {
@@ -199,6 +195,7 @@ function retry(turn) {
 
 function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
     const timer = setTimeout(resolve, seconds * 1000);
     signal?.addEventListener("abort", () => {
       clearTimeout(timer);
@@ -235,7 +232,7 @@ function updateControls() {
   byId("send").disabled = !prompt.value.trim();
   byId("stop").hidden = running === null;
   byId("clear").disabled = !turns.length;
-  byId("key").hidden = apiKey.get() === null && byId("model").dataset.state !== "locked";
+  byId("key").hidden = !apiKey.value && byId("model").dataset.state !== "locked";
 }
 
 function announce(text) {
@@ -244,7 +241,7 @@ function announce(text) {
 
 /** On a phone the focus would raise the keyboard over the answer. */
 function focusPrompt() {
-  if (matchMedia("(pointer: fine)").matches) prompt.focus();
+  if (!matchMedia("(pointer: coarse)").matches) prompt.focus();
 }
 
 function fitPrompt() {
@@ -286,4 +283,5 @@ byId("examples").addEventListener("click", (event) => {
 });
 
 fitPrompt();
+focusPrompt();
 connect();

@@ -5,30 +5,32 @@ import { readEvents } from "./sse.js";
 
 const KEY_NAME = "penstock-api-key";
 
-/** The API key lives in this tab only: sessionStorage, or nowhere where the browser refuses that. */
+/** The API key lives in this tab only: in sessionStorage, or until a reload where the browser refuses that. */
 export const apiKey = {
-  get() {
-    try {
-      return sessionStorage.getItem(KEY_NAME);
-    } catch {
-      return null;
-    }
-  },
+  value: stored(() => sessionStorage.getItem(KEY_NAME)) ?? "",
+
+  /** An empty key forgets the one in use. */
   set(key) {
-    sessionStorage.setItem(KEY_NAME, key);
-  },
-  forget() {
-    sessionStorage.removeItem(KEY_NAME);
+    this.value = key;
+    stored(() => (key ? sessionStorage.setItem(KEY_NAME, key) : sessionStorage.removeItem(KEY_NAME)));
   },
 };
 
+function stored(access) {
+  try {
+    return access();
+  } catch {
+    return null; // storage is switched off
+  }
+}
+
 export class ChatError extends Error {
-  /** @param {{status?: number, code?: string|null, retryAfter?: number|null, requestId?: string|null}} facts
-   *  retryAfter in seconds: set where trying again later may help. */
-  constructor(message, { status = 0, code = null, retryAfter = null, requestId = null } = {}) {
+  /** status: of an HTTP answer, else 0. retryAfter: seconds, where trying again later may help, else null.
+   *  lost: there may be no server any more. */
+  constructor(message, { status = 0, code = null, retryAfter = null, requestId = null, lost = false } = {}) {
     super(message);
     this.name = "ChatError";
-    Object.assign(this, { status, code, retryAfter, requestId });
+    Object.assign(this, { status, code, retryAfter, requestId, lost });
   }
 }
 
@@ -67,7 +69,7 @@ export async function* streamChat(body, signal) {
     }
   } catch (error) {
     if (error.name === "AbortError" || error instanceof ChatError) throw error;
-    throw new ChatError("The connection to the server was lost in the middle of the answer.", { requestId });
+    throw new ChatError("The connection to the server was lost in the middle of the answer.", { requestId, lost: true });
   }
   if (!finished) throw new ChatError("The stream ended before the answer was complete.", { requestId });
 }
@@ -94,14 +96,14 @@ function* partsOf(chunk) {
 }
 
 async function request(path, { headers = {}, ...options }) {
-  const key = apiKey.get();
   let response;
   try {
     // Relative to the page, so that a server behind a path prefix works too.
-    response = await fetch(path, { ...options, headers: key ? { ...headers, Authorization: `Bearer ${key}` } : headers });
+    const authorization = apiKey.value ? { Authorization: `Bearer ${apiKey.value}` } : {};
+    response = await fetch(path, { ...options, headers: { ...headers, ...authorization } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ChatError("The server cannot be reached. Is it still running?");
+    throw new ChatError("The server cannot be reached. Is it still running?", { lost: true });
   }
   if (!response.ok) throw await refusal(response);
   return response;

@@ -1,0 +1,89 @@
+"""How the chat page looks: narrow and wide, in the light and in the dark. The screenshots it leaves are for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from gateway.errors import InvalidRequest, Unavailable
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+
+POOR_CONTRAST = r"""() => {
+  const rgb = (text) => text.match(/[\d.]+/g).map(Number);
+  const linear = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const ground = (node) => {
+    for (; ; node = node.parentElement) {
+      const color = rgb(getComputedStyle(node).backgroundColor);
+      if (color.length < 4 || color[3] === 1) return color;
+    }
+  };
+  const poor = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    if (!own || !node.checkVisibility() || node.disabled || node.matches("option")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) poor.push([node.outerHTML.slice(0, 80), (a + 0.05) / (b + 0.05)]);
+  }
+  return poor;
+}"""
+"""Texts below WCAG AA's contrast of 4.5 to 1."""
+
+WATCH_SHIFTS = """() => {
+  window.shifts = 0;
+  new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.shifts += entry.value; })
+    .observe({ type: "layout-shift" });
+}"""
+STORY = (
+    "Once upon a time, a small turbine lived at the foot of a hill. Every spring the snow melted, and the water ran "
+    "down the long steel pipe to meet her.\n\n“Not so fast,” said the gate at the top. “I let through just what you "
+    "can turn.”\n\nAnd so she turned, night and day, and the lamps in the valley never went out."
+)
+
+
+async def ask(page: Page, question: str) -> None:
+    await page.get_by_label("Message").fill(question)
+    await page.get_by_label("Message").press("Enter")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_it_looks_right(open_page: Any, fake: Any, tmp_path: Path, width: int, scheme: str) -> None:
+    """No sideways scrolling, readable contrast, and nothing that jumps while text streams."""
+    phone = {"has_touch": True, "is_mobile": True} if width < 500 else {}
+    size = {"width": width, "height": 844 if phone else 800}
+
+    async def check(page: Page, name: str) -> None:
+        await page.screenshot(path=tmp_path / f"{name}-{width}-{scheme}.png")
+        assert await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        assert await page.evaluate(POOR_CONTRAST) == []
+
+    async with open_page(viewport=size, color_scheme=scheme, **phone) as page:
+        await expect(page.locator("#model")).to_have_text(fake.MODEL)
+        await check(page, "welcome")
+
+        fake.then(fake.saying('{"name": "Ada", "age": 36, "city": "Paris"}'), fake.saying(STORY, pause=0.005))
+        await ask(page, "Give me a JSON object with name Ada, age 36 and city Paris.")
+        await expect(page.locator(".meta")).to_contain_text("tokens/s")
+        await page.evaluate(WATCH_SHIFTS)
+        await ask(page, "Tell me a short story.")
+        await expect(page.locator(".meta").last).to_contain_text("tokens/s")
+        assert await page.evaluate("window.shifts") < 0.005
+        await check(page, "conversation")
+
+        fake.then(InvalidRequest("This model has no images.", param="messages"), fake.saying("Well", finish="length"))
+        fake.then(Unavailable("The weights are being read.", retry_after=60))
+        for question in ("Draw a cat.", "A long question: " + "what is a word in many words? " * 6, "And now?"):
+            await ask(page, question)
+            await expect(page.locator(".notice").last).to_be_visible()
+        await check(page, "notices")
+
+        await page.get_by_role("button", name="Stop").click()
+        fake.key = "sk-right"
+        await ask(page, "Locked?")
+        await expect(page.get_by_role("dialog")).to_be_visible()
+        await check(page, "key")
