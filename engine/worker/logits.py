@@ -51,12 +51,15 @@ def _forbid_stops(logits: Tensor, rows: Sequence[int], requests: Sequence[Sample
 
 def _penalise(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
     """Repetition penalty over prompt and output (Keskar et al. 2019, as transformers' logits processor), then presence
-    and frequency penalties over the output alone, as OpenAI defines them."""
+    and frequency penalties over the output alone, as OpenAI defines them. The result is finite, however extreme they
+    are.
+    """
     params = [request.params for request in requests]
+    limits = torch.finfo(logits.dtype)
     repetition, presence, frequency = (
         torch.tensor(values, dtype=logits.dtype, device=logits.device)[:, None]
         for values in (
-            [each.repetition_penalty for each in params],
+            [min(max(each.repetition_penalty, limits.tiny), limits.max) for each in params],
             [each.presence_penalty for each in params],
             [each.frequency_penalty for each in params],
         )
@@ -64,7 +67,7 @@ def _penalise(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
     output = _counts(logits, [request.output_ids for request in requests])
     seen = (output > 0) | (_counts(logits, [request.prompt_ids for request in requests]) > 0)
     logits = torch.where(seen, torch.where(logits > 0, logits / repetition, logits * repetition), logits)
-    return logits - presence * (output > 0) - frequency * output
+    return (logits - presence * (output > 0) - frequency * output).clamp(limits.min, limits.max)
 
 
 def _counts(logits: Tensor, ids: Sequence[npt.NDArray[np.int32] | None]) -> Tensor:

@@ -19,6 +19,8 @@ from engine.worker.logits import adjust
 from kernels.ops import filter_logits, gumbel_sample, token_logprobs
 from kernels.registry import Kernels
 
+TINY, HUGE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+
 
 class InvalidLogitsError(ArithmeticError):
     """The model computed NaN or no finite logit at all: no token of that row would mean anything."""
@@ -59,8 +61,10 @@ class Sampler:
     def _drawn(self, logits: Tensor, requests: Sequence[SampleRequest]) -> list[int]:
         """Tokens of rows with a temperature above 0."""
         params = [request.params for request in requests]
-        temperature = torch.tensor([each.temperature for each in params], device=logits.device)
-        # The best is brought to 0 first: a tiny temperature then gives -inf elsewhere, and nowhere inf or NaN.
+        # The best is brought to 0 first and the temperature kept within float32: however extreme it is, the best stays
+        # finite and nothing becomes NaN.
+        temperature = torch.tensor([each.temperature for each in params], dtype=torch.float64).clamp(TINY, HUGE)
+        temperature = temperature.to(logits)
         scaled = (logits - logits.amax(-1, keepdim=True)) / temperature[:, None]
         filtered = [row for row, each in enumerate(params) if _filters(each)]
         if len(filtered) == len(params):

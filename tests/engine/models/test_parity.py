@@ -1,4 +1,4 @@
-"""Logits equal transformers' on tiny random checkpoints of each architecture: chunked, packed and with shared blocks."""
+"""Logits equal those of transformers on tiny random checkpoints: chunked, packed and with shared blocks."""
 
 import random
 

@@ -1,0 +1,287 @@
+"""The sampler: what each parameter does, and that a row's token follows from that row alone."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers import RepetitionPenaltyLogitsProcessor
+
+from engine.batch import SampleRequest
+from engine.sampling_params import SamplingParams
+from engine.worker.logits import adjust
+from engine.worker.sampler import InvalidLogitsError, Sampler
+from kernels.registry import Kernels, Machine
+
+VOCAB = 203
+
+
+@pytest.fixture
+def sampler() -> Sampler:
+    return Sampler(Kernels(Machine.detect(torch.device("cpu"))), VOCAB)
+
+
+def request(row=0, *, seed=1, choice=0, position=0, prompt=(), output=(), **params) -> SampleRequest:
+    return SampleRequest(
+        row=row,
+        params=SamplingParams(max_tokens=99, **params),
+        seed=seed,
+        choice=choice,
+        position=position,
+        prompt_ids=np.array(prompt, dtype=np.int32),
+        output_ids=np.array(output, dtype=np.int32),
+    )
+
+
+def random_logits(rows, seed=0, spread=2.0):
+    return torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+# --- greedy -----------------------------------------------------------------------------------------------
+
+
+def test_greedy_takes_the_likeliest_and_the_lowest_id_of_equals(sampler):
+    logits = torch.zeros(3, VOCAB)
+    logits[1, 7] = logits[1, 150] = 2.0
+    logits[2, 202] = 1.0
+    requests = [request(row, temperature=0.0) for row in range(3)]
+    assert sampler.sample(logits, requests)[0] == [0, 7, 202]
+
+
+def test_filters_do_not_change_greedy(sampler):
+    logits = random_logits(1)
+    asked = request(temperature=0.0, top_k=3, top_p=0.1, min_p=0.5)
+    assert sampler.sample(logits, [asked])[0] == [int(logits.argmax())]
+
+
+# --- drawing ----------------------------------------------------------------------------------------------
+
+
+def frequencies(sampler, logits, draws, **params):
+    requests = [request(row, seed=99, position=row, **params) for row in range(draws)]
+    tokens = sampler.sample(logits.expand(draws, -1), requests)[0]
+    return torch.bincount(torch.tensor(tokens), minlength=VOCAB).double()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "filters"),
+    [(1.0, {}), (0.5, {}), (2.0, {"top_k": 8}), (1.0, {"top_p": 0.8}), (1.3, {"min_p": 0.2})],
+)
+def test_draws_follow_the_distribution(sampler, temperature, filters):
+    """Chi-square over tokens expected five times or more; the bound is five standard deviations (seeds are fixed)."""
+    logits, draws = random_logits(1, seed=4), 4000
+    counts = frequencies(sampler, logits, draws, temperature=temperature, **filters)
+    weights = torch.softmax(logits[0].double() / temperature, -1)
+    allowed = counts > 0 if filters else torch.ones(VOCAB, dtype=torch.bool)
+    if "top_k" in filters:
+        allowed = torch.zeros(VOCAB, dtype=torch.bool).index_fill_(0, weights.topk(8).indices, True)
+    if "top_p" in filters:
+        order = weights.argsort(descending=True)
+        kept = order[weights[order].cumsum(-1) - weights[order] < 0.8]
+        allowed = torch.zeros(VOCAB, dtype=torch.bool).index_fill_(0, kept, True)
+    if "min_p" in filters:
+        allowed = weights >= 0.2 * weights.max()
+    assert counts[~allowed].sum() == 0
+    expected = torch.where(allowed, weights, 0.0)
+    expected = expected / expected.sum() * draws
+    common = expected >= 5
+    statistic = float(((counts - expected)[common] ** 2 / expected[common]).sum())
+    freedom = int(common.sum()) - 1
+    assert freedom > 3
+    assert statistic < freedom + 5 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("differing", [{"seed": 2}, {"choice": 1}, {"position": 1}])
+def test_seed_choice_and_position_each_give_other_noise(sampler, differing):
+    logits = torch.zeros(64, VOCAB)
+    base = {"seed": 1, "choice": 0, "position": 0}
+    first = sampler.sample(logits[:1], [request(**base)])[0]
+    assert sampler.sample(logits[:1], [request(**base)])[0] == first
+    others = [request(row, **(base | {name: base[name] + row for name in differing})) for row in range(64)]
+    tokens = sampler.sample(logits, others)[0]
+    assert tokens[0] == first[0]
+    assert len(set(tokens)) > 40
+
+
+def test_seeds_are_64_bits_unsigned(sampler):
+    logits = torch.zeros(4, VOCAB)
+    seeds = [0, 2**63, 2**64 - 1, 2**32]
+    tokens = sampler.sample(logits, [request(row, seed=seed) for row, seed in enumerate(seeds)])[0]
+    assert len(set(tokens)) == 4
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-38, 5e-324])
+def test_a_tiny_temperature_is_nearly_greedy_and_never_nan(sampler, temperature):
+    logits = random_logits(5)
+    requests = [request(row, temperature=temperature, top_p=0.9) for row in range(5)]
+    assert sampler.sample(logits, requests)[0] == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e300])
+def test_a_huge_temperature_is_nearly_uniform(sampler, temperature):
+    counts = frequencies(sampler, random_logits(1), 2000, temperature=temperature, min_tokens=1, stop_token_ids=(5,))
+    assert int((counts > 0).sum()) > 190
+
+
+# --- independence -----------------------------------------------------------------------------------------
+
+
+def mixed_requests():
+    """Rows with all sorts of parameters."""
+    draw = random.Random(11)
+    menu = [
+        {"temperature": 0.0},
+        {"temperature": 0.7},
+        {"top_k": 5},
+        {"top_p": 0.6, "temperature": 1.4},
+        {"min_p": 0.1},
+        {"top_k": 30, "top_p": 0.9, "min_p": 0.02, "temperature": 0.8},
+        {"repetition_penalty": 1.4, "temperature": 0.0},
+        {"presence_penalty": 0.8, "frequency_penalty": -0.4},
+        {"logit_bias": {3: 5.0, 17: -100.0}},
+        {"min_tokens": 4, "stop_token_ids": (2, 9)},
+        {"logprobs": 3},
+        {"logprobs": 0, "temperature": 0.0},
+    ]
+    return [
+        request(
+            row,
+            seed=draw.getrandbits(64),
+            choice=draw.randrange(4),
+            position=draw.randrange(8),
+            prompt=draw.choices(range(VOCAB), k=draw.randrange(9)),
+            output=draw.choices(range(VOCAB), k=draw.randrange(9)),
+            **draw.choice(menu),
+        )
+        for row in range(60)
+    ]
+
+
+def test_a_row_does_not_depend_on_the_rows_beside_it(sampler):
+    logits, requests = random_logits(60), mixed_requests()
+    together = sampler.sample(logits, requests)
+    for row, each in enumerate(requests):
+        tokens, logprobs = sampler.sample(logits[row : row + 1], [each])
+        assert (tokens[0], logprobs[0]) == (together[0][row], together[1][row])
+    order = random.Random(3).sample(range(60), 60)
+    shuffled = sampler.sample(logits[order], [requests[row] for row in order])
+    assert shuffled[0] == [together[0][row] for row in order]
+    assert shuffled[1] == [together[1][row] for row in order]
+
+
+def test_logits_are_not_changed(sampler):
+    logits = random_logits(60)
+    before = logits.clone()
+    sampler.sample(logits, mixed_requests())
+    assert torch.equal(logits, before)
+
+
+# --- adjustments ------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_adjust_costs_no_copy():
+    logits = random_logits(2)
+    assert adjust(logits, [request(0), request(1, stop_token_ids=(2,))]) is logits
+
+
+def test_logit_bias():
+    logits = random_logits(3)
+    expected = logits.clone()
+    expected[0, 5] += 2.5
+    expected[2, [1, 202]] += torch.tensor([-100.0, 100.0])
+    requests = [request(0, logit_bias={5: 2.5}), request(1), request(2, logit_bias={1: -100.0, 202: 100.0})]
+    assert torch.equal(adjust(logits, requests), expected)
+
+
+def test_repetition_penalty_is_that_of_transformers():
+    logits = random_logits(2)
+    prompt, output = [3, 3, 8, 100], [8, 50, 202]
+    theirs = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([prompt + output]), logits[1:].clone())
+    ours = adjust(logits, [request(0), request(1, repetition_penalty=1.7, prompt=prompt, output=output)])
+    assert torch.equal(ours[1:], theirs)
+    assert torch.equal(ours[0], logits[0])
+
+
+def test_presence_and_frequency_penalties_count_output_alone():
+    logits = random_logits(1)
+    asked = request(presence_penalty=0.5, frequency_penalty=0.25, prompt=[1, 2], output=[2, 9, 9, 9])
+    expected = logits.clone()
+    expected[0, 2] -= 0.5 + 0.25
+    expected[0, 9] -= 0.5 + 3 * 0.25
+    torch.testing.assert_close(adjust(logits, [asked]), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("penalty", [1e-300, 1e-38, 1e38, 1e300])
+def test_an_extreme_penalty_stays_finite(penalty):
+    logits = random_logits(1, spread=100.0)
+    logits[0, 0] = 0.0
+    asked = request(repetition_penalty=penalty, prompt=range(VOCAB))
+    assert adjust(logits, [asked]).isfinite().all()
+
+
+def test_penalties_before_any_output():
+    logits = random_logits(1)
+    asked = request(presence_penalty=1.0, frequency_penalty=1.0, repetition_penalty=1.0, prompt=[4])
+    assert torch.equal(adjust(logits, [asked]), logits)
+
+
+def test_the_order_is_bias_then_repetition_then_presence():
+    logits = torch.zeros(1, VOCAB)
+    asked = request(logit_bias={7: 4.0}, repetition_penalty=2.0, presence_penalty=1.0, output=[7])
+    assert float(adjust(logits, [asked])[0, 7]) == 4.0 / 2.0 - 1.0
+
+
+def test_no_stop_token_before_min_tokens(sampler):
+    logits = random_logits(1)
+    logits[0, [2, 9]] = torch.tensor([50.0, 49.0])
+    asked = {"temperature": 0.0, "min_tokens": 3, "stop_token_ids": (2, 9)}
+    best_other = int(logits[0].argsort(descending=True)[2])
+    for position in range(3):
+        assert sampler.sample(logits, [request(position=position, **asked)])[0] == [best_other]
+    assert sampler.sample(logits, [request(position=3, **asked)])[0] == [2]
+
+
+def test_a_bias_cannot_bring_back_a_stop_token_before_min_tokens(sampler):
+    asked = request(temperature=0.0, min_tokens=1, stop_token_ids=(2,), logit_bias={2: 100.0})
+    assert sampler.sample(torch.zeros(1, VOCAB), [asked])[0] == [0]
+
+
+# --- logprobs ---------------------------------------------------------------------------------------------
+
+
+def test_logprobs_are_the_models_own(sampler):
+    """Before bias, penalties, temperature and filters."""
+    logits = random_logits(1)
+    asked = request(temperature=0.3, top_k=2, logit_bias={11: 100.0}, logprobs=4)
+    (token,), (entry,) = sampler.sample(logits, [asked])
+    expected = torch.log_softmax(logits[0].double(), -1)
+    order = expected.argsort(descending=True)
+    assert token == 11
+    assert entry.logprob == pytest.approx(float(expected[11]), abs=1e-5)
+    assert entry.rank == order.tolist().index(11) + 1
+    assert entry.top_ids == order[:4].tolist()
+    assert entry.top_logprobs == pytest.approx(expected[order[:4]].tolist(), abs=1e-5)
+
+
+def test_each_row_gets_as_many_logprobs_as_it_asked_for(sampler):
+    requests = [request(0, logprobs=0), request(1), request(2, logprobs=5), request(3, logprobs=VOCAB + 7)]
+    _, entries = sampler.sample(random_logits(4), requests)
+    assert [None if entry is None else len(entry.top_ids) for entry in entries] == [0, None, 5, VOCAB]
+
+
+# --- faults -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_bad_logits_raise_and_name_the_row(sampler, value):
+    logits = random_logits(3)
+    logits[1, 5] = value
+    requests = [request(4, temperature=0.0), request(7, temperature=0.0), request(9)]
+    with pytest.raises(InvalidLogitsError, match=r"rows \[7\]"):
+        sampler.sample(logits, requests)
+
+
+def test_a_row_without_any_finite_logit_raises(sampler):
+    with pytest.raises(InvalidLogitsError):
+        sampler.sample(torch.full((1, VOCAB), -torch.inf), [request()])

@@ -1,0 +1,193 @@
+"""Worker: device, cache size, batches in and tokens out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.batch import PromptLogprobsRequest, SampleRequest, ScheduledBatch
+from engine.config import EngineConfig
+from engine.errors import ConfigurationError
+from engine.sampling_params import SamplingParams
+from engine.worker import worker as worker_module
+from engine.worker.profiling import full_step
+from engine.worker.worker import Worker
+
+GREEDY = SamplingParams(max_tokens=9, temperature=0.0)
+
+
+def loaded(folder, **config) -> Worker:
+    settings = {"num_threads": 1, "block_size": 4, "max_num_seqs": 8} | config
+    worker = Worker(EngineConfig(model=str(folder), **settings), lambda *_: None)
+    worker.load()
+    return worker
+
+
+@pytest.fixture
+def folder(make_checkpoint):
+    return make_checkpoint("Qwen3ForCausalLM")
+
+
+def batch(rows, samples=(), prompt_logprobs=()):
+    """rows: (token ids of the chunk, context length, block table)."""
+    return ScheduledBatch(
+        step=0,
+        sequence_ids=tuple(f"row-{row}" for row in range(len(rows))),
+        input_ids=np.concatenate([np.array(ids, dtype=np.int32) for ids, _, _ in rows]),
+        query_lens=np.array([len(ids) for ids, _, _ in rows], dtype=np.int32),
+        context_lens=np.array([context for _, context, _ in rows], dtype=np.int32),
+        block_tables=tuple(table for *_, table in rows),
+        samples=tuple(samples),
+        prompt_logprobs=tuple(prompt_logprobs),
+    )
+
+
+def sample(row, params=GREEDY, position=0):
+    return SampleRequest(row, params, seed=3, choice=0, position=position, prompt_ids=None, output_ids=None)
+
+
+def reference_logprobs(folder, ids):
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    with torch.inference_mode():
+        return torch.log_softmax(model(torch.tensor([ids])).logits[0], -1)
+
+
+def test_tokens_come_for_the_sampled_rows_alone(folder):
+    worker = loaded(folder)
+    worker.allocate_cache(32)
+    first, second, third = [5, 6, 7, 8, 9], [40, 41, 42], [90]
+    result = worker.execute(
+        batch([(first, 0, [3, 9]), (second, 0, [4]), (third, 0, [5])], samples=[sample(0), sample(2)])
+    )
+    expected = [int(reference_logprobs(folder, ids)[-1].argmax()) for ids in (first, third)]
+    assert result.token_ids == expected
+    assert result.logprobs == [None, None]
+    assert result.prompt_logprobs == []
+
+
+def test_a_batch_that_samples_nothing(folder):
+    worker = loaded(folder)
+    worker.allocate_cache(32)
+    result = worker.execute(batch([([5, 6, 7], 0, [1])]))
+    assert (result.token_ids, result.logprobs, result.prompt_logprobs) == ([], [], [])
+
+
+def test_buffers_are_reused_without_a_trace(folder):
+    """A long batch before a short one leaves nothing behind."""
+    worker = loaded(folder)
+    worker.allocate_cache(64)
+    small = batch([([5, 6, 7], 0, [60])], samples=[sample(0)])
+    alone = worker.execute(small).token_ids
+    many = [(list(range(10, 40)), 0, list(range(8 * row, 8 * row + 8))) for row in range(7)]
+    worker.execute(batch(many, samples=[sample(row) for row in range(7)]))
+    assert worker.execute(small).token_ids == alone
+
+
+def test_prompt_logprobs_over_chunks(folder):
+    worker = loaded(folder)
+    worker.allocate_cache(32)
+    ids = list(range(20, 33))
+    table = [7, 2, 11, 0]
+    expected = reference_logprobs(folder, ids)
+    entries = []
+    for start, stop in [(0, 5), (5, 6), (6, 13)]:
+        targets = np.array(ids[start + 1 : stop + 1], dtype=np.int32)
+        other = ([1, 2, 3], 0, [20])
+        asked = [PromptLogprobsRequest(row=1, top=2, targets=targets)] if len(targets) else []
+        result = worker.execute(batch([other, (ids[start:stop], start, table)], prompt_logprobs=asked))
+        entries += result.prompt_logprobs[0]
+    assert len(entries) == len(ids) - 1
+    for position, entry in enumerate(entries):
+        assert entry.logprob == pytest.approx(float(expected[position, ids[position + 1]]), abs=1e-4)
+        assert entry.top_ids == expected[position].topk(2).indices.tolist()
+
+
+def test_prompt_logprobs_in_slices_are_the_same(folder, monkeypatch):
+    worker = loaded(folder)
+    worker.allocate_cache(32)
+    ids = list(range(20, 33))
+    asked = PromptLogprobsRequest(row=0, top=2, targets=np.array(ids[1:], dtype=np.int32))
+    whole = worker.execute(batch([(ids, 0, [0, 1, 2, 3])], prompt_logprobs=[asked])).prompt_logprobs
+    monkeypatch.setattr("engine.worker.model_runner.LOGPROB_ROWS", 5)
+    sliced = worker.execute(batch([(ids, 0, [0, 1, 2, 3])], prompt_logprobs=[asked])).prompt_logprobs
+    assert [(e.rank, e.top_ids) for e in sliced[0]] == [(e.rank, e.top_ids) for e in whole[0]]
+
+
+def test_the_facts(folder, make_checkpoint):
+    worker = Worker(EngineConfig(model=str(folder), num_threads=1, block_size=8), lambda *_: None)
+    facts = worker.load()
+    assert (facts.device, facts.dtype, facts.vocab_size, facts.max_model_len) == ("cpu", "float32", 160, 512)
+    assert facts.eos_token_ids == [2]
+    assert facts.block_bytes == 3 * 2 * 8 * 2 * 128 * 4
+    assert facts.kernels["linear"] == "torch"
+    other = Worker(EngineConfig(model=str(make_checkpoint("Qwen3ForCausalLM", seed=1)), num_threads=1), lambda *_: None)
+    assert other.load().fingerprint != facts.fingerprint
+
+
+# --- size of the cache ------------------------------------------------------------------------------------
+
+
+def test_the_cache_holds_the_greatest_load_where_memory_allows(folder):
+    worker = loaded(folder, max_num_seqs=3, max_model_len=50, block_size=16)
+    assert worker.cache_capacity() == 3 * 4
+
+
+def test_the_cache_takes_a_quarter_of_free_memory_at_most(folder, monkeypatch):
+    worker = loaded(folder, max_num_seqs=100, max_model_len=512)
+    monkeypatch.setattr(worker_module, "available_memory", lambda: 4 * 200 * worker._block_bytes)
+    assert worker.cache_capacity() == 200
+
+
+def test_the_cache_takes_the_memory_it_is_given(folder):
+    block = loaded(folder)._block_bytes
+    assert loaded(folder, kv_cache_memory=100 * block + block // 2).cache_capacity() == 100
+
+
+@pytest.mark.parametrize(("max_model_len", "blocks", "needed"), [(None, 63, 256), (400, 99, 400), (40, 9, 40)])
+def test_a_cache_too_small_to_serve_is_refused(folder, max_model_len, blocks, needed):
+    block = loaded(folder)._block_bytes
+    worker = loaded(folder, max_model_len=max_model_len, kv_cache_memory=blocks * block)
+    with pytest.raises(ConfigurationError, match=f"holds {blocks * 4} tokens; .* are needed for {needed}"):
+        worker.cache_capacity()
+    enough = loaded(folder, max_model_len=max_model_len, kv_cache_memory=(blocks + 1) * block)
+    assert enough.cache_capacity() == blocks + 1
+
+
+def test_a_context_longer_than_the_models_is_refused(folder):
+    worker = Worker(EngineConfig(model=str(folder), max_model_len=513, num_threads=1), lambda *_: None)
+    with pytest.raises(ConfigurationError, match="513 exceeds what the model was made for, 512"):
+        worker.load()
+
+
+def test_an_untouched_cache_takes_no_memory(folder):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    worker = loaded(folder)
+    before = resident()
+    worker.allocate_cache((1 << 30) // worker._block_bytes)
+    assert resident() - before < 1 << 26
+
+
+def test_cuda_where_there_is_none(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigurationError, match="no CUDA device"):
+        Worker(EngineConfig(model=str(folder), device="cuda"), lambda *_: None)
+
+
+@pytest.mark.parametrize(("budget", "seqs", "longest"), [(32, 8, 512), (4, 8, 512), (512, 2, 100)])
+def test_the_profiling_step_fits_the_buffers(folder, budget, seqs, longest):
+    config = EngineConfig(
+        model=str(folder), max_num_batched_tokens=budget, max_num_seqs=seqs, block_size=4, num_threads=1
+    )
+    step = full_step(config, longest)
+    assert len(step.input_ids) <= budget
+    assert len(step.query_lens) <= seqs
+    assert step.query_lens.max() <= longest
+    worker = Worker(config, lambda *_: None)
+    worker.load()
+    worker.allocate_cache(sum(map(len, step.block_tables)))
+    assert len(worker.execute(step).token_ids) == len(step.query_lens)
