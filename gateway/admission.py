@@ -17,6 +17,7 @@ import yaml
 from gateway.errors import ConcurrencyExceeded, InvalidAPIKey, RateLimited
 
 DEFAULT_TENANT = "default"
+CHALLENGE = {"www-authenticate": "Bearer"}
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 120.0
 """Seconds. Clients that are told to wait for more than 120 give up."""
 
@@ -64,7 +65,9 @@ class Keys:
         scheme, _, presented = (authorization or "").partition(" ")
         presented = presented.strip()
         if scheme.lower() != "bearer" or not presented:
-            raise InvalidAPIKey("You did not provide an API key. Send it in the header 'Authorization: Bearer KEY'.")
+            raise InvalidAPIKey(
+                "You did not provide an API key. Send it in the header 'Authorization: Bearer KEY'.", headers=CHALLENGE
+            )
         digest = _digest(presented)
         found = None
         for key in self._keys:
@@ -72,7 +75,7 @@ class Keys:
             if hmac.compare_digest(digest, key.sha256):
                 found = key.tenant
         if found is None:
-            raise InvalidAPIKey("Incorrect API key provided.")
+            raise InvalidAPIKey("Incorrect API key provided.", headers=CHALLENGE)
         return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -42,6 +43,7 @@ def create_app(state: AppState) -> FastAPI:
         version=state.version,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         middleware=_middleware(state),
         exception_handlers={
@@ -74,15 +76,15 @@ def _middleware(state: AppState) -> Sequence[Middleware]:
         )
     ]
 
-    def refused(error: APIError) -> None:
-        state.record(Rejection(tenant="unknown", error_type=error.error_type, reason="auth"))
+    def refused(context: RequestContext, error: APIError) -> None:
+        _record_rejection(state, context, error)
 
     return [
         *(cors if state.cors_origins else []),
         Middleware(RequestMiddleware),
         Middleware(HeadMiddleware),
         Middleware(AccessMiddleware, keys=state.keys, refused=refused),
-        Middleware(BodyMiddleware, max_body_size=state.limits.max_body_size),
+        Middleware(BodyMiddleware, max_body_size=state.limits.max_body_size, refused=refused),
     ]
 
 
@@ -90,17 +92,17 @@ async def _answer_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, APIError)
     context: RequestContext = request.scope["penstock.context"]
     if request.method == "POST" and not context.accepted:
-        state: AppState = request.app.state.penstock
-        state.record(Rejection(tenant=context.tenant.name, error_type=error.error_type, reason=rejection_reason(error)))
+        _record_rejection(request.app.state.penstock, context, error)
     return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:
     """FastAPI's own validation, of paths and queries."""
     assert isinstance(error, RequestValidationError)
-    details = error.errors()[0]
+    details: ErrorDetails = error.errors()[0]
     # The first part of the location says path or query.
-    return await _answer_api_error(request, explain({**details, "loc": details["loc"][1:]}))
+    details["loc"] = details["loc"][1:]
+    return await _answer_api_error(request, explain(details))
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
@@ -121,13 +123,19 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     return await _answer_api_error(request, answer)
 
 
+def _record_rejection(state: AppState, context: RequestContext, error: APIError) -> None:
+    state.record(Rejection(tenant=context.tenant.name, error_type=error.error_type, reason=rejection_reason(error)))
+
+
 _REASONS: dict[type[APIError], str] = {
     errors.ConcurrencyExceeded: "concurrency",
     errors.RateLimited: "queue_full",
     errors.UnknownParameter: "unknown_field",
     errors.UnsupportedParameter: "unsupported_field",
     errors.ContextLengthExceeded: "context_length",
+    errors.InvalidAPIKey: "auth",
     errors.PayloadTooLarge: "body_size",
+    errors.RequestTimeout: "timeout",
     errors.NotFound: "not_found",
     errors.Unavailable: "unavailable",
     errors.InternalError: "internal",

@@ -23,6 +23,9 @@ from gateway.respond import streamed, whole
 from gateway.state import AppState, RequestContext
 from observability.records import IgnoredFields
 
+LARGE_BODY = 2**16
+"""Bytes. Larger ones are parsed off the event loop: thousands of small messages take their time."""
+
 Body = TypeVar("Body", bound=SamplingRequest)
 
 
@@ -46,15 +49,16 @@ class Endpoint(Generic[Body]):
 
     async def serve(self, request: Request, state: AppState, context: RequestContext) -> Response:
         """Raises ``APIError`` for everything that is answered before the first byte of a response."""
-        body = await read(request, self.schema, state, context)
-        model = state.model_name(body.model)
-        info = state.lifecycle.info
-        if info is None:
-            raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
+        raw = await read(request)
         ticket = state.admission.enter(context.tenant)
         _show_limits(state, context)
         streaming = False
         try:
+            body = await self._parse(raw, state, context)
+            model = state.model_name(body.model)
+            info = state.lifecycle.info
+            if info is None:
+                raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
             plan = await self.plan(body, state, info)
             accepted = self._accepted(body, plan, state, context)
             state.admission.check_tokens(accepted.num_prompt_tokens)
@@ -80,6 +84,22 @@ class Endpoint(Generic[Body]):
             if not streaming:
                 ticket.leave()
 
+    async def _parse(self, raw: bytes, state: AppState, context: RequestContext) -> Body:
+        """A valid request within the limits. Raises ``InvalidRequest``."""
+        if len(raw) > LARGE_BODY:
+            body, passed_over = await state.prompts.run(lambda: parse(self.schema, raw, state.limits))
+        else:
+            body, passed_over = parse(self.schema, raw, state.limits)
+        body.check(state.limits)
+        if body.label is not None:
+            context.log["user"] = body.label
+        if passed_over:
+            state.record(IgnoredFields(tenant=context.tenant.name, count=len(passed_over)))
+            if state.limits.unknown_fields == "warn":
+                names = ", ".join(quote(name, safe="[]._-") for name in passed_over[:16])
+                context.headers["x-penstock-ignored-fields"] = names[:1024]
+        return body
+
     def _accepted(self, body: Body, plan: Plan, state: AppState, context: RequestContext) -> CompletionRequest:
         return CompletionRequest(
             id=f"{self.id_prefix}-{uuid.uuid4().hex}",
@@ -95,22 +115,13 @@ class Endpoint(Generic[Body]):
         )
 
 
-async def read(request: Request, schema: type[Body], state: AppState, context: RequestContext) -> Body:
-    """The body, valid and within the limits. Raises ``InvalidRequest`` or another 4xx."""
+async def read(request: Request) -> bytes:
+    """The body. Raises ``UnsupportedMediaType`` where it is not said to be JSON."""
     # A page of another origin can send a form or plain text without asking first, but not this type.
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaType("The body must be JSON: send the header 'Content-Type: application/json'.")
-    body, passed_over = parse(schema, await request.body(), state.limits)
-    body.check(state.limits)
-    if body.label is not None:
-        context.log["user"] = body.label
-    if passed_over:
-        state.record(IgnoredFields(tenant=context.tenant.name, count=len(passed_over)))
-        if state.limits.unknown_fields == "warn":
-            names = ", ".join(quote(name, safe="[]._-") for name in passed_over[:16])
-            context.headers["x-penstock-ignored-fields"] = names[:1024]
-    return body
+    return await request.body()
 
 
 def _show_limits(state: AppState, context: RequestContext) -> None:

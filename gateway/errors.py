@@ -50,7 +50,8 @@ class APIError(Exception):
 
 
 class InvalidRequest(APIError):
-    status, type, error_type = 400, "invalid_request_error", "validation"
+    status, type = 400, "invalid_request_error"
+    error_type: ClassVar[ErrorType] = "validation"
 
 
 class UnknownParameter(InvalidRequest):

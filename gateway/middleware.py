@@ -6,19 +6,21 @@ From the outside in: ``RequestMiddleware`` (request id, headers, access log, las
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import time
 import uuid
 from collections.abc import Callable
+from typing import TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.admission import Keys
-from gateway.errors import APIError, InternalError, PayloadTooLarge, UnsupportedMediaType
+from gateway.admission import Keys, Tenant
+from gateway.errors import APIError, InternalError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from gateway.state import RequestContext
 from observability.logging import log_context
 
@@ -29,6 +31,8 @@ OPENAI_VERSION = "2020-10-01"
 CLIENT_CLOSED_REQUEST = 499
 """Logged where the client went away before it had an answer; never sent."""
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
+Refused: TypeAlias = Callable[[RequestContext, APIError], None]
+"""Hears of every request that a middleware turns away."""
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -120,7 +124,7 @@ class HeadMiddleware:
             return
 
         async def send_without_body(message: Message) -> None:
-            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         await self._app({**scope, "method": "GET"}, receive, send_without_body)
 
@@ -128,8 +132,7 @@ class HeadMiddleware:
 class AccessMiddleware:
     """Lets holders of an API key into ``/v1``; everything else is open."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, refused: Callable[[APIError], None]) -> None:
-        """``refused`` hears of every request that is turned away here."""
+    def __init__(self, app: ASGIApp, keys: Keys, refused: Refused) -> None:
         self._app = app
         self._keys = keys
         self._refused = refused
@@ -140,7 +143,8 @@ class AccessMiddleware:
             try:
                 context.tenant = self._keys.authenticate(Headers(scope=scope).get("authorization"))
             except APIError as error:
-                self._refused(error)
+                context.tenant = Tenant("unknown")
+                self._refused(context, error)
                 await send_error(send, error)
                 return
             with log_context(tenant=context.tenant.name):
@@ -152,12 +156,16 @@ class AccessMiddleware:
 class BodyMiddleware:
     """Bounds request bodies while they are read, and refuses compressed ones, whose size would be a guess.
 
-    Raises ``APIError`` into whoever reads the body, and before that where the headers say enough.
+    Answers at once where the headers say enough; else raises ``APIError`` into whoever reads the body. A client that
+    stops in the middle of its body is not waited for.
     """
 
-    def __init__(self, app: ASGIApp, max_body_size: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_size: int, refused: Refused, patience: float = 30.0) -> None:
+        """``patience``: seconds to wait for the next piece of a body."""
         self._app = app
         self._limit = max_body_size
+        self._refused = refused
+        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -166,17 +174,25 @@ class BodyMiddleware:
         try:
             self._check(Headers(scope=scope))
         except APIError as error:
+            self._refused(scope["penstock.context"], error)
             await send_error(send, error)
             return
-        size = 0
+        size, complete = 0, False
 
         async def receive_bounded() -> Message:
-            nonlocal size
-            message = await receive()
-            if message["type"] == "http.request":
-                size += len(message.get("body", b""))
-                if size > self._limit:
-                    raise self._too_large("more")
+            nonlocal size, complete
+            if complete:  # what comes now is the client's leaving
+                return await receive()
+            try:
+                async with asyncio.timeout(self._patience):
+                    message = await receive()
+            except TimeoutError:
+                text = f"The rest of the request body did not come within {self._patience:g} s."
+                raise RequestTimeout(text, headers={"connection": "close"}) from None
+            size += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if size > self._limit:
+                raise self._too_large("more")
             return message
 
         await self._app(scope, receive_bounded, send)

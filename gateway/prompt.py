@@ -32,14 +32,16 @@ class Prompts:
 
     async def chat(
         self,
-        messages: list[dict[str, Any]],
+        messages: Callable[[], list[dict[str, Any]]],
         *,
         add_generation_prompt: bool,
         continue_final_message: bool,
         variables: Mapping[str, Any] | None,
         context: int,
     ) -> list[int]:
-        """Messages → token ids. ``context`` is the model's greatest length in tokens.
+        """Messages → token ids. ``messages`` is called off the event loop too.
+
+        ``context`` is the model's greatest length in tokens.
 
         Raises:
             InvalidRequest: the model has no chat template, or its template refuses the messages.
@@ -55,7 +57,7 @@ class Prompts:
 
         def work() -> list[int]:
             text = template.render(
-                messages,
+                messages(),
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
                 variables=variables,
@@ -63,15 +65,16 @@ class Prompts:
             # The template has written the special tokens.
             return self._encode(text, context, "messages", add_special_tokens=False)
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def texts(self, texts: list[str], *, add_special_tokens: bool, context: int) -> list[list[int]]:
         """One list of token ids for each text. Raises as ``chat`` does."""
-        return await self._run(
+        return await self.run(
             lambda: [self._encode(text, context, "prompt", add_special_tokens=add_special_tokens) for text in texts]
         )
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Do ``work`` in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _encode(self, text: str, context: int, what: str, *, add_special_tokens: bool) -> list[int]:

@@ -15,6 +15,7 @@ from gateway.protocol.limits import UnknownFields
 
 UNKNOWN = "unknown_parameter"
 UNSUPPORTED = "unsupported_parameter"
+INVALID = "invalid_value"
 
 
 @dataclass(slots=True)
@@ -71,7 +72,6 @@ class RequestModel(BaseModel):
             # A name may be as long as the body; the comparison is quadratic.
             nearest = difflib.get_close_matches(name[:64], known, n=1)
             hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-            # Braces would be taken for a placeholder, so the texts travel as context.
             raise PydanticCustomError(UNKNOWN, "{hint}", {"field": name[:64], "hint": hint})
         policy.passed_over[cls.prefix + name[:64]] = None
 
@@ -83,8 +83,14 @@ def _check_no_op(name: str, value: Any, no_op: NoOp) -> None:
 
 
 def unsupported(field: str, why: str) -> PydanticCustomError:
-    """For validators that find a known field at a value that is not supported."""
+    """For validators of objects: a known field of theirs has a value that is not supported."""
+    # Braces in the text would be taken for placeholders, so it travels as context.
     return PydanticCustomError(UNSUPPORTED, "{why}", {"field": field, "why": why})
+
+
+def wrong_field(field: str, given: str, requirement: str) -> PydanticCustomError:
+    """For validators of objects: a field of theirs has a wrong value."""
+    return PydanticCustomError(INVALID, "{requirement}", {"field": field, "given": given, "requirement": requirement})
 
 
 def kind_of(kinds: Mapping[type, str]) -> Callable[[Any], str | None]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
-from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from gateway.errors import InvalidRequest
 from gateway.protocol import fields
-from gateway.protocol.base import RequestModel, kind_of, unsupported
+from gateway.protocol.base import RequestModel, kind_of, unsupported, wrong_field
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limits, at_most
 from gateway.protocol.sampling import SamplingRequest
@@ -151,23 +151,32 @@ class ToolMessage(Message):
     tool_call_id: str = Field(max_length=256, description="Id of the call that this is the result of.")
 
 
+def _known_role(value: Any) -> Any:
+    """A union tells only which of its members a value is not; this tells what is wrong with the role."""
+    role = value.get("role") if isinstance(value, dict) else None
+    if role == "function":
+        raise unsupported("role", "functions were superseded; use the role tool")
+    if isinstance(role, str) and role not in ROLES:
+        raise wrong_field("role", role, f"must be one of {', '.join(ROLES)}")
+    return value
+
+
+def _tag_of(value: Any) -> str:
+    """Anything that has no role goes to the user schema, which says what is missing."""
+    role = value.get("role") if isinstance(value, dict) else None
+    if role in ("system", "developer"):
+        return "~system"
+    return f"~{role}" if role in ("assistant", "tool") else "~user"
+
+
 AnyMessage: TypeAlias = Annotated[
     Annotated[SystemMessage, Tag("~system")]
     | Annotated[UserMessage, Tag("~user")]
     | Annotated[AssistantMessage, Tag("~assistant")]
     | Annotated[ToolMessage, Tag("~tool")],
-    Discriminator(lambda value: _tag_of(value)),
+    Discriminator(_tag_of),
+    BeforeValidator(_known_role),
 ]
-
-
-def _tag_of(value: Any) -> str:
-    """Anything that is no message, or has no known role, goes to the user schema, which says what is wrong."""
-    role = value.get("role") if isinstance(value, dict) else getattr(value, "role", None)
-    if role == "function":
-        raise unsupported("role", "functions were superseded; use the role tool")
-    if role in ("system", "developer"):
-        return "~system"
-    return f"~{role}" if role in ROLES else "~user"
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:

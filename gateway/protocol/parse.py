@@ -49,7 +49,8 @@ def decode(body: bytes, max_depth: int) -> Any:
     """Strict JSON: UTF-8, no NaN or Infinity, no lone surrogates, bounded depth. Raises ``InvalidRequest``."""
     try:
         data = msgspec.json.decode(body)
-        too_deep = _deeper_than(data, max_depth)
+        # Counting brackets is far cheaper than the walk, and nearly always enough.
+        too_deep = body.count(b"[") + body.count(b"{") > max_depth and _deeper_than(data, max_depth)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.", code="invalid_json") from None
     except RecursionError:
@@ -77,13 +78,12 @@ def _deeper_than(data: Any, max_depth: int) -> bool:
 def explain(details: ErrorDetails) -> InvalidRequest:
     """One of pydantic's errors in OpenAI's words and with its codes."""
     kind, context = details["type"], details.get("ctx", {})
-    param = path_of(details["loc"])
-    given = details["input"]
-    if kind in (UNKNOWN, UNSUPPORTED):
-        name = str(context["field"])
-        param = f"{param}.{name}" if param else name
-        if kind == UNKNOWN:
-            return UnknownParameter(f"Unknown parameter: '{param}'.{details['msg']}", param=param)
+    # Validators of objects name the field that they mean.
+    param = path_of((*details["loc"], context["field"]) if "field" in context else details["loc"])
+    given = context.get("given", details["input"])
+    if kind == UNKNOWN:
+        return UnknownParameter(f"Unknown parameter: '{param}'.{details['msg']}", param=param)
+    if kind == UNSUPPORTED:
         return UnsupportedParameter(f"'{param}' is not supported: {details['msg']}.", param=param)
     if kind == "missing":
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")

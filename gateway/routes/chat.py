@@ -20,7 +20,7 @@ router = APIRouter(tags=["OpenAI"])
 async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -> Plan:
     """Messages → one prompt. Raises ``InvalidRequest`` where the template refuses them or they do not fit."""
     prompt = await state.prompts.chat(
-        body.template_messages(),
+        body.template_messages,
         add_generation_prompt=body.generation_prompt,
         continue_final_message=bool(body.continue_final_message),
         variables=body.chat_template_kwargs,
