@@ -74,8 +74,7 @@ class Scheduler:
         self._pool = pool
         self._block_size = block_size
         self._token_budget = max_num_batched_tokens
-        self._max_running = min(max_num_seqs, max_num_batched_tokens)
-        """Each running sequence can be given at least one token, so none is left out of a step by others."""
+        self._max_running = max_num_seqs
         self._prefix_cache = PrefixCache(pool, block_size, enabled=enable_prefix_caching)
         self._sequences: dict[str, Sequence] = {}
         self._waiting: list[Sequence] = []

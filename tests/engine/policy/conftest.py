@@ -99,7 +99,7 @@ class Harness:
 
     def start(
         self,
-        id: str,
+        name: str,
         prompt: list[int],
         *,
         attempt: int = 0,
@@ -109,7 +109,7 @@ class Harness:
         **params: object,
     ) -> Start:
         start = Start(
-            id=id,
+            id=name,
             attempt=attempt,
             prompt=prompt,
             output_prefix=list(prefix),
@@ -121,8 +121,8 @@ class Harness:
         self.scheduler.add(start, self.now)
         return start
 
-    def abort(self, id: str, attempt: int = 0) -> None:
-        self.scheduler.abort(Abort(id=id, attempt=attempt))
+    def abort(self, name: str, attempt: int = 0) -> None:
+        self.scheduler.abort(Abort(id=name, attempt=attempt))
 
     def step(self) -> list[Tokens]:
         self.plan = self.scheduler.schedule(self.now)
@@ -155,14 +155,14 @@ class Harness:
         raise AssertionError(f"{self.scheduler.num_pending} choices are still pending after {limit} steps")
 
     def query_lens(self) -> dict[str, int]:
-        """Tokens that the last step computed, by id."""
+        """Tokens that the last step computed, by name."""
         return dict(zip(self.batch.sequence_ids, map(int, self.batch.query_lens), strict=True))
 
-    def tokens(self, id: str) -> list[int]:
-        return [token for output in self.outputs[id] for token in output.ids]
+    def tokens(self, name: str) -> list[int]:
+        return [token for output in self.outputs[name] for token in output.ids]
 
-    def finish(self, id: str) -> str | None:
-        return self.outputs[id][-1].finish
+    def finish(self, name: str) -> str | None:
+        return self.outputs[name][-1].finish
 
 
 @pytest.fixture

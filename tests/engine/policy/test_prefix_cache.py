@@ -11,7 +11,7 @@ B = list(range(50, 80))
 
 
 def computed(h) -> Counter[str]:
-    """Tokens computed for each id until everything is done."""
+    """Tokens computed for each name until everything is done."""
     total: Counter[str] = Counter()
     while h.scheduler.num_pending:
         h.step()
@@ -136,8 +136,8 @@ def test_it_waits_no_longer_than_for_what_it_shares(harness) -> None:
 @pytest.mark.parametrize("attempt", [0, 1])
 def test_when_the_other_goes_away_the_next_one_computes(harness, attempt: int) -> None:
     h = harness()
-    for id in "abc":
-        h.start(id, A)
+    for name in "abc":
+        h.start(name, A)
     h.step()
     if attempt:
         h.start("a", B, attempt=attempt)
@@ -148,6 +148,16 @@ def test_when_the_other_goes_away_the_next_one_computes(harness, attempt: int) -
     assert h.query_lens()["b"] == 14 and "c" not in h.query_lens()
     h.run()
     assert h.tokens("b") == h.tokens("c")
+
+
+def test_nobody_waits_for_one_that_has_computed_it_and_is_done(harness) -> None:
+    h = harness(num_blocks=10)
+    for name, prompt in (("a", A), ("b", B), ("c", A)):
+        h.start(name, prompt)
+        h.run(limit=20)
+    # "b" has evicted most of what "a" had computed.
+    assert h.outputs["c"][0].stats.cached_tokens < 12
+    assert h.tokens("c") == h.tokens("a")
 
 
 def test_when_the_other_is_preempted_nobody_waits_for_it(harness) -> None:

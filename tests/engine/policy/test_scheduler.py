@@ -6,7 +6,6 @@ import pytest
 
 from engine.batch_builder import build_batch
 from engine.messages import Start
-from engine.sampling_params import SamplingParams
 
 A = list(range(10, 40))
 B = list(range(50, 80))
@@ -65,8 +64,8 @@ def test_a_long_prompt_is_computed_in_chunks_within_the_budget(harness) -> None:
 
 def test_a_long_prompt_gets_what_the_streams_leave(harness) -> None:
     h = harness(max_num_batched_tokens=4)
-    for id in "xy":
-        h.start(id, [1], max_tokens=50)
+    for name in "xy":
+        h.start(name, [1], max_tokens=50)
     h.step()
     h.start("long", A, max_tokens=1)
     for _ in range(15):
@@ -108,11 +107,10 @@ def test_a_sequence_starts_only_when_all_its_known_tokens_fit(harness) -> None:
     assert h.scheduler.num_waiting == 1
 
 
-@pytest.mark.parametrize(("max_num_seqs", "budget"), [(2, 16), (16, 2)])
-def test_at_most_so_many_run_at_once_as_can_have_a_token_each(harness, max_num_seqs: int, budget: int) -> None:
-    h = harness(max_num_seqs=max_num_seqs, max_num_batched_tokens=budget)
-    for id in "abc":
-        h.start(id, [1], max_tokens=2)
+def test_at_most_max_num_seqs_run_at_once(harness) -> None:
+    h = harness(max_num_seqs=2)
+    for name in "abc":
+        h.start(name, [1], max_tokens=2)
     h.step()
     assert list(h.query_lens()) == ["a", "b"]
     h.run()
@@ -124,7 +122,7 @@ def test_at_most_so_many_run_at_once_as_can_have_a_token_each(harness, max_num_s
 
 def test_the_youngest_is_preempted_and_nobody_s_tokens_change(harness) -> None:
     h = harness(num_blocks=6, max_num_batched_tokens=64)
-    starts = [h.start(id, prompt, max_tokens=10) for id, prompt in (("a", A[:8]), ("b", B[:8]), ("c", [1, 2, 3]))]
+    starts = [h.start(name, prompt, max_tokens=10) for name, prompt in (("a", A[:8]), ("b", B[:8]), ("c", [1, 2, 3]))]
     h.step()
     assert len(h.batch.sequence_ids) == 3
     while not h.preemptions:
@@ -139,13 +137,14 @@ def test_the_youngest_is_preempted_and_nobody_s_tokens_change(harness) -> None:
 
 
 def test_a_preempted_sequence_goes_before_later_arrivals(harness) -> None:
-    h = harness(num_blocks=6, max_num_batched_tokens=64)
+    h = harness(num_blocks=6, max_num_batched_tokens=64, max_num_seqs=2)
     h.start("a", A[:8], max_tokens=10)
     h.start("b", B[:8], max_tokens=10)
+    h.start("late", [1], max_tokens=1)
     while not h.preemptions:
         h.step()
-    h.start("late", [1], max_tokens=1)
-    assert h.pool.num_free > 0
+    # A slot and a block are free, and yet:
+    assert h.pool.num_free > 0 and set(h.query_lens()) == {"a"}
     while "late" not in h.query_lens():
         h.step()
     assert "b" in h.query_lens()
@@ -167,13 +166,18 @@ def test_what_is_computed_again_is_mostly_found_in_the_cache(harness) -> None:
 
 
 def test_a_preempted_sequence_gives_back_the_budget_it_was_given(harness) -> None:
-    h = harness(num_blocks=6, max_num_batched_tokens=5)
-    h.start("a", A[:8], max_tokens=12)
-    h.start("b", B[:4], max_tokens=12)
-    while not h.preemptions:
-        h.step()
-        assert h.plan.scheduled_tokens + h.plan.budget == 5
-    assert h.plan.scheduled_tokens + h.plan.budget == 5
+    h = harness(num_blocks=12, max_num_batched_tokens=20)
+    h.start("first", A[:8], max_tokens=1)
+    h.start("long", A[:8] + B[:20])
+    for name in "wxyz":
+        h.start(name, [ord(name) % 90] * 3)
+    h.step()
+    h.step()
+    assert h.query_lens() == {"w": 1, "x": 1, "y": 1, "z": 1, "long": 16}
+    h.step()
+    # "y" takes the block of "z" and is planned, and then "long", which is older, needs it.
+    assert h.query_lens() == {"w": 1, "x": 1, "long": 4}
+    assert h.preemptions == 2 and h.plan.budget == 20 - 6
     h.run()
 
 
@@ -306,6 +310,15 @@ def test_statistics_of_a_choice_and_a_step(harness) -> None:
     assert (a.queue_time, a.prefill_time, a.cached_tokens) == (0.0, 2.0, 0)
     assert (b.queue_time, b.prefill_time, b.cached_tokens) == (3.0, 1.0, 28)
     assert h.outputs["a"][1].stats is None and h.outputs["b"][1].stats is None
+
+
+def test_cached_tokens_are_those_of_the_prompt(harness) -> None:
+    h = harness()
+    h.start("a", A[:6], max_tokens=12)
+    h.run()
+    h.start("b", A[:6], max_tokens=12, prefix=h.tokens("a")[:10])
+    h.run()
+    assert h.outputs["b"][0].stats.cached_tokens == 6
 
 
 def test_logprobs_travel_with_their_token(harness) -> None:

@@ -82,42 +82,42 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
             target=ids, prompt=prompts, params=params, salt=st.sampled_from(["", "", "salt"]), choice=st.integers(0, 1)
         )
         def arrive(self, prompt: list[int], params: dict[str, object], salt: str, choice: int) -> str:
-            id = f"c{self.count}"
+            name = f"c{self.count}"
             self.count += 1
-            self.start(id, 0, prompt, [], params, salt, choice)
-            return id
+            self.start(name, 0, prompt, [], params, salt, choice)
+            return name
 
         @rule(target=ids, prompt=prompts, n=st.integers(2, 4))
         def arrive_together(self, prompt: list[int], n: int) -> str:
             for choice in range(n):
-                id = self.arrive(prompt, {"max_tokens": 4}, "", choice)
-            return id
+                name = self.arrive(prompt, {"max_tokens": 4}, "", choice)
+            return name
 
-        @rule(id=ids, keep=st.integers(0, 7))
-        def restart(self, id: str, keep: int) -> None:
+        @rule(name=ids, keep=st.integers(0, 7))
+        def restart(self, name: str, keep: int) -> None:
             """As after the loss of an engine: a higher attempt goes on after what the client holds."""
-            if id in self.alive:
-                old = self.alive[id]
+            if name in self.alive:
+                old = self.alive[name]
                 start = old.start
                 held = old.held[:keep]
-                self.start(id, start.attempt + 1, start.prompt, held, start.params, start.cache_salt, start.choice)
+                self.start(name, start.attempt + 1, start.prompt, held, start.params, start.cache_salt, start.choice)
 
-        @rule(id=ids, behind=st.integers(0, 1))
-        def start_again(self, id: str, behind: int) -> None:
+        @rule(name=ids, behind=st.integers(0, 1))
+        def start_again(self, name: str, behind: int) -> None:
             """A known id with no higher attempt changes nothing."""
-            if id in self.alive:
-                self.h.start(id, [1, 2, 3], attempt=self.alive[id].start.attempt - behind)
+            if name in self.alive:
+                self.h.start(name, [1, 2, 3], attempt=self.alive[name].start.attempt - behind)
 
-        @rule(id=consumes(ids))
-        def abort(self, id: str) -> None:
-            attempt = self.alive[id].start.attempt if id in self.alive else 0
-            self.h.abort(id, attempt)
-            self.alive.pop(id, None)
+        @rule(name=consumes(ids))
+        def abort(self, name: str) -> None:
+            attempt = self.alive[name].start.attempt if name in self.alive else 0
+            self.h.abort(name, attempt)
+            self.alive.pop(name, None)
 
-        @rule(id=ids, ahead=st.sampled_from([-1, 1]))
-        def abort_another_attempt(self, id: str, ahead: int) -> None:
-            if id in self.alive:
-                self.h.abort(id, self.alive[id].start.attempt + ahead)
+        @rule(name=ids, ahead=st.sampled_from([-1, 1]))
+        def abort_another_attempt(self, name: str, ahead: int) -> None:
+            if name in self.alive:
+                self.h.abort(name, self.alive[name].start.attempt + ahead)
 
         @rule(steps=st.integers(1, 5))
         def compute(self, steps: int) -> None:
@@ -143,15 +143,15 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
             assert not self.alive, "starved"
             self.whole()
 
-        def start(self, id, attempt, prompt, prefix, params, salt, choice) -> None:
+        def start(self, name, attempt, prompt, prefix, params, salt, choice) -> None:
             if not isinstance(params, dict):
                 params = {name: getattr(params, name) for name in params.__struct_fields__}
             alone = harness(num_blocks=CAPACITY, block_size=CAPACITY, max_num_batched_tokens=CAPACITY)
-            start = alone.start(id, prompt, attempt=attempt, prefix=prefix, salt=salt, choice=choice, **params)
+            start = alone.start(name, prompt, attempt=attempt, prefix=prefix, salt=salt, choice=choice, **params)
             alone.run()
-            first = alone.outputs[id][0]
-            self.alive[id] = Expected(
-                start, alone.tokens(id), alone.finish(id), first.prompt_logprobs, held=list(prefix)
+            first = alone.outputs[name][0]
+            self.alive[name] = Expected(
+                start, alone.tokens(name), alone.finish(name), first.prompt_logprobs, held=list(prefix)
             )
             self.h.scheduler.add(start, self.h.now)
 
@@ -159,9 +159,9 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
             running = self.h.scheduler._running.copy()
             outputs = self.h.step()
             self.check_batch(running)
-            for id in self.h.plan.started:
-                assert not self.alive[id].started
-                self.alive[id].started = True
+            for name in self.h.plan.started:
+                assert not self.alive[name].started
+                self.alive[name].started = True
             for output in outputs:
                 expected = self.alive[output.id]
                 start = expected.start
@@ -179,7 +179,7 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
 
         def check_batch(self, running: list) -> None:
             batch = self.h.batch
-            assert 0 < len(batch.input_ids) <= self.budget
+            assert 0 < len(batch.input_ids) == self.budget - self.h.plan.budget <= self.budget
             assert len(batch.sequence_ids) <= self.max_running
             assert all(batch.query_lens > 0)
             if running:

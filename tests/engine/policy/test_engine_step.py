@@ -1,0 +1,156 @@
+"""Engine: one step with an injected clock and a stand-in executor; what it refuses; its longest context."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from engine.batch import ScheduledBatch, StepResult
+from engine.config import EngineConfig
+from engine.engine import Engine, longest_context, warm_up
+from engine.errors import ConfigurationError
+from engine.executor.base import ModelFacts
+from engine.messages import Abort, Start
+from engine.sampling_params import SamplingParams
+
+FACTS = ModelFacts(
+    device="cpu",
+    dtype="float32",
+    parameters=1,
+    weight_bytes=4,
+    max_model_len=256,
+    vocab_size=100,
+    eos_token_ids=[],
+    fingerprint="",
+    kernels={},
+    block_bytes=1,
+)
+
+
+class Echo:
+    """Samples the number of tokens known."""
+
+    def __init__(self) -> None:
+        self.batches: list[ScheduledBatch] = []
+
+    def execute(self, batch: ScheduledBatch) -> StepResult:
+        self.batches.append(batch)
+        ends = batch.context_lens + batch.query_lens
+        return StepResult([int(ends[s.row]) for s in batch.samples], [None] * len(batch.samples), [])
+
+
+def config(**settings: object) -> EngineConfig:
+    return EngineConfig(model="", **{"block_size": 4, "max_num_batched_tokens": 16} | settings)
+
+
+def start(name: str, length: int, **params: object) -> Start:
+    return Start(id=name, attempt=0, prompt=[1] * length, params=SamplingParams(**{"max_tokens": 3} | params), seed=0)
+
+
+def make_engine(**settings: object) -> Engine:
+    clock = itertools.count(100.0, 0.5)
+    return Engine(config(**settings), Echo(), FACTS, 64, clock=lambda: next(clock))
+
+
+def test_a_step_reports_what_it_did() -> None:
+    engine = make_engine()
+    assert engine.start(start("a", 20)) is None
+    assert engine.start(start("b", 2)) is None
+    first, second, third = (engine.step() for _ in range(3))
+    assert (first.started, first.outputs) == (["a"], [])
+    stats = first.stats
+    assert (stats.step, stats.duration, stats.scheduled_tokens, stats.prompt_tokens) == (0, 0.5, 16, 16)
+    assert (stats.running, stats.waiting, stats.blocks_used, stats.blocks_total) == (1, 1, 4, 64)
+    assert (stats.generated_tokens, stats.preemptions, stats.prefix_queries, stats.prefix_hits) == (0, 0, 20, 0)
+    assert second.started == ["b"]
+    assert [(o.id, o.at, o.ids) for o in second.outputs] == [("a", 0, [20]), ("b", 0, [2])]
+    # Arrived at 100.0 and 100.5; the first step began at 101.0 and the second took from 102.0 to 102.5.
+    a, b = (output.stats for output in second.outputs)
+    assert (a.queue_time, a.prefill_time) == (1.0, 1.5) and (b.queue_time, b.prefill_time) == (1.5, 0.5)
+    assert (third.stats.step, third.stats.scheduled_tokens, third.stats.prompt_tokens) == (2, 2, 0)
+    assert third.stats.generated_tokens == 2
+    assert engine.steps == 3 and engine.num_pending == 2
+
+
+def test_the_last_token_leaves_nothing_behind() -> None:
+    engine = make_engine()
+    engine.start(start("a", 5))
+    while engine.num_pending:
+        last = engine.step()
+    assert [(o.ids, o.finish) for o in last.outputs] == [([7], "length")]
+    assert (last.stats.running, last.stats.blocks_used) == (0, 0)
+    engine.check_integrity()
+
+
+def test_abort_ends_a_choice() -> None:
+    engine = make_engine()
+    engine.start(start("a", 5))
+    engine.step()
+    engine.abort(Abort(id="a", attempt=0))
+    assert engine.num_pending == 0
+
+
+def test_a_step_with_nothing_to_do_is_a_fault() -> None:
+    with pytest.raises(RuntimeError, match="0 choices pending"):
+        make_engine().step()
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (start("a", 0), "The prompt holds no tokens."),
+        (start("a", 250, max_tokens=7), "come to 257; the engine's longest context is 256 tokens"),
+        (start("a", 1, stop_token_ids=(1, 100)), "stop_token_ids holds a token id outside the vocabulary"),
+        (start("a", 1, logit_bias={-1: 1.0}), "logit_bias holds a token id outside the vocabulary"),
+        (Start(id="a", attempt=3, prompt=[1, 100], params=SamplingParams(max_tokens=1), seed=0), "prompt holds"),
+        (
+            Start(id="a", attempt=3, prompt=[1], output_prefix=[2**40], params=SamplingParams(max_tokens=2), seed=0),
+            "output_prefix holds a token id outside the vocabulary (0 to 99)",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_rejected_at_the_start(bad: Start, message: str) -> None:
+    engine = make_engine()
+    rejected = engine.start(bad)
+    assert rejected is not None and (rejected.id, rejected.attempt) == ("a", bad.attempt)
+    assert message in rejected.message
+    assert engine.num_pending == 0
+
+
+def test_the_longest_request_that_is_not_rejected_fits_an_empty_cache() -> None:
+    engine = Engine(config(), Echo(), FACTS, 5)
+    assert engine.max_model_len == 20
+    assert engine.start(start("a", 10, max_tokens=11)) is not None
+    assert engine.start(start("a", 10, max_tokens=10)) is None
+    while engine.num_pending:
+        last = engine.step()
+    assert last.outputs[0].at == 9
+
+
+@pytest.mark.parametrize(
+    ("setting", "blocks", "expected"), [(None, 64, 256), (None, 10, 40), (40, 10, 40), (256, 99, 256)]
+)
+def test_longest_context(setting: int | None, blocks: int, expected: int) -> None:
+    assert longest_context(config(max_model_len=setting), FACTS, blocks) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "blocks", "message"),
+    [
+        (257, 99, "--max-model-len 257 is beyond the model's own 256 tokens"),
+        (41, 10, "--max-model-len 41 does not fit the KV cache, which holds 40 tokens"),
+        (None, 0, "raise --kv-cache-memory"),
+    ],
+)
+def test_a_longest_context_that_cannot_be_had(setting: int | None, blocks: int, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        longest_context(config(max_model_len=setting), FACTS, blocks)
+
+
+@pytest.mark.parametrize(("blocks", "steps"), [(64, 2), (1, 2)])
+def test_warm_up_runs_a_prompt_and_a_decode_step(blocks: int, steps: int) -> None:
+    executor = Echo()
+    warm_up(config(), executor, FACTS, blocks)
+    assert len(executor.batches) == steps
+    assert executor.batches[0].query_lens[0] > 1 and executor.batches[-1].query_lens[0] == 1
