@@ -1,11 +1,15 @@
 """Cores and memory as a container sees them, and which package answers to the name ``kernels``."""
 
 import os
+import subprocess
+import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+import engine
 from engine.worker.machine import available_cores, available_memory
 from engine.worker.own_kernels import foreign_kernels, require_own_kernels
 
@@ -63,3 +67,17 @@ def test_another_package_of_that_name_is_told_in_one_line(tmp_path):
     assert f"{tmp_path}/kernels/__init__.py" in problem
     assert "\n" not in problem
     assert "missing" in foreign_kernels(None)
+
+
+def test_the_worker_says_so_before_anything_else_is_imported(tmp_path):
+    """A regular package hides a namespace package wherever it stands on the path."""
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").touch()
+    code = "from engine.errors import ConfigurationError\ntry:\n    import engine.worker.worker\n"
+    code += "except ConfigurationError as error:\n    print(error)"
+    root = str(Path(engine.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, str(tmp_path)])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("another package named 'kernels'")
+    assert done.stdout.count("\n") == 1
