@@ -75,6 +75,9 @@ def _environment(config: EngineConfig) -> dict[str, str]:
     if config.num_threads is not None:
         # OpenMP and MKL read these once, when torch is imported.
         environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(config.num_threads)
+    # GNU OpenMP spins at the end of each parallel region for as long as it thinks every thread has a core to itself.
+    # The gateway, or anything else that runs, makes that untrue, and then each step waits out whole time slices.
+    environment.setdefault("GOMP_SPINCOUNT", "1000")
     root = Path(engine.__file__).resolve().parent.parent
     if root not in {Path(folder).resolve() for folder in (*site.getsitepackages(), site.getusersitepackages())}:
         # A bare or editable checkout, which -P keeps from being found by being the current folder.

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.config import EngineConfig
+from gateway.replicas.launchers import Launcher, available, find
+from gateway.replicas.launchers.process import ChildProcess, ProcessLauncher
+
+ROOT = Path(__file__).parents[3]
+PRINT = "import sys, json, os; config = json.loads(sys.stdin.readline()); print("
+
+
+async def said(launcher: ProcessLauncher, config: EngineConfig, capfd: pytest.CaptureFixture[str]) -> str:
+    process = await launcher.launch(config, endpoint="ipc:///nowhere", epoch=4)
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    return capfd.readouterr().err
+
+
+async def test_the_child_gets_its_configuration_and_its_output_goes_to_standard_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    command = [sys.executable, "-c", PRINT + "config['model'], sys.argv[1:], os.environ['OMP_NUM_THREADS'])"]
+    text = await said(ProcessLauncher(command), EngineConfig(model="m\nn", num_threads=3), capfd)
+    assert text == "m\nn ['--endpoint', 'ipc:///nowhere', '--epoch', '4'] 3\n"
+
+
+async def test_the_child_finds_our_packages_from_any_folder_and_no_shadow_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "engine.py").write_text("print('shadow')")
+    (tmp_path / "msgspec.py").write_text("print('shadow')")
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-P", "-c", "import engine.config; print(engine.__file__)"]
+    assert await said(ProcessLauncher(command), EngineConfig(model="m"), capfd) == f"{ROOT}/engine/__init__.py\n"
+
+
+async def test_end_of_input_ends_a_child_that_waits_for_it() -> None:
+    process = await ProcessLauncher([sys.executable, "-c", "import sys; sys.stdin.read()"]).launch(
+        EngineConfig(model="m"), endpoint="", epoch=1
+    )
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(process.wait()), 0.2)
+    process.close_input()
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    process.kill()
+    process.dump()
+
+
+async def test_ctrl_c_at_the_terminal_does_not_reach_the_child() -> None:
+    process = await ProcessLauncher([sys.executable, "-c", "import sys; sys.stdin.read()"]).launch(
+        EngineConfig(model="m"), endpoint="", epoch=1
+    )
+    assert os.getpgid(process.pid) != os.getpgid(0)
+    process.kill()
+    assert await process.wait() == -9
+
+
+async def test_a_command_that_is_not_there_is_an_os_error() -> None:
+    with pytest.raises(OSError):
+        await ProcessLauncher(["/nowhere/python"]).launch(EngineConfig(model="m"), endpoint="", epoch=1)
+
+
+def test_launchers_are_found_by_name() -> None:
+    assert "process" in available()
+    assert find("process") is ProcessLauncher
+    assert issubclass(find("process"), Launcher)
+    assert ChildProcess not in [find(name) for name in available()]
+    with pytest.raises(ValueError, match="process"):
+        find("teleport")

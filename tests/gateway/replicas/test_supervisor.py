@@ -1,0 +1,423 @@
+"""The supervisor's rules, with a clock, a transport and a process host that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.messages import (
+    EngineInfo,
+    Failed,
+    FromEngine,
+    Heartbeat,
+    Loading,
+    Ready,
+    Rejected,
+    StepOutput,
+    ToEngine,
+    Tokens,
+)
+from gateway.replicas.client import Client
+from gateway.replicas.launchers import EngineProcess, Launcher
+from gateway.replicas.supervisor import EngineGoneError, Limits, Progress, Supervisor
+from observability.records import StepStats
+
+INFO = EngineInfo(
+    device="cpu",
+    dtype="float32",
+    parameters=1,
+    weight_bytes=4,
+    max_model_len=1000,
+    block_size=16,
+    num_blocks=8,
+    cache_bytes=64,
+    vocab_size=100,
+    eos_token_ids=[0],
+    fingerprint="fake",
+    kernels={},
+    load_seconds={},
+)
+STATS = StepStats(
+    step=1,
+    duration=0.0,
+    scheduled_tokens=1,
+    prompt_tokens=0,
+    generated_tokens=1,
+    running=0,
+    waiting=0,
+    blocks_used=0,
+    blocks_total=8,
+    preemptions=0,
+    prefix_queries=0,
+    prefix_hits=0,
+)
+TOKEN = StepOutput(started=[], outputs=[Tokens(id="r:0", attempt=1, at=0, ids=[5])], stats=STATS)
+LIMITS = Limits(
+    check_interval=1, silence=10, startup_silence=50, stall=30, dump=1, stop=5, first_backoff=1, longest_backoff=8
+)
+
+
+class ManualClock:
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self.slept: list[float] = []
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        waiter = asyncio.get_running_loop().create_future()
+        self.sleepers.append((self.time + seconds, waiter))
+        await waiter
+
+    async def pass_by(self, seconds: float) -> None:
+        end = self.time + seconds
+        while due := [item for item in self.sleepers if item[0] <= end and not item[1].done()]:
+            at, waiter = min(due, key=lambda item: item[0])
+            self.time = max(self.time, at)
+            waiter.set_result(None)
+            await settle()
+        self.time = end
+        await settle()
+
+
+async def settle() -> None:
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+class FakeProcess(EngineProcess):
+    def __init__(self, log: list[str], pid: int, ends_by_itself: bool) -> None:
+        self.log, self.pid, self.ends_by_itself = log, pid, ends_by_itself
+        self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self.exit)
+
+    def dump(self) -> None:
+        self.log.append("dump")
+
+    def close_input(self) -> None:
+        self.log.append("input closed")
+        if self.ends_by_itself:
+            self.die(0)
+
+    def kill(self) -> None:
+        if not self.exit.done():
+            self.log.append("kill")
+            asyncio.get_running_loop().call_soon(self.die, -9)
+
+    def die(self, status: int) -> None:
+        if not self.exit.done():
+            self.log.append("dead")
+            self.exit.set_result(status)
+
+
+class FakeClient(Client):
+    def __init__(self, log: list[str]) -> None:
+        self.log, self.endpoint = log, "fake"
+        self.incoming: asyncio.Queue[FromEngine | Exception] = asyncio.Queue()
+        self.sent: list[ToEngine] = []
+
+    def send(self, message: ToEngine) -> None:
+        self.sent.append(message)
+
+    async def receive(self, deliver: Callable[[FromEngine], None]) -> None:
+        while True:
+            message = await self.incoming.get()
+            if isinstance(message, Exception):
+                raise message
+            deliver(message)
+
+    async def receive_rest(self, deliver: Callable[[FromEngine], None], quiet: float = 0.05) -> None:
+        while not self.incoming.empty():
+            message = self.incoming.get_nowait()
+            assert not isinstance(message, Exception)
+            deliver(message)
+
+    def close(self) -> None:
+        self.log.append("closed")
+
+
+class FakeLauncher(Launcher):
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.fails = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def launch(self, config: EngineConfig, *, endpoint: str, epoch: int) -> FakeProcess:
+        await self.gate.wait()
+        if self.fails:
+            raise OSError("no more processes")
+        self.world.log.append(f"launch {epoch}")
+        process = FakeProcess(self.world.log, 1000 + epoch, self.world.ends_by_itself)
+        self.world.processes.append(process)
+        return process
+
+
+class World:
+    """It is the listener, too."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.clock = ManualClock()
+        self.processes: list[FakeProcess] = []
+        self.clients: list[FakeClient] = []
+        self.ends_by_itself = True
+        self.launcher = FakeLauncher(self)
+        self.supervisor = Supervisor(
+            EngineConfig(model="m"),
+            self.launcher,
+            self,
+            clock=self.clock,
+            limits=LIMITS,
+            connect=self.connect,
+            on_loading=lambda message: self.log.append(f"loading {message.stage}"),
+        )
+
+    def connect(self, replica: int, epoch: int) -> Client:
+        self.clients.append(FakeClient(self.log))
+        return self.clients[-1]
+
+    def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None:
+        self.log.append(f"up {epoch}")
+
+    def lost(self, replica: int, epoch: int, cause: str) -> None:
+        self.log.append(f"lost {epoch}: {cause}")
+
+    def receive(self, replica: int, epoch: int, message: StepOutput | Rejected) -> None:
+        self.log.append(f"received {epoch}")
+
+    def gave_up(self, replica: int, message: str) -> None:
+        self.log.append(f"gave up: {message}")
+
+    async def say(self, *messages: FromEngine | Exception) -> None:
+        for message in messages:
+            self.clients[-1].incoming.put_nowait(message)
+        await settle()
+
+    async def die(self, status: int = 1) -> None:
+        self.processes[-1].die(status)
+        await settle()
+
+    def take_log(self) -> list[str]:
+        log, self.log[:] = self.log.copy(), []
+        return log
+
+
+@contextlib.asynccontextmanager
+async def supervised() -> AsyncIterator[World]:
+    world = World()
+    world.supervisor.start()
+    await settle()
+    try:
+        yield world
+    finally:
+        world.ends_by_itself = True
+        for process in world.processes:
+            process.ends_by_itself = True
+        await world.supervisor.stop()
+        assert all(process.exit.done() for process in world.processes)
+
+
+async def test_the_course_of_a_start() -> None:
+    async with supervised() as world:
+        await world.say(Loading(stage="weights", done=0, total=1), Ready(info=INFO), TOKEN)
+        assert world.log == ["launch 1", "loading weights", "up 1", "received 1"]
+        assert await world.supervisor.wait_ready() == INFO
+        assert (world.supervisor.pid, world.supervisor.epoch) == (1001, 1)
+
+
+async def test_lost_is_said_when_the_process_is_dead_and_all_it_said_is_delivered() -> None:
+    async with supervised() as world:
+        await world.say(Ready(info=INFO))
+        world.take_log()
+        world.clients[-1].incoming.put_nowait(TOKEN)
+        world.processes[-1].exit.set_result(-11)
+        await settle()
+        assert world.take_log() == ["received 1", "closed", "lost 1: killed by signal 11"]
+        await world.clock.pass_by(1)
+        await world.say(Ready(info=INFO))
+        assert world.log == ["launch 2", "up 2"]
+
+
+async def test_a_silent_engine_is_dumped_killed_and_only_then_lost() -> None:
+    async with supervised() as world:
+        await world.say(Ready(info=INFO))
+        world.take_log()
+        for _ in range(9):
+            await world.clock.pass_by(5)
+            await world.say(Heartbeat(step=0, pending=0))
+        assert world.take_log() == []
+        await world.clock.pass_by(12)
+        assert world.take_log()[:5] == ["dump", "kill", "dead", "closed", "lost 1: silent for 10 s"]
+
+
+async def test_a_beating_engine_that_makes_no_step_is_lost_only_with_work_pending() -> None:
+    async with supervised() as world:
+        await world.say(Ready(info=INFO))
+        for pending, lost in ((0, False), (1, True)):
+            for _ in range(40):
+                await world.clock.pass_by(1)
+                await world.say(Heartbeat(step=7, pending=pending))
+            assert ("lost 1: no step for 30 s with work pending" in world.log) is lost
+
+
+async def test_start_up_may_be_silent_for_longer() -> None:
+    async with supervised() as world:
+        await world.clock.pass_by(49)
+        assert world.log == ["launch 1"]
+        await world.clock.pass_by(5)
+        assert "kill" in world.log
+
+
+@pytest.mark.parametrize("seconds", [60, 100_000])
+def test_a_pause_of_the_gateway_is_no_silence_of_the_engine(seconds: float) -> None:
+    progress = Progress(LIMITS)
+    progress.up = True
+    assert progress.passed(seconds) is None
+
+
+def test_progress_is_a_step_or_a_rest() -> None:
+    progress = Progress(LIMITS)
+    progress.up = True
+    for message in (Heartbeat(step=1, pending=1), Heartbeat(step=2, pending=1), Heartbeat(step=2, pending=0), TOKEN):
+        for _ in range(29):
+            progress.heard(Heartbeat(step=progress._step, pending=1))
+            assert progress.passed(1) is None
+        progress.heard(message)
+    for _ in range(30):
+        progress.heard(Heartbeat(step=2, pending=1))
+        assert progress.passed(1) is None
+    progress.heard(Heartbeat(step=2, pending=1))
+    assert progress.passed(1) is not None
+
+
+async def test_what_cannot_be_understood_is_a_loss() -> None:
+    async with supervised() as world:
+        await world.say(Ready(info=INFO), ValueError("gibberish"))
+        assert world.log[2:] == ["kill", "dead", "closed", "lost 1: ValueError: gibberish"]
+
+
+async def test_back_off_doubles_up_to_a_limit_and_starts_anew_once_a_token_came() -> None:
+    async with supervised() as world:
+        world.clock.slept.clear()
+
+        async def back_off() -> float:
+            before = len(world.clock.slept)
+            await world.die()
+            (slept,) = world.clock.slept[before:]
+            await world.clock.pass_by(slept)
+            return slept
+
+        delays = []
+        for _ in range(5):
+            await world.say(Ready(info=INFO))
+            delays.append(await back_off())
+        assert delays == [1, 2, 4, 8, 8]
+        await world.say(Ready(info=INFO), StepOutput(started=["r:0"], outputs=[], stats=STATS))
+        assert await back_off() == 8
+        await world.say(Ready(info=INFO), TOKEN)
+        assert [await back_off(), await back_off()] == [1, 2]
+
+
+async def test_three_failed_start_ups_in_a_row_are_enough() -> None:
+    async with supervised() as world:
+        await world.die(3)
+        await world.clock.pass_by(10)
+        await world.die(3)
+        await world.clock.pass_by(10)
+        await world.say(Ready(info=INFO))
+        for _ in range(3):
+            assert "gave up" not in str(world.log)
+            await world.die(3)
+            await world.clock.pass_by(10)
+        assert "gave up" not in str(world.log), "one of them had been up"
+        await world.die(3)
+        assert world.log[-1] == "gave up: exited with status 3"
+        assert len(world.processes) == 6
+        assert await world.supervisor.wait_ready() == INFO
+
+
+async def test_an_expected_failure_is_final() -> None:
+    async with supervised() as world:
+        await world.say(Failed(message="no such model", expected=True))
+        await world.die()
+        assert world.log[-1] == "gave up: no such model"
+        with pytest.raises(EngineGoneError, match="no such model"):
+            await world.supervisor.wait_ready()
+        await world.clock.pass_by(100)
+        assert len(world.processes) == 1
+
+
+async def test_another_failure_is_the_cause_and_is_tried_again() -> None:
+    async with supervised() as world:
+        await world.say(Ready(info=INFO), Failed(message="IndexError: 7", expected=False))
+        await world.die()
+        assert world.log[-1] == "lost 1: IndexError: 7"
+        await world.clock.pass_by(1)
+        assert world.log[-1] == "launch 2"
+
+
+async def test_a_process_that_cannot_be_started_counts_as_a_failed_start_up() -> None:
+    world = World()
+    world.launcher.fails = True
+    world.supervisor.start()
+    await settle()
+    await world.clock.pass_by(10)
+    assert world.log[-1] == "gave up: the engine process cannot be started: no more processes"
+    assert world.log.count("closed") == 3
+    await world.supervisor.stop()
+
+
+# --- stop --------------------------------------------------------------------------------------------------------
+
+
+async def test_stop_lets_the_engine_end_by_itself_and_starts_no_other() -> None:
+    async with supervised() as world:
+        await world.say(Ready(info=INFO))
+        world.take_log()
+        await world.supervisor.stop()
+        await world.clock.pass_by(100)
+        assert "kill" not in world.log
+        assert not [line for line in world.log if line.startswith(("launch", "gave up"))]
+        await world.supervisor.stop()
+
+
+async def test_an_engine_that_does_not_end_is_killed() -> None:
+    async with supervised() as world:
+        world.processes[-1].ends_by_itself = False
+        stopping = asyncio.ensure_future(world.supervisor.stop())
+        await world.clock.pass_by(4)
+        assert "kill" not in world.log
+        await world.clock.pass_by(2)
+        await stopping
+        assert "kill" in world.log
+
+
+async def test_stop_in_mid_launch_leaves_no_process() -> None:
+    world = World()
+    world.launcher.gate.clear()
+    world.supervisor.start()
+    await settle()
+    stopping = asyncio.ensure_future(world.supervisor.stop())
+    await settle()
+    world.launcher.gate.set()
+    await asyncio.wait_for(stopping, 5)
+    assert [process.exit.done() for process in world.processes] == [True]
+
+
+async def test_stop_before_it_is_up_ends_the_wait_for_it() -> None:
+    async with supervised() as world:
+        waiting = asyncio.ensure_future(world.supervisor.wait_ready())
+        await settle()
+        await world.supervisor.stop()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
