@@ -1,6 +1,6 @@
 // The chat page: what happens when. client.js speaks to the server, view.js draws.
 
-import { apiKey, ChatError, listModels, streamChat } from "./client.js";
+import { apiKey, ChatError, checkReady, listModels, streamChat } from "./client.js";
 import { askForKey, scroll, Turn } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
@@ -11,7 +11,6 @@ const RECONNECT_SECONDS = 3;
 const LONGEST_WAIT_SECONDS = 120; // past that a countdown is no help
 
 let model = null; // the name to ask for, once the server has said it
-let everAnswered = false;
 let turns = [];
 let running = null; // the AbortController of the answer that is under way
 let connecting = false;
@@ -25,30 +24,36 @@ function showModel(state, text) {
   byId("model").title = text;
 }
 
+/** In few words, why there is no answer now. */
+function hindrance(error) {
+  if (error.lost) return "No connection to the server";
+  if (error.status === 429) return "The server is busy";
+  if (error.status !== 503) return "The server has a problem";
+  // One code stands for every 503, so only the words tell a start from an end.
+  return /^the (engine|model) is (starting|loading)/i.test(error.message) ? "The model is still loading" : "The server is not ready";
+}
+
 /** Learns the model's name; keeps trying for as long as the server is away or still starting. */
 async function connect() {
   if (connecting) return;
   connecting = true;
   try {
-    while (!model) {
+    for (;;) {
       try {
-        model = (await withKey(() => listModels()))[0];
+        const [name] = await withKey(() => listModels());
+        await checkReady();
+        model = name;
         showModel("ready", model);
+        return;
       } catch (error) {
         if (error.status === 401) return;
-        showModel("waiting", error.status === 503 ? "The model is still loading" : "No connection to the server");
+        showModel("waiting", hindrance(error));
         await pause(error.retryAfter ?? RECONNECT_SECONDS);
       }
     }
   } finally {
     connecting = false;
   }
-}
-
-function lost() {
-  model = null;
-  showModel("waiting", "No connection to the server");
-  connect();
 }
 
 /** Runs `attempt`, asking for an API key as long as the server wants another one. Throws its 401 if none is given. */
@@ -78,7 +83,6 @@ function changeKey(reason) {
 
 byId("key").addEventListener("click", async () => {
   await changeKey("A key that you enter here takes the place of the one in use.");
-  model = null;
   await connect();
 });
 
@@ -124,7 +128,6 @@ async function answer(turn) {
 /** One request. Returns the finish_reason and the line of figures under the answer. */
 async function stream(turn, signal) {
   model ??= (await listModels(signal))[0];
-  showModel("ready", model);
   const body = { model, messages: messagesFor(turn), temperature: Number(byId("temperature").value) };
   const sent = performance.now();
   let first = 0;
@@ -132,6 +135,7 @@ async function stream(turn, signal) {
   let finish = null;
   let tokens = 0;
   for await (const part of streamChat(body, signal)) {
+    showModel("ready", model);
     if (part.text) {
       last = performance.now();
       first ||= last;
@@ -139,7 +143,6 @@ async function stream(turn, signal) {
     }
     finish = part.finish ?? finish;
     tokens = part.usage?.completion_tokens ?? tokens;
-    everAnswered = true;
   }
   return { finish, meta: figures({ firstMs: first && first - sent, spanMs: last - first, tokens }) };
 }
@@ -163,7 +166,7 @@ async function patiently(turn, signal, attempt) {
       return await attempt();
     } catch (error) {
       if (!error.retryAfter || error.retryAfter > LONGEST_WAIT_SECONDS) throw error;
-      const what = error.status === 429 ? "The server is busy" : everAnswered ? "The model is away" : "The model is still loading";
+      const what = hindrance(error);
       announce(`${what}. Waiting to try again.`);
       for (let left = Math.ceil(error.retryAfter); left > 0; left--) {
         turn.showNotice(`${what}. Trying again in ${left} s.`, { detail: error.message });
@@ -184,7 +187,11 @@ function fail(turn, error) {
   turn.end("failed", "");
   turn.showNotice(message, { detail: hints.join(" "), action: { label: "Try again", run: () => retry(turn) } });
   announce(message);
-  if (error.lost) lost();
+  if (error.lost) {
+    model = null; // the next server on this address may serve another
+    showModel("waiting", hindrance(error));
+    connect();
+  }
 }
 
 function retry(turn) {

@@ -42,6 +42,11 @@ export async function listModels(signal) {
   return models;
 }
 
+/** Returns once the server says that it takes requests; throws its 503 if it does not yet. */
+export async function checkReady() {
+  await request("ready", {});
+}
+
 /**
  * Streams one answer. Yields `{text}` as it comes, `{finish}` with the finish_reason and `{usage}`.
  * Throws a ChatError if the answer is not brought to its end, whatever the reason.
@@ -110,7 +115,8 @@ async function request(path, { headers = {}, ...options }) {
 }
 
 async function refusal(response) {
-  const error = (await readJson(response))?.error ?? {};
+  const body = await readJson(response);
+  const error = body?.error ?? { message: body?.reason }; // /ready gives a reason
   const message = error.message || `The server answered ${response.status} ${response.statusText}`.trim() + ".";
   return new ChatError(message, {
     status: response.status,

@@ -113,6 +113,8 @@ class FakeServer:
     def __init__(self) -> None:
         self.key = ""
         """The API key that it wants, if any."""
+        self.not_ready: str | None = None
+        """What ``/ready`` says is missing, if anything."""
         self.bodies: list[dict[str, Any]] = []
         self.aborted = threading.Event()
         """Set once a client has gone away in the middle of a stream."""
@@ -191,6 +193,12 @@ def fake_app() -> Iterator[tuple[FastAPI, str]]:
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         return app.state.fake.models(request)
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        reason = app.state.fake.not_ready
+        headers = {"retry-after": "1", "retry-after-ms": "200"}
+        return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200, headers)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:

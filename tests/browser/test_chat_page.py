@@ -210,6 +210,16 @@ async def test_a_server_that_goes_away_is_noticed_and_found_again(browser_page: 
     await expect(browser_page.locator("#model")).to_have_text(fake.MODEL)
 
 
+async def test_the_header_says_whether_the_model_is_up(open_page: Any, fake: Any) -> None:
+    fake.not_ready = "the engine is starting"
+    async with open_page() as page:
+        await expect(page.locator("#model")).to_have_text("The model is still loading")
+        fake.not_ready = "no engine is up, or shutting down"
+        await expect(page.locator("#model")).to_have_text("The server is not ready")
+        fake.not_ready = None
+        await expect(page.locator("#model")).to_have_text(fake.MODEL)
+
+
 async def test_waiting_for_a_busy_server_can_be_stopped(browser_page: Page, fake: Any) -> None:
     fake.then(RateLimited("The queue is full.", retry_after=60))
     await ask(browser_page, "Now?")
@@ -221,7 +231,7 @@ async def test_waiting_for_a_busy_server_can_be_stopped(browser_page: Page, fake
 
 
 async def test_a_loading_model_and_a_busy_server_are_waited_for(browser_page: Page, fake: Any) -> None:
-    loading = Unavailable("The weights are being read.", retry_after=0.2)
+    loading = Unavailable("The engine is starting; try again shortly.", retry_after=0.2)
     fake.then(
         loading,
         loading,

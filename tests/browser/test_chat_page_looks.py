@@ -33,11 +33,12 @@ POOR_CONTRAST = r"""() => {
 }"""
 """Texts below WCAG AA's contrast of 4.5 to 1."""
 
-WATCH_SHIFTS = """() => {
-  window.shifts = 0;
-  new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.shifts += entry.value; })
-    .observe({ type: "layout-shift" });
+PLACES = """() => {
+  const nodes = [...document.querySelectorAll("header *, .turn, .question, .answer > .text, form, select")];
+  return nodes.map((node) => [node.className, node.getBoundingClientRect().x, node.getBoundingClientRect().y]);
 }"""
+"""Where everything is that text streaming in below must not move."""
+
 STORY = (
     "Once upon a time, a small turbine lived at the foot of a hill. Every spring the snow melted, and the water ran "
     "down the long steel pipe to meet her.\n\n“Not so fast,” said the gate at the top. “I let through just what you "
@@ -69,14 +70,17 @@ async def test_it_looks_right(open_page: Any, fake: Any, tmp_path: Path, width: 
         fake.then(fake.saying('{"name": "Ada", "age": 36, "city": "Paris"}'), fake.saying(STORY, pause=0.005))
         await ask(page, "Give me a JSON object with name Ada, age 36 and city Paris.")
         await expect(page.locator(".meta")).to_contain_text("tokens/s")
-        await page.evaluate(WATCH_SHIFTS)
         await ask(page, "Tell me a short story.")
+        await expect(page.locator(".turn")).to_have_count(2)
+        places = await page.evaluate(PLACES)
+        await expect(page.locator(".answer > .text").last).to_contain_text("Once upon")
+        assert await page.evaluate(PLACES) == places
         await expect(page.locator(".meta").last).to_contain_text("tokens/s")
-        assert await page.evaluate("window.shifts") < 0.005
+        assert await page.evaluate(PLACES) == places
         await check(page, "conversation")
 
         fake.then(InvalidRequest("This model has no images.", param="messages"), fake.saying("Well", finish="length"))
-        fake.then(Unavailable("The weights are being read.", retry_after=60))
+        fake.then(Unavailable("The engine is starting; try again shortly.", retry_after=60))
         for question in ("Draw a cat.", "A long question: " + "what is a word in many words? " * 6, "And now?"):
             await ask(page, question)
             await expect(page.locator(".notice").last).to_be_visible()
