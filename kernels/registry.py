@@ -14,9 +14,11 @@ import hashlib
 import importlib
 import json
 import pkgutil
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -87,7 +89,11 @@ class Machine:
 
 
 def _cpu_name() -> str:
-    return str(torch.cpu.get_capabilities().get("cpu_name", "unknown"))
+    """As Linux tells it; elsewhere, and on processors that have no name there, the architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 @dataclass(frozen=True)

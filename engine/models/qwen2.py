@@ -12,6 +12,5 @@ ARCHITECTURES = ("Qwen2ForCausalLM",)
 
 
 def build(config: HFConfig, context: LayerContext) -> Model:
-    return Decoder(
-        decoder_config(config, num_kv_heads=32, qkv_bias=True, sliding_windows=qwen_sliding_windows(config)), context
-    )
+    windows = qwen_sliding_windows(config)
+    return Decoder(decoder_config(config, num_kv_heads=32, qkv_bias=True, sliding_windows=windows), context)

@@ -15,19 +15,18 @@ from engine.layers.attention import AttentionMetadata
 
 
 class Buffer:
-    """An array on the host and its tensor on the device: the same memory on a CPU, pinned and copied for a GPU."""
+    """An array on the host and its tensor on the device: the same memory on a CPU, a copy on a GPU."""
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        host = torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
-        self._host = host
-        self._device = host if device.type == "cpu" else host.to(device)
-        self.array: npt.NDArray[Any] = host.numpy()
+        self._host = torch.zeros(shape, dtype=dtype)
+        self._device = self._host.to(device)  # The same tensor where the device is the host.
+        self.array: npt.NDArray[Any] = self._host.numpy()
 
     def upload(self, *size: int) -> Tensor:
         """The leading part of that size, on the device."""
         part = tuple(slice(length) for length in size)
         if self._device is not self._host:
-            self._device[part].copy_(self._host[part], non_blocking=True)
+            self._device[part].copy_(self._host[part])  # Waits, as the next step writes to the array again.
         return self._device[part]
 
 

@@ -18,6 +18,9 @@ SLAB = 1 << 18
 FEW_ROWS = 2
 """Up to here reading the weight dominates, and torch's 16-bit matrix-vector product is the faster way."""
 
+NATIVE = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+"""Torch's question whether its library multiplies a dtype in instructions of this processor."""
+
 
 class UpcastLinear:
     def pack(self, weight: Tensor, bias: Tensor | None) -> Handle:
@@ -38,11 +41,11 @@ class UpcastLinear:
 
 
 def _supported(machine: Machine) -> bool:
-    return machine.device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return machine.device == "cpu"
 
 
 def _accepts(spec: LinearSpec) -> bool:
-    return spec.dtype in (torch.bfloat16, torch.float16)
+    return spec.dtype in NATIVE and not getattr(torch.ops.mkldnn, NATIVE[spec.dtype], lambda: False)()
 
 
 PROVIDER: Provider[Linear, LinearSpec] = Provider(
