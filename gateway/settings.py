@@ -112,6 +112,9 @@ class ServeSettings(BaseSettings):
     cors_origins: Annotated[Strings, Option("Server", "ORIGIN", "none")] = Field(
         (), description="Origin whose web pages may call the API; repeatable, * for all."
     )
+    drain_timeout: Annotated[float, Option("Server", "SECONDS")] = Field(
+        30.0, ge=0, description="How long running requests may go on when the server is told to stop."
+    )
     config: Annotated[Path | None, Option("Server", "FILE", "none")] = Field(
         None, description="YAML file with any of these settings, under the same names."
     )

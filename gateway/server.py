@@ -1,0 +1,258 @@
+"""``penstock serve``: settings → model files → engine process → HTTP, and back down again in order.
+
+The order is for speed: the port is taken first, the engine process is spawned before the web framework is imported,
+and both load at the same time. Requests that come early are told that the engine is starting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+from rich.console import Console
+
+from engine import hub
+from engine.errors import EngineError
+from engine.messages import EngineInfo, Loading
+from gateway.banner import Started, StartupProgress, print_banner
+from gateway.settings import ServeSettings
+from observability.logging import configure_logging
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from gateway.completion.lifecycle import Lifecycle
+    from gateway.replicas.supervisor import Supervisor
+    from gateway.state import AppState
+
+logger = logging.getLogger(__name__)
+
+DEMO_NAME = "demo"
+FAILURE = 1
+
+
+class StartError(Exception):
+    """The server cannot start; one readable line."""
+
+
+def run(settings: ServeSettings) -> int:
+    """Serve until a signal says stop. Returns the exit status; a failed start is one line on standard error."""
+    configure_logging(settings.log_level, settings.log_format)
+    from gateway.admission import KeysFileError
+    from gateway.chat_template import ChatTemplateError
+    from gateway.replicas.supervisor import EngineGoneError
+
+    try:
+        uvloop.run(_Server(settings).run())
+    except (StartError, EngineError, EngineGoneError, KeysFileError, ChatTemplateError) as error:
+        Console(stderr=True).print(f"penstock: error: {error}", markup=False, highlight=False, soft_wrap=True)
+        return FAILURE
+    except asyncio.CancelledError:  # stopped while it was starting
+        return 128 + signal.SIGINT
+    return 0
+
+
+class _Server:
+    """One run of the server."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._began = time.monotonic()
+        self._stages: dict[str, float] = {}
+        self._console = Console()
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    async def run(self) -> None:
+        listener = _listen(self._settings.host, self._settings.port)
+        starting = asyncio.current_task()
+        assert starting is not None
+        self._handle_signals(starting.cancel)
+        with listener, StartupProgress(self._console) as progress:
+            folder = await self._resolve(progress.update)
+            lifecycle, supervisor, http = await self._assemble(folder, listener, progress.update)
+            serving = asyncio.create_task(http.serve(sockets=[listener]), name="http")
+            try:
+                info = await supervisor.wait_ready()
+                self._handle_signals(self._stop.set)
+            except BaseException:
+                http.should_exit = True
+                await asyncio.gather(serving, supervisor.stop(), return_exceptions=True)
+                raise
+        self._print_banner(listener, info)
+        await self._until_stopped(lifecycle, serving)
+        await self._shut_down(lifecycle, supervisor, http, serving)
+
+    def _handle_signals(self, stop: Callable[[], object]) -> None:
+        """The first signal ends it in order; a second one does not wait for running streams."""
+        loop = asyncio.get_running_loop()
+
+        def on_signal() -> None:
+            if self._stop.is_set():
+                self._stop_now.set()
+            stop()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal)
+
+    async def _resolve(self, report: Callable[[Loading], None]) -> Path:
+        """The model's folder; a Hugging Face id is downloaded, in a thread so that a signal still gets through."""
+        if self._settings.model is None:
+            from engine.demo_model import PATH
+
+            return PATH
+        loop = asyncio.get_running_loop()
+
+        def progress(stage: str, done: int, total: int, unit: str) -> None:
+            loop.call_soon_threadsafe(report, Loading(stage=stage, done=done, total=total, unit=unit))
+
+        return await asyncio.to_thread(hub.resolve, self._settings.model, self._settings.revision, progress)
+
+    async def _assemble(
+        self, folder: Path, listener: socket.socket, report: Callable[[Loading], None]
+    ) -> tuple[Lifecycle, Supervisor, uvicorn.Server]:
+        """Make everything and start the engine process as early as may be."""
+        from prometheus_client import CollectorRegistry
+
+        from gateway.admission import Keys
+        from gateway.chat_template import ChatTemplate
+        from gateway.completion.lifecycle import Lifecycle
+        from gateway.replicas.launchers import find
+        from gateway.replicas.supervisor import Supervisor
+        from gateway.tokenizer import Tokenizer
+        from gateway.version import VERSION
+        from observability.metrics import Metrics
+
+        settings = self._settings
+        keys = Keys.load(settings.api_key, settings.api_keys)
+        names = settings.served_model_name or (settings.model or DEMO_NAME,)
+        tokenizer = Tokenizer.load(folder)
+        template = ChatTemplate.load(folder, tokenizer.special_tokens, settings.chat_template)
+        metrics = Metrics(CollectorRegistry(), model=names[0], version=VERSION)
+        lifecycle = Lifecycle(tokenizer, record=metrics.record)
+        metrics.watch("requests_queued", lambda: lifecycle.queued_requests)
+        metrics.watch("requests_running", lambda: lifecycle.running_requests)
+        supervisor = Supervisor(settings.engine_config(folder), find("process")(), lifecycle, on_loading=report)
+        supervisor.start()
+        await asyncio.sleep(0)  # the engine process is on its way before the web framework is imported
+
+        from gateway.admission import Admission
+        from gateway.prompt import Prompts
+        from gateway.protocol.limits import Limits
+        from gateway.state import AppState
+
+        limits = {name: getattr(settings, name) for name in Limits.__dataclass_fields__ if hasattr(settings, name)}
+        state = AppState(
+            model_names=tuple(names),
+            version=VERSION,
+            lifecycle=lifecycle,
+            prompts=Prompts(tokenizer, template),
+            admission=Admission(
+                lifecycle,
+                max_queue_requests=settings.max_queue_requests,
+                max_queue_tokens=settings.max_queue_tokens,
+            ),
+            render_metrics=metrics.render,
+            keys=keys,
+            limits=Limits(**limits),
+            record=metrics.record,
+            failure=lambda: lifecycle.failure,
+            cors_origins=settings.cors_origins,
+            created=int(time.time()),
+        )
+        with ThreadPoolExecutor(1, thread_name_prefix="import") as importing:
+            loop = asyncio.get_running_loop()
+            http = await loop.run_in_executor(importing, _http_server, state)
+        self._stages["gateway"] = time.monotonic() - self._began
+        return lifecycle, supervisor, http
+
+    def _print_banner(self, listener: socket.socket, info: EngineInfo) -> None:
+        settings = self._settings
+        names = settings.served_model_name or (settings.model or DEMO_NAME,)
+        stages = {f"engine {stage}": seconds for stage, seconds in info.load_seconds.items()}
+        started = Started(
+            url=_url(settings.host, listener.getsockname()[1]),
+            model=names[0],
+            needs_key=bool(settings.api_key or settings.api_keys),
+            info=info,
+            seconds=time.monotonic() - self._began,
+            stages=self._stages | stages,
+        )
+        print_banner(self._console, started)
+
+    async def _until_stopped(self, lifecycle: Lifecycle, serving: asyncio.Task[None]) -> None:
+        """A signal, or the HTTP server ending by itself, which it never should."""
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((stopped, serving), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+
+    async def _shut_down(
+        self, lifecycle: Lifecycle, supervisor: Supervisor, http: uvicorn.Server, serving: asyncio.Task[None]
+    ) -> None:
+        """New requests are refused while running ones end, as long as the drain may last; then all is closed."""
+        lifecycle.drain()
+        if lifecycle.running_requests:
+            logger.info("stopping: waiting up to %g s for running requests", self._settings.drain_timeout)
+        waits = [asyncio.create_task(lifecycle.wait_idle()), asyncio.create_task(self._stop_now.wait())]
+        await asyncio.wait(waits, timeout=self._settings.drain_timeout, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        lifecycle.close()
+        http.should_exit = True
+        await serving
+        await supervisor.stop()
+
+
+def _http_server(state: AppState) -> uvicorn.Server:
+    """Importing the web framework takes most of the gateway's start; meanwhile the loop serves the engine."""
+    from contextlib import AbstractContextManager as ContextManager
+    from contextlib import nullcontext
+
+    import uvicorn
+
+    from gateway.app import create_app
+
+    class Server(uvicorn.Server):
+        """Signals are handled here, not by uvicorn."""
+
+        def capture_signals(self) -> ContextManager[None]:  # type: ignore[override]
+            return nullcontext()
+
+    config = uvicorn.Config(
+        create_app(state),
+        log_config=None,
+        access_log=False,
+        http="httptools",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    return Server(config)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Taken before anything is loaded, so that a mistake shows at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    """As a browser on this machine would write it."""
+    if host in ("0.0.0.0", "::", ""):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,117 @@
+"""A real server process for the tests of this folder: ``penstock serve`` as its user starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+
+@dataclass
+class RunningServer:
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    start_seconds: float
+
+    def client(self, **options: object) -> openai.OpenAI:
+        settings: dict[str, object] = {"api_key": "none", "max_retries": 0, "timeout": 60.0, **options}
+        return openai.OpenAI(base_url=f"{self.url}/v1", **settings)  # type: ignore[arg-type]
+
+    def async_client(self, **options: object) -> openai.AsyncOpenAI:
+        settings: dict[str, object] = {"api_key": "none", "max_retries": 0, "timeout": 120.0, **options}
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", **settings)  # type: ignore[arg-type]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a metric's samples that carry these labels."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        total = 0.0
+        found = False
+        for family in text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    total, found = total + sample.value, True
+        assert found, f"no sample of {name} with {labels}"
+        return total
+
+    def wait_idle(self, timeout: float = 10.0) -> None:
+        """Until no sequence runs or waits and no block is in use."""
+        end = time.monotonic() + timeout
+        while True:
+            held = [self.metric(n) for n in ("penstock_requests_running", "penstock_requests_queued")]
+            held.append(self.metric("penstock_kv_cache_usage_ratio"))
+            if not any(held):
+                return
+            assert time.monotonic() < end, f"still held after {timeout} s: {held}"
+            time.sleep(0.05)
+
+    def engine_pids(self) -> list[int]:
+        """Children of the server that run the engine."""
+        path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        return [int(pid) for pid in Path(path).read_text().split()]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+StartServer = Callable[..., contextlib.AbstractContextManager[RunningServer]]
+
+
+@contextlib.contextmanager
+def run_server(directory: Path, *args: str, ready_timeout: float = 90.0) -> Iterator[RunningServer]:
+    """Start ``penstock serve ARGS`` on a free port, wait until it is ready, and stop it at the end."""
+    port = free_port()
+    log = directory / f"server-{port}.log"
+    began = time.monotonic()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "penstock"), "serve", *args, "--port", str(port)],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            assert process.poll() is None, f"server ended:\n{log.read_text()[-4000:]}"
+            assert time.monotonic() - began < ready_timeout, f"not ready:\n{log.read_text()[-4000:]}"
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/ready", timeout=5).status_code == 200:
+                    break
+            time.sleep(0.05)
+        yield RunningServer(url, process, log, time.monotonic() - began)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
+    directory = tmp_path_factory.mktemp("servers")
+    return lambda *args, **options: run_server(directory, *args, **options)
+
+
+@pytest.fixture(scope="session")
+def server(start_server: StartServer) -> Iterator[RunningServer]:
+    """The demo model in float32, so that library arithmetic is as close to batch-invariant as it gets."""
+    with start_server("--dtype", "float32", "--max-num-seqs", "64") as running:
+        yield running
