@@ -60,8 +60,8 @@ def configure_logging(level: str, style: LogFormat, stream: TextIO = sys.stderr)
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    # The gateway writes a line of its own for each request; these would say the same again, or nothing.
-    for name in ("uvicorn.access", "httpx", "httpcore", "filelock"):
+    # The gateway says for itself that it starts, stops and serves a request.
+    for name in ("uvicorn.error", "uvicorn.access", "httpx", "httpcore", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -91,11 +91,12 @@ def test_a_traceback_is_kept(stream: io.StringIO) -> None:
     assert "ValueError: broken" in lines(stream)[0]["exception"]
 
 
-def test_uvicorn_writes_here_but_for_its_access_lines(stream: io.StringIO) -> None:
+def test_uvicorn_writes_its_troubles_here_and_nothing_else(stream: io.StringIO) -> None:
     configure_logging("info", "json", stream)
     logging.getLogger("uvicorn.access").info("GET /v1/models")
     logging.getLogger("uvicorn.error").info("Started")
-    assert [line["message"] for line in lines(stream)] == ["Started"]
+    logging.getLogger("uvicorn.error").error("Exception in ASGI application")
+    assert [line["message"] for line in lines(stream)] == ["Exception in ASGI application"]
 
 
 def test_the_level_is_respected(stream: io.StringIO) -> None:

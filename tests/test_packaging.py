@@ -1,0 +1,126 @@
+"""What is installed, and how it lives beside Hugging Face's distribution that is also imported as ``kernels``."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from gateway.version import VERSION
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+TAKEN = {"backends", "layer", "cli", "load", "compat", "deps", "benchmark"}
+"""Modules of Hugging Face's ``kernels``."""
+
+
+def test_kernels_is_a_namespace() -> None:
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    names = {path.stem for path in (ROOT / "kernels").iterdir()}
+    assert "registry" in names
+    assert names & TAKEN == set()
+
+
+def test_no_tests_folder_is_a_package() -> None:
+    assert list((ROOT / "tests").rglob("__init__.py")) == []
+
+
+def test_names_of_test_files_are_unique() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
+def test_the_version_is_not_one_that_transformers_takes_for_another_package() -> None:
+    assert not Version("0.18.2") <= Version(VERSION) < Version("0.19")
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "gateway.version.VERSION"}
+
+
+def test_transformers_works_from_the_root_of_a_checkout() -> None:
+    code = "from transformers import LlamaForCausalLM; import kernels.registry; print(kernels.registry.__file__)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    assert Path(result.stdout.strip()) == ROOT / "kernels" / "registry.py"
+
+
+def test_the_torch_requirement_admits_what_is_tested_and_nothing_newer() -> None:
+    requirements = {Requirement(line).name: Requirement(line) for line in PROJECT["project"]["dependencies"]}
+    admitted = [version for version in ("2.10.0", "2.11.0", "2.13.0", "2.13.0+cpu", "2.14.0")
+                if requirements["torch"].specifier.contains(version)]  # fmt: skip
+    assert admitted == ["2.11.0", "2.13.0", "2.13.0+cpu"]
+
+
+def test_the_dependencies_are_what_is_imported() -> None:
+    names = {"pyyaml": "yaml", "pyzmq": "zmq"}
+    declared = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+    # uvicorn imports httptools where it is there; of fastapi-offline only files are read.
+    modules = {names.get(name, name.replace("-", "_")) for name in declared - {"httptools", "fastapi-offline"}}
+    ours = {"gateway", "engine", "kernels", "observability"}
+    imported = {
+        name
+        for room in ours
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in _top_level(node)
+    }
+    # What fastapi and pydantic are made of, and pin themselves.
+    foundations = {"starlette", "pydantic_core"}
+    assert imported - ours - foundations - sys.stdlib_module_names == modules
+
+
+def _top_level(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    return [str(node.module).partition(".")[0]] if isinstance(node, ast.ImportFrom) else []
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Built from a copy of what git tracks or would, so that nothing left lying about changes the result."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            target = folder / "source" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+    command = ["pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "source")]
+    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True, text=True)
+    return zipfile.ZipFile(next(folder.glob("penstock-*.whl")))
+
+
+def test_the_wheel_has_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    rooms = ("gateway", "engine", "kernels", "observability")
+    packed = {name for name in wheel.namelist() if name.endswith(".py")}
+    assert packed == {str(path.relative_to(ROOT)) for room in rooms for path in (ROOT / room).rglob("*.py")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gateway/static/index.html",
+        "engine/demo_model/config.json",
+        "engine/demo_model/tokenizer.json",
+        "engine/demo_model/chat_template.jinja",
+        "engine/demo_model/model.safetensors",
+        "gateway/py.typed",
+    ],
+)
+def test_the_wheel_has_its_data(wheel: zipfile.ZipFile, name: str) -> None:
+    assert name in wheel.namelist()
+
+
+def test_the_wheel_is_small_and_carries_its_licence(wheel: zipfile.ZipFile) -> None:
+    assert sum(item.compress_size for item in wheel.infolist()) < 20 * 2**20
+    (licence,) = [name for name in wheel.namelist() if name.endswith("licenses/LICENSE")]
+    assert "Apache License" in wheel.read(licence).decode()
+    (entry,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    assert "penstock = gateway.cli:main" in wheel.read(entry).decode()
