@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from gateway.errors import ConcurrencyExceeded, InvalidAPIKey, RateLimited
 
 DEFAULT_TENANT = "default"
 CHALLENGE = {"www-authenticate": "Bearer"}
-SHORTEST_WAIT, LONGEST_WAIT = 1.0, 120.0
+SHORTEST_WAIT, GUESSED_WAIT, LONGEST_WAIT = 1.0, 5.0, 120.0
 """Seconds. Clients that are told to wait for more than 120 give up."""
 
 
@@ -172,7 +173,7 @@ class Admission:
             raise RateLimited(
                 f"The server is busy: {waiting} requests are waiting, and {self._max_requests} may. "
                 "Please try again later.",
-                retry_after=self._time_to_drain(waiting),
+                retry_after=_bounded(self._drain.time_to_drain(waiting)),
             )
         return Ticket(self, tenant)
 
@@ -183,17 +184,13 @@ class Admission:
             raise RateLimited(
                 f"The server is busy: {waiting} prompt tokens are waiting, and with the {tokens} of this request they "
                 f"would be more than {self._max_tokens}. Please try again later.",
-                retry_after=self._time_to_drain(self._queue.queued_requests),
+                retry_after=_bounded(self._drain.time_to_drain(self._queue.queued_requests)),
             )
 
     def remaining(self, tenant: Tenant) -> int | None:
         """How many more requests the key may have inside; None for no limit."""
         limit = tenant.max_concurrency
         return None if limit is None else max(limit - self._inside[tenant.name], 0)
-
-    def _time_to_drain(self, waiting: int) -> float:
-        rate = self._drain.per_second(waiting)
-        return _bounded(waiting / rate) if rate else 5.0
 
     def _entered(self, tenant: Tenant) -> None:
         self._inside[tenant.name] += 1
@@ -251,29 +248,35 @@ class Ticket:
 
 
 class DrainRate:
-    """How many requests a second leave the queue, over the last half minute."""
+    """How fast the queue has been moving, of late and while there was one."""
 
-    WINDOW = 30.0
+    MEMORY = 30.0
+    """Seconds after which what was seen counts a third."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._arrived = 0
-        self._begun: deque[tuple[float, int]] = deque()
-        """(time, how many of all that arrived had left the queue by then)."""
+        self._seen = (clock(), 0, 0)
+        """When the queue was last looked at, how many of all that arrived had left it, and how many were waiting."""
+        self._busy = 0.0
+        self._left = 0.0
 
     def arrived(self, waiting: int) -> None:
         """One more has come, and now so many are waiting."""
         self._arrived += 1
-        self._note(waiting)
+        self._look(waiting)
 
-    def per_second(self, waiting: int) -> float:
-        """0 where nothing has been seen to leave."""
-        self._note(waiting)
-        (first, before), (last, now) = self._begun[0], self._begun[-1]
-        return (now - before) / (last - first) if last > first else 0.0
+    def time_to_drain(self, waiting: int) -> float:
+        """Seconds until those who are waiting have left; a guess where nobody has been seen to leave."""
+        self._look(waiting)
+        return waiting * self._busy / self._left if self._left else max(self._busy, GUESSED_WAIT)
 
-    def _note(self, waiting: int) -> None:
-        now = self._clock()
-        self._begun.append((now, max(self._arrived - waiting, 0)))
-        while now - self._begun[0][0] > self.WINDOW and len(self._begun) > 2:
-            self._begun.popleft()
+    def _look(self, waiting: int) -> None:
+        then, before, were_waiting = self._seen
+        now, left = self._clock(), max(self._arrived - waiting, 0)
+        self._seen = (now, left, waiting)
+        # Where nobody waits any more, nobody knows since when: the time says nothing.
+        if were_waiting and waiting:
+            fading = math.exp((then - now) / self.MEMORY)
+            self._busy = self._busy * fading + now - then
+            self._left = self._left * fading + max(left - before, 0)

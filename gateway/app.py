@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import errors
 from gateway.errors import APIError
 from gateway.middleware import AccessMiddleware, BodyMiddleware, HeadMiddleware, RequestMiddleware
-from gateway.protocol.openapi import gather_definitions
+from gateway.protocol.openapi import finish
 from gateway.protocol.parse import explain
 from gateway.routes import routers
 from gateway.state import AppState, RequestContext
@@ -58,7 +58,7 @@ def create_app(state: AppState) -> FastAPI:
     write_document = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return gather_definitions(write_document())
+        return finish(write_document())
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app

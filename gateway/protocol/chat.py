@@ -16,7 +16,7 @@ from gateway.protocol.limits import Limits, at_most
 from gateway.protocol.sampling import SamplingRequest
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-_PARTS = {
+REFUSED_PARTS = {
     "image_url": "this server reads text only",
     "input_audio": "this server reads text only",
     "audio_url": "this server reads text only",
@@ -38,8 +38,8 @@ class TextPart(RequestModel):
     @model_validator(mode="wrap")
     @classmethod
     def _text_only(cls, data: Any, handler: Any) -> Any:
-        if isinstance(data, dict) and isinstance(kind := data.get("type"), str) and kind in _PARTS:
-            raise unsupported("type", f"content of type {kind}: {_PARTS[kind]}")
+        if isinstance(data, dict) and isinstance(kind := data.get("type"), str) and kind in REFUSED_PARTS:
+            raise unsupported("type", f"content of type {kind}: {REFUSED_PARTS[kind]}")
         return handler(data)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.protocol.base import RequestModel
 from gateway.protocol.responses import ErrorBody
 
 _REF = "#/components/schemas/{model}"
@@ -30,32 +29,39 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def answers(body: type[BaseModel], chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """``responses`` of an endpoint that answers at once or in a stream of ``chunk``."""
-    events = {
-        "schema": chunk.model_json_schema(ref_template=_REF),
-    }
     success = {
         "model": body,
         "description": "The answer; a stream is `data:` lines, then `data: [DONE]`.",
-        "content": {"text/event-stream": events},
+        "content": {"text/event-stream": {"schema": _reference(chunk)}},
     }
     return {200: success, **errors(*_MEANINGS)}
 
 
-def request_body(schema: type[RequestModel]) -> dict[str, Any]:
+def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     """``openapi_extra`` of a route that validates its body itself."""
-    content = {"application/json": {"schema": schema.model_json_schema(ref_template=_REF)}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _reference(schema)}}}}
 
 
-def gather_definitions(document: dict[str, Any]) -> dict[str, Any]:
-    """Move the ``$defs`` of schemas that were written out in place to where the document keeps its schemas."""
+def _reference(model: type[BaseModel]) -> dict[str, Any]:
+    """A reference that carries its definitions with it, for ``finish``."""
+    schema = model.model_json_schema(ref_template=_REF)
+    definitions = schema.pop("$defs", {}) | {model.__name__: schema}
+    return {"$ref": _REF.format(model=model.__name__), "$defs": definitions}
+
+
+def finish(document: dict[str, Any]) -> dict[str, Any]:
+    """Put definitions where the document keeps its schemas, and take out FastAPI's own error, which is never sent."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     pending: list[Any] = [document.get("paths", {})]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
             schemas.update(node.pop("$defs", {}))
+            if "responses" in node:
+                node["responses"].pop("422", None)
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
     return document

@@ -19,7 +19,7 @@ class ErrorDetails(BaseModel):
 class ErrorBody(BaseModel):
     """The body of every answer that is no success."""
 
-    error: ErrorDetails = Field(description="What went wrong.")
+    error: ErrorDetails = Field(description="The one error.")
 
 
 class PromptTokensDetails(BaseModel):
@@ -112,7 +112,7 @@ class ChatChunkChoice(BaseModel):
     """News of one choice."""
 
     index: int = Field(description="Which choice.")
-    delta: ChatDelta = Field(description="What is new.")
+    delta: ChatDelta = Field(description="The news.")
     logprobs: ChatLogprobs | None = Field(description="Of the tokens of this piece, where asked for.")
     finish_reason: FinishReason | None = Field(description=f"In a choice's last chunk: {_FINISH}")
     stop_reason: str | int | None = Field(None, description=_STOP_REASON)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+from tokenizers_for_tests import byte_level
 
 from engine.messages import EngineInfo, TokenLogprobs
 from gateway.admission import Admission
@@ -22,13 +23,14 @@ from gateway.prompt import Prompts
 from gateway.state import AppState
 from gateway.tokenizer import Tokenizer
 from observability.records import Record
-from tokenizers_for_tests import byte_level
 
 CONTEXT = 200
 TEMPLATE = """\
 {%- for message in messages -%}
-{%- if message.role == 'tool' and loop.first -%}{{ raise_exception('a conversation cannot begin with a tool') }}{%- endif -%}
-<s>{{ message.role }}: {{ message.content }}{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}</s>
+{%- if message.role == 'tool' and loop.first -%}
+{{ raise_exception('a conversation cannot begin with a tool') }}
+{%- endif -%}
+<s>{{ message.role }}: {{ message.content }}{{ message.tool_calls | tojson if message.tool_calls }}</s>
 {%- endfor -%}
 {%- if add_generation_prompt -%}<s>assistant: {% if enable_thinking %}<think>{% endif %}{%- endif -%}
 """

@@ -1,0 +1,115 @@
+"""Bytes → request: strict JSON, strict types, and what becomes of fields that are not known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.errors import InvalidRequest, UnknownParameter
+from gateway.protocol.chat import ChatCompletionRequest
+from gateway.protocol.limits import Limits
+from gateway.protocol.parse import decode, parse
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'"\xff"',
+        b"NaN",
+        b'{"temperature": NaN}',
+        b'{"temperature": Infinity}',
+        b'{"temperature": 1e999}',
+        b'{"user": "\\ud800"}',
+        b"{'messages': []}",
+        b'{"messages": [],}',
+        b"[" * 100_000,
+        b"[" * 100_000 + b"]" * 100_000,
+        b"1" * 10_000,
+    ],
+)
+def test_what_is_no_strict_json_is_refused(body):
+    with pytest.raises(InvalidRequest) as caught:
+        decode(body, 32)
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_depth_is_bounded(opening):
+    closing = b"]" if opening == b"[" else b"}"
+    assert decode(opening * 32 + b"1" + closing * 32, 32)
+    with pytest.raises(InvalidRequest, match="more than 32 levels"):
+        decode(opening * 33 + b"1" + closing * 33, 32)
+
+
+def test_brackets_in_text_are_not_depth():
+    assert decode(json.dumps({"text": "[" * 1000}).encode(), 32) == {"text": "[" * 1000}
+
+
+def test_a_wide_body_is_not_deep():
+    assert decode(json.dumps([[1]] * 1000).encode(), 2)
+
+
+@pytest.mark.parametrize("body", ["[]", "null", "3", '"text"'])
+def test_a_body_is_an_object(body):
+    with pytest.raises(InvalidRequest, match="must be a JSON object"):
+        parse(ChatCompletionRequest, body.encode(), Limits())
+
+
+@pytest.mark.parametrize("field", ["temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty"])
+def test_an_integer_is_a_number(field):
+    request, _ = parse(ChatCompletionRequest, json.dumps({"messages": HI, field: 1}).encode(), Limits())
+    assert getattr(request, field) == 1.0
+
+
+def test_null_means_left_out():
+    optional = [name for name, field in ChatCompletionRequest.model_fields.items() if not field.is_required()]
+    body = dict.fromkeys([*optional, *ChatCompletionRequest.unsupported]) | {"messages": HI}
+    request, _ = parse(ChatCompletionRequest, json.dumps(body).encode(), Limits())
+    assert request == parse(ChatCompletionRequest, json.dumps({"messages": HI}).encode(), Limits())[0]
+
+
+@pytest.mark.parametrize("policy", ["warn", "ignore"])
+def test_unknown_fields_may_be_passed_over(policy):
+    body = {
+        "foo": 1,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi", "bar": 2}], "baz": 3}] * 2,
+        "stream": True,
+        "stream_options": {"include_usage": True, "qux": 4},
+    }
+    request, passed_over = parse(ChatCompletionRequest, json.dumps(body).encode(), Limits(unknown_fields=policy))
+    assert sorted(passed_over) == ["foo", "messages[].baz", "messages[].content[].bar", "stream_options.qux"]
+    assert request.stream_usage
+
+
+def test_an_unsupported_field_is_refused_whatever_is_done_with_unknown_ones():
+    body = json.dumps({"messages": HI, "store": True}).encode()
+    with pytest.raises(InvalidRequest, match="completions are not stored"):
+        parse(ChatCompletionRequest, body, Limits(unknown_fields="ignore"))
+
+
+@pytest.mark.parametrize(
+    ("field", "nearest"),
+    [("max_token", "max_tokens"), ("temprature", "temperature"), ("guided_jsn", "guided_json"), ("xyzzy", None)],
+)
+def test_the_nearest_known_field_is_suggested(field, nearest):
+    with pytest.raises(UnknownParameter) as caught:
+        parse(ChatCompletionRequest, json.dumps({"messages": HI, field: 1}).encode(), Limits())
+    hint = f" Did you mean '{nearest}'?" if nearest else ""
+    assert caught.value.message == f"Unknown parameter: '{field}'.{hint}"
+
+
+def test_a_long_unknown_name_is_cut():
+    with pytest.raises(UnknownParameter) as caught:
+        parse(ChatCompletionRequest, json.dumps({"x" * 100_000: 1}).encode(), Limits())
+    assert len(caught.value.message) < 200
+
+
+def test_a_name_with_braces_is_told_as_it_is():
+    with pytest.raises(UnknownParameter, match=r"Unknown parameter: '{field}'"):
+        parse(ChatCompletionRequest, json.dumps({"{field}": 1}).encode(), Limits())
