@@ -57,7 +57,7 @@ class PrefixCache:
         sequence.num_published = sequence.num_computed // self._block_size
         if self._enabled:
             for digest in sequence.digests(sequence.num_published, sequence.num_tokens // self._block_size):
-                self._computing.setdefault(digest, sequence)
+                self._computing[digest] = sequence
 
     def advance(self, sequence: Sequence) -> None:
         """More of a running sequence was computed: its full blocks become findable."""
@@ -66,15 +66,11 @@ class PrefixCache:
             return
         for index, digest in enumerate(sequence.digests(sequence.num_published, full), sequence.num_published):
             self._pool.publish(sequence.block_table[index], digest)
-            self._forget(digest, sequence)
+            self._computing.pop(digest, None)
         sequence.num_published = full
 
     def end(self, sequence: Sequence) -> None:
         """A running sequence stops, for whatever reason, before its blocks are released."""
         if self._enabled:
             for digest in sequence.digests(sequence.num_published, sequence.num_tokens // self._block_size):
-                self._forget(digest, sequence)
-
-    def _forget(self, digest: bytes, owner: Sequence) -> None:
-        if self._computing.get(digest) is owner:
-            del self._computing[digest]
+                self._computing.pop(digest, None)

@@ -257,4 +257,4 @@ def test_signals(spawn) -> None:
     child.process.send_signal(signal.SIGTERM)
     status, _, errors = child.wait()
     assert status == -signal.SIGTERM
-    assert "in receive" in errors and "in _watch" in errors
+    assert "in run" in errors and "in _watch" in errors

@@ -44,6 +44,18 @@ def test_only_full_blocks_up_to_the_first_difference_are_found(harness) -> None:
     assert h.batch.context_lens.tolist() == [8]
 
 
+def test_a_block_is_found_only_after_the_blocks_it_was_computed_after(harness) -> None:
+    h = harness(max_num_batched_tokens=64)
+    h.start("a", A[:4] + B[:4] + [0])
+    h.run()
+    h.start("b", B[:4] + A[:4] + [0])
+    h.start("c", B[:4] + B[:4] + [0])
+    h.step()
+    assert h.batch.context_lens.tolist() == [0]
+    h.step()
+    assert h.batch.sequence_ids == ("b", "c") and h.batch.context_lens.tolist() == [9, 4]
+
+
 def test_output_is_found_by_the_next_turn_of_a_conversation(harness) -> None:
     h = harness(max_num_batched_tokens=64)
     h.start("a", A[:6], max_tokens=7)
@@ -214,6 +226,13 @@ def test_prompt_logprobs_ask_for_every_token_but_the_first_once(harness) -> None
         h.step()
         targets.append([(r.row, r.top, r.targets.tolist()) for r in h.batch.prompt_logprobs])
     assert targets == [[(0, 3, A[1:9])], [(0, 3, A[9:17])], [], []]
+
+
+def test_prompt_logprobs_leave_an_output_prefix_out(harness) -> None:
+    h = harness()
+    h.start("a", A[:6], prefix=B[:5], prompt_logprobs=0)
+    h.step()
+    assert [request.targets.tolist() for request in h.batch.prompt_logprobs] == [A[1:6]]
 
 
 def test_prompt_logprobs_begin_anew_after_a_preemption(harness) -> None:

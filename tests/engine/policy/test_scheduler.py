@@ -312,6 +312,16 @@ def test_statistics_of_a_choice_and_a_step(harness) -> None:
     assert h.outputs["a"][1].stats is None and h.outputs["b"][1].stats is None
 
 
+def test_only_the_newest_output_token_counts_as_decode(harness) -> None:
+    h = harness(max_num_batched_tokens=4)
+    h.start("a", A[:2], prefix=B[:5])
+    decoded = []
+    for _ in range(3):
+        h.step()
+        decoded.append((h.plan.scheduled_tokens, h.plan.decode_tokens))
+    assert decoded == [(4, 0), (3, 1), (1, 1)]
+
+
 def test_cached_tokens_are_those_of_the_prompt(harness) -> None:
     h = harness()
     h.start("a", A[:6], max_tokens=12)
