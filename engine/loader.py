@@ -91,7 +91,9 @@ def _files(folder: Path) -> list[Path]:
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
     if not (folder / INDEX).exists():
-        raise ModelError(f"{folder} holds neither {SINGLE} nor {INDEX}")
+        others = ", ".join(sorted(file.name for file in folder.glob("*.bin")))
+        hint = f"; weights in {others} must be converted to safetensors" if others else ""
+        raise ModelError(f"{folder} holds neither {SINGLE} nor {INDEX}{hint}")
     try:
         names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, AttributeError) as error:

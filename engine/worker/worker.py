@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -50,10 +51,11 @@ class Worker:
         self._dtype = loader.resolve_dtype(config.dtype, hf_config, checkpoint)
         kernels = Kernels(Machine.detect(device))
         context = LayerContext(kernels, device, self._dtype, config.block_size, config.max_model_len)
-        with torch.inference_mode():
+        with torch.inference_mode(), _readable_out_of_memory():
             self._model = build_model(hf_config, context)
             _check_length(config, self._model)
             parameters = sum(slot.destination.numel() for slot in self._model.weights())
+            self._check_memory(parameters * self._dtype.itemsize)
             if checkpoint is None:
                 digest = loader.dummy_weights(self._model, config.seed, self._progress)
             else:
@@ -95,10 +97,19 @@ class Worker:
         return blocks
 
     def allocate_cache(self, num_blocks: int) -> None:
+        """Make the cache that ``execute`` reads and writes."""
         self._cache = self._new_cache(num_blocks)
 
     def execute(self, batch: ScheduledBatch) -> StepResult:
         return self._runner.execute(batch, self._cache)
+
+    def _check_memory(self, weight_bytes: int) -> None:
+        """Weights take their memory as they are filled: too many would have the process killed without a word."""
+        if self._device.type == "cpu" and weight_bytes > (free := available_memory()):
+            raise ConfigurationError(
+                f"the weights take {weight_bytes:,} bytes in {str(self._dtype).removeprefix('torch.')}, "
+                f"and {free:,} bytes of memory are free"
+            )
 
     @property
     def _longest(self) -> int:
@@ -134,6 +145,14 @@ def _choose_device(asked: str) -> torch.device:
     if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+@contextmanager
+def _readable_out_of_memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigurationError(f"the weights do not fit the device: {error}") from error
 
 
 def _check_length(config: EngineConfig, model: Model) -> None:

@@ -117,7 +117,9 @@ def test_a_truncated_file(checkpoint, keep):
 
 def test_no_weights(checkpoint):
     (checkpoint / "model.safetensors").unlink()
-    assert "holds neither model.safetensors nor model.safetensors.index.json" in refused(checkpoint)
+    assert refused(checkpoint).endswith("holds neither model.safetensors nor model.safetensors.index.json")
+    (checkpoint / "pytorch_model.bin").touch()
+    assert refused(checkpoint).endswith("; weights in pytorch_model.bin must be converted to safetensors")
 
 
 def test_a_shard_that_is_not_there(checkpoint):

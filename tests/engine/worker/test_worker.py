@@ -12,6 +12,7 @@ from engine.errors import ConfigurationError
 from engine.sampling_params import SamplingParams
 from engine.worker import worker as worker_module
 from engine.worker.profiling import full_step
+from engine.worker.sampler import InvalidLogitsError
 from engine.worker.worker import Worker
 
 GREEDY = SamplingParams(max_tokens=9, temperature=0.0)
@@ -160,6 +161,22 @@ def test_a_context_longer_than_the_models_is_refused(folder):
     worker = Worker(EngineConfig(model=str(folder), max_model_len=513, num_threads=1), lambda *_: None)
     with pytest.raises(ConfigurationError, match="513 exceeds what the model was made for, 512"):
         worker.load()
+
+
+def test_weights_that_exceed_free_memory_are_refused_before_they_are_read(folder, monkeypatch):
+    monkeypatch.setattr(worker_module, "available_memory", lambda: 1000)
+    with pytest.raises(ConfigurationError, match="the weights take 690,048 bytes in float32, and 1,000 bytes"):
+        loaded(folder)
+
+
+def test_nan_in_the_model_raises_and_names_the_row(folder):
+    worker = loaded(folder)
+    worker.allocate_cache(32)
+    worker._cache.layers[0][0][9] = torch.nan
+    healthy, ill = ([5, 6], 0, [1]), ([7], 4, [9, 2])
+    with pytest.raises(InvalidLogitsError, match=r"rows \[1\]"):
+        worker.execute(batch([healthy, ill], samples=[sample(0), sample(1)]))
+    assert worker.execute(batch([healthy], samples=[sample(0)])).token_ids
 
 
 def test_an_untouched_cache_takes_no_memory(folder):
