@@ -36,6 +36,7 @@ class StartupProgress:
         self._begun: dict[str, float] = {}
         self._spoke: dict[str, float] = {}
         self._finished: set[str] = set()
+        self._last: Loading | None = None
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -53,17 +54,25 @@ class StartupProgress:
         if message.stage in self._finished:
             return
         now = self._clock()
-        begun = self._begun.setdefault(message.stage, now)
-        ended = message.total > 0 and message.done >= message.total
-        if self._bar is not None:
+        last, self._last = self._last, message
+        if last is not None and last.stage != message.stage and not last.total:
+            self._end(last, now)  # nobody knew its total, and the next stage has begun
+        self._begun.setdefault(message.stage, now)
+        if message.total > 0 and message.done >= message.total:
+            self._end(message, now)
+        elif self._bar is not None:
             self._draw(self._bar, message)
-        elif ended:
-            self._line(f"{message.stage}: done in {now - begun:.1f} s{_amount(message, finished=True)}")
         elif message.stage not in self._spoke or now - self._spoke[message.stage] >= QUIET_SECONDS:
             self._spoke[message.stage] = now
             self._line(f"{message.stage} …{_amount(message)}")
-        if ended:
-            self._finished.add(message.stage)
+
+    def _end(self, message: Loading, now: float) -> None:
+        self._finished.add(message.stage)
+        if self._bar is not None:
+            self._draw(self._bar, message if message.total else Loading(stage=message.stage, done=1, total=1))
+        else:
+            seconds = now - self._begun[message.stage]
+            self._line(f"{message.stage}: done in {seconds:.1f} s{_amount(message, finished=True)}")
 
     def _draw(self, bar: Progress, message: Loading) -> None:
         task = self._tasks.get(message.stage)

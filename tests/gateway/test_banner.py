@@ -58,6 +58,22 @@ def test_plain_lines_tell_the_beginning_the_course_and_the_end_of_a_stage() -> N
     ]
 
 
+def test_a_stage_without_a_total_ends_when_the_next_begins() -> None:
+    console, now = plain(), [0.0]
+    with StartupProgress(console, clock=lambda: now[0]) as progress:
+        progress.update(Loading(stage="imports", done=0, total=0))
+        now[0] = 2.0
+        progress.update(Loading(stage="weights", done=0, total=0))
+        progress.update(Loading(stage="weights", done=2**20, total=2**20, unit="bytes"))
+        progress.update(Loading(stage="imports", done=0, total=0))
+    assert console.file.getvalue().splitlines() == [
+        "imports …",
+        "imports: done in 2.0 s",
+        "weights …",
+        "weights: done in 0.0 s (1.0 MiB)",
+    ]
+
+
 def test_a_terminal_gets_a_bar_and_no_plain_lines() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with StartupProgress(console) as progress:

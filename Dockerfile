@@ -1,0 +1,30 @@
+# The gateway and a CPU engine in one image. Built and run by docker-compose.yml.
+FROM python:3.12-slim-bookworm AS build
+
+# An index with CPU builds of torch saves gigabytes; README.md says which to name here.
+ARG PIP_EXTRA_INDEX_URL=""
+
+RUN python -m venv /opt/penstock
+WORKDIR /src
+# Dependencies first: they change seldom, and torch is large.
+COPY pyproject.toml README.md LICENSE ./
+COPY gateway/version.py gateway/version.py
+RUN /opt/penstock/bin/pip install --no-cache-dir .
+COPY gateway gateway
+COPY engine engine
+COPY kernels kernels
+COPY observability observability
+RUN rm -rf build && /opt/penstock/bin/pip install --no-cache-dir --no-deps --force-reinstall .
+
+FROM python:3.12-slim-bookworm
+COPY --from=build /opt/penstock /opt/penstock
+# The folder is there so that a volume mounted over it belongs to the user.
+RUN useradd --create-home penstock && install -d -o penstock -g penstock /home/penstock/.cache/huggingface
+USER penstock
+WORKDIR /home/penstock
+ENV PATH=/opt/penstock/bin:$PATH PENSTOCK_HOST=0.0.0.0
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/ready', timeout=4)"]
+ENTRYPOINT ["penstock"]
+CMD ["serve"]
