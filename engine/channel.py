@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import zmq
 
@@ -21,6 +22,16 @@ HEARTBEAT_INTERVAL = 0.5
 """Seconds."""
 _FAREWELL_MS = 2000
 """How long the last message may take to leave when the process ends in order."""
+
+
+class Transport(Protocol):
+    """What the engine's loop needs of a connection to the gateway."""
+
+    def send(self, message: FromEngine) -> None: ...
+
+    def receive(self, *, wait: bool) -> list[ToEngine]:
+        """All messages that are there; with ``wait``, after blocking a while for the first one."""
+        ...
 
 
 class Channel:

@@ -168,9 +168,11 @@ def encode(message: ToEngine | FromEngine) -> bytes:
 
 def decode_to_engine(frame: bytes) -> ToEngine:
     """Raises ``msgspec.DecodeError`` (or its subclass ``ValidationError``) on anything else."""
-    return _to_engine.decode(frame)
+    message: ToEngine = _to_engine.decode(frame)
+    return message
 
 
 def decode_from_engine(frame: bytes) -> FromEngine:
     """Raises ``msgspec.DecodeError`` (or its subclass ``ValidationError``) on anything else."""
-    return _from_engine.decode(frame)
+    message: FromEngine = _from_engine.decode(frame)
+    return message

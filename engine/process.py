@@ -23,7 +23,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from engine.channel import HEARTBEAT_INTERVAL, Channel
+from engine.channel import HEARTBEAT_INTERVAL, Channel, Transport
 from engine.config import EngineConfig
 from engine.engine import Engine, warm_up
 from engine.errors import EngineError
@@ -37,23 +37,23 @@ _STDIN = 0
 
 
 class EngineLoop:
-    """Messages in, steps, one frame out for each. The transport is a parameter."""
+    """Messages in, steps, one frame out for each."""
 
-    def __init__(self, engine: Engine, channel: Channel) -> None:
+    def __init__(self, engine: Engine, transport: Transport) -> None:
         self._engine = engine
-        self._channel = channel
+        self._transport = transport
         self._draining = False
 
     def run(self) -> None:
-        """Serve until drained."""
+        """Serve until drained. Once it has been idle for a while, the block pool is checked."""
         checked = False
         while self._engine.num_pending or not self._draining:
             idle = not self._engine.num_pending
-            messages = self._channel.receive(wait=idle)
+            messages = self._transport.receive(wait=idle)
             for message in messages:
                 self._handle(message)
             if self._engine.num_pending:
-                self._channel.send(self._engine.step())
+                self._transport.send(self._engine.step())
                 checked = False
             elif idle and not messages and not checked:
                 self._engine.check_integrity()
@@ -64,7 +64,7 @@ class EngineLoop:
             case Start():
                 rejected = self._engine.start(message)
                 if rejected is not None:
-                    self._channel.send(rejected)
+                    self._transport.send(rejected)
             case Abort():
                 self._engine.abort(message)
             case Drain():

@@ -206,7 +206,8 @@ class Scheduler:
 
     def _extend(self, sequence: Sequence, tokens: int) -> None:
         missing = self._blocks_for(sequence.num_computed + tokens) - len(sequence.block_table)
-        sequence.block_table += self._pool.allocate(missing)
+        if missing:
+            sequence.block_table += self._pool.allocate(missing)
 
     def _preempt(self, sequence: Sequence) -> None:
         self._vacate(sequence)
@@ -242,8 +243,7 @@ class Scheduler:
         first = not sequence.has_replied
         scores = sequence.prompt_logprobs if sequence.needs_prompt_logprobs else None
         sequence.has_replied, sequence.prompt_logprobs = True, []
-        finish = sequence.finish_reason()
-        if finish is not None:
+        if sequence.finish is not None:
             self._remove(sequence)
         return Tokens(
             id=sequence.id,
@@ -252,7 +252,7 @@ class Scheduler:
             ids=ids,
             logprobs=logprobs,
             prompt_logprobs=scores,
-            finish=finish,
+            finish=sequence.finish,
             stats=_choice_stats(sequence, now) if first else None,
         )
 

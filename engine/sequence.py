@@ -53,6 +53,8 @@ class Sequence:
         self._tokens: IntArray = np.empty(max(self.num_tokens, self.num_prompt + start.params.max_tokens), np.int32)
         self._tokens[: self.num_prompt] = start.prompt
         self._tokens[self.num_prompt : self.num_tokens] = start.output_prefix
+        self.finish = self._find_finish()
+        """Why no further token is to be sampled, from the output alone; None while one is."""
         self._block_size = block_size
         self._digests: list[bytes] = []
         self._root = root_digest(start.cache_salt)
@@ -98,14 +100,14 @@ class Sequence:
 
     def samples_after(self, tokens: int) -> bool:
         """Whether a step that computes the next ``tokens`` positions samples one more token."""
-        return tokens == self.num_uncomputed and self.finish_reason() is None
+        return tokens == self.num_uncomputed and self.finish is None
 
     def append(self, token_id: int) -> None:
         self._tokens[self.num_tokens] = token_id
         self.num_tokens += 1
+        self.finish = self._find_finish()
 
-    def finish_reason(self) -> EngineFinish | None:
-        """Why no further token is to be sampled, from the output alone; None while one is."""
+    def _find_finish(self) -> EngineFinish | None:
         if self.num_output > self.params.min_tokens:
             last = int(self._tokens[self.num_tokens - 1])
             if last in self.params.stop_token_ids:

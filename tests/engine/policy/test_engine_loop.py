@@ -1,0 +1,97 @@
+"""The engine's loop over a transport that is a list."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.block_pool import IntegrityError
+from engine.messages import Abort, Drain, FromEngine, Rejected, Start, ToEngine
+from engine.process import EngineLoop
+from engine.sampling_params import SamplingParams
+
+
+class Script:
+    """Hands out what was prepared for each call of ``receive``; drains after that."""
+
+    def __init__(self, *turns: list[ToEngine]) -> None:
+        self.turns = [*turns, [Drain()]]
+        self.waited: list[bool] = []
+        self.sent: list[FromEngine] = []
+
+    def send(self, message: FromEngine) -> None:
+        self.sent.append(message)
+
+    def receive(self, *, wait: bool) -> list[ToEngine]:
+        self.waited.append(wait)
+        return self.turns.pop(0) if self.turns else []
+
+
+class CountingEngine:
+    """Two steps for each choice; refuses the id "bad"; counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.work: dict[str, int] = {}
+        self.checks = self.steps = 0
+
+    @property
+    def num_pending(self) -> int:
+        return len(self.work)
+
+    def start(self, start: Start) -> Rejected | None:
+        if start.id == "bad":
+            return Rejected(id=start.id, attempt=start.attempt, message="no")
+        self.work[start.id] = 2
+        return None
+
+    def abort(self, abort: Abort) -> None:
+        self.work.pop(abort.id, None)
+
+    def step(self) -> str:
+        assert self.work
+        self.steps += 1
+        self.work = {name: left - 1 for name, left in self.work.items() if left > 1}
+        return f"step {self.steps}"
+
+    def check_integrity(self) -> None:
+        self.checks += 1
+
+
+def start(name: str) -> Start:
+    return Start(id=name, attempt=0, prompt=[1], params=SamplingParams(max_tokens=2), seed=0)
+
+
+def run(*turns: list[ToEngine]) -> tuple[CountingEngine, Script]:
+    engine, script = CountingEngine(), Script(*turns)
+    EngineLoop(engine, script).run()
+    return engine, script
+
+
+def test_it_waits_only_when_there_is_nothing_to_do() -> None:
+    _, script = run([start("a")], [], [], [start("b")])
+    assert script.sent == ["step 1", "step 2", "step 3", "step 4"]
+    assert script.waited == [True, False, True, True, False]
+
+
+def test_messages_are_taken_in_before_a_step() -> None:
+    _, script = run([start("a"), start("b")], [Abort(id="a", attempt=0), Abort(id="b", attempt=0)])
+    assert script.sent == ["step 1"]
+
+
+def test_a_refusal_is_sent() -> None:
+    _, script = run([start("bad")])
+    assert script.sent == [Rejected(id="bad", attempt=0, message="no")]
+
+
+def test_the_pool_is_checked_once_in_each_idle_time_and_never_at_work() -> None:
+    assert run([start("a")], [])[0].checks == 0
+    assert run([start("a")], [], [], [], [])[0].checks == 1
+    assert run([start("a")], [], [], [], [start("b")], [], [], [])[0].checks == 2
+
+
+def test_a_leak_ends_the_loop(harness) -> None:
+    h = harness()
+    engine = CountingEngine()
+    engine.check_integrity = h.scheduler.check_integrity
+    h.pool.allocate(1)
+    with pytest.raises(IntegrityError, match="has 1 references and is in 0 block tables"):
+        EngineLoop(engine, Script([])).run()
