@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.messages import EngineInfo, ToEngine
+from engine.messages import EngineInfo, Start, ToEngine
 from engine.sampling_params import SamplingParams
 from gateway.completion.events import FinishReason, Usage
 from gateway.completion.fold import Fold
@@ -59,6 +59,30 @@ class Choice:
     @property
     def params(self) -> SamplingParams:
         return self.request.request.params[self.prompt_index]
+
+    def start(self) -> Start:
+        """What the engine is told for the current attempt: to go on after what was emitted."""
+        return Start(
+            id=self.id,
+            attempt=self.attempt,
+            prompt=self.prompt,
+            output_prefix=list(self.emitted.ids),
+            params=self.params,
+            seed=self.request.request.seed,
+            choice=self.index,
+            cache_salt=self.request.request.cache_salt,
+        )
+
+    def note_tokens(self, count: int, now: float, gaps: list[float]) -> None:
+        """Tokens have arrived; appends the gap before each but the choice's first to ``gaps``."""
+        if self.last_token_at is None:
+            self.first_token_at = now
+            if self.request.first_token_at is None:
+                self.request.first_token_at = now
+        else:
+            gaps.append(now - self.last_token_at)
+        self.last_token_at = now
+        gaps.extend([0.0] * (count - 1))
 
 
 @dataclass(slots=True, eq=False)

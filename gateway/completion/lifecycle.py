@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from engine.messages import Abort, EngineInfo, Rejected, Start, StepOutput, ToEngine, Tokens
+from engine.messages import Abort, EngineInfo, Rejected, StepOutput, ToEngine, Tokens
 from gateway.clock import Clock, SystemClock
 from gateway.completion.choice import ActiveRequest, Choice, Incarnation
 from gateway.completion.detokenizer import StopStrings
@@ -139,8 +139,8 @@ class Lifecycle:
         """An engine is ready; ``send`` never waits."""
         self._incarnations[replica] = Incarnation(replica, epoch, info, send)
         self.info = info
-        self._record(CacheConfig(block_size=info.block_size, num_blocks=info.num_blocks))
-        self._record(EngineEvent(kind="up", epoch=epoch))
+        self._report(CacheConfig(block_size=info.block_size, num_blocks=info.num_blocks))
+        self._report(EngineEvent(kind="up", epoch=epoch))
         self._dispatch_pending()
 
     def lost(self, replica: int, epoch: int, cause: str) -> None:
@@ -149,7 +149,7 @@ class Lifecycle:
         if incarnation is None or incarnation.epoch != epoch:
             return
         del self._incarnations[replica]
-        self._record(EngineEvent(kind="lost", epoch=epoch, cause=cause))
+        self._report(EngineEvent(kind="lost", epoch=epoch, cause=cause))
         in_flight = list(incarnation.running.values())
         logger.warning("replica %d lost (%s) with %d choices in flight", replica, cause, len(in_flight))
         for choice in in_flight:
@@ -192,8 +192,8 @@ class Lifecycle:
                 logger.exception("request %s failed", choice.request.request.id)
                 self._fail(choice.request, InternalError("The server failed while it was reading this output."))
         if gaps:
-            self._record(InterTokenLatencies(values=gaps))
-        self._record(message.stats)
+            self._report(InterTokenLatencies(values=gaps))
+        self._report(message.stats)
 
     def _current(self, incarnation: Incarnation, choice_id: str, attempt: int) -> Choice | None:
         choice = incarnation.running.get(choice_id)
@@ -212,7 +212,8 @@ class Lifecycle:
         if output.stats is not None or output.prompt_logprobs is not None:
             self._note_first_output(choice, output)
         if output.ids:
-            self._note_times(choice, len(output.ids), now, gaps)
+            self._begin(active)
+            choice.note_tokens(len(output.ids), now, gaps)
             self._journal.append(choice.id, output.ids, output.logprobs)
             choice.losses = 0
         delta = choice.fold.feed(output.ids, output.logprobs, output.finish)
@@ -226,24 +227,12 @@ class Lifecycle:
     def _note_first_output(self, choice: Choice, output: Tokens) -> None:
         """What comes with an attempt's first tokens; of a later attempt it is old news."""
         active = choice.request
-        self._begin(active)
         if output.stats is not None and choice.cached_tokens is None:
             choice.cached_tokens = output.stats.cached_tokens
             active.first_stats = active.first_stats or output.stats
         if output.prompt_logprobs is not None and choice.prompt_index not in active.scored_prompts:
             active.scored_prompts.add(choice.prompt_index)
             active.stream.push(PromptScored(choice.prompt_index, output.prompt_logprobs))
-
-    def _note_times(self, choice: Choice, num_tokens: int, now: float, gaps: list[float]) -> None:
-        if choice.last_token_at is None:
-            choice.first_token_at = now
-            if choice.request.first_token_at is None:
-                self._begin(choice.request)
-                choice.request.first_token_at = now
-        else:
-            gaps.append(now - choice.last_token_at)
-        choice.last_token_at = now
-        gaps.extend([0.0] * (num_tokens - 1))
 
     # --- transitions -----------------------------------------------------------------------------------------
 
@@ -279,18 +268,7 @@ class Lifecycle:
         choice.attempt += 1
         choice.state, choice.incarnation = "running", incarnation
         incarnation.running[choice.id] = choice
-        incarnation.send(
-            Start(
-                id=choice.id,
-                attempt=choice.attempt,
-                prompt=choice.prompt,
-                output_prefix=list(choice.emitted.ids),
-                params=choice.params,
-                seed=choice.request.request.seed,
-                choice=choice.index,
-                cache_salt=choice.request.request.cache_salt,
-            )
-        )
+        incarnation.send(choice.start())
         return None
 
     def _set_back(self, choice: Choice) -> None:
@@ -339,9 +317,6 @@ class Lifecycle:
                 self._finish(choice, "abort")
 
     def _fail(self, active: ActiveRequest, error: APIError) -> None:
-        if not active.remaining:
-            return
-        active.remaining = 0
         for choice in active.choices:
             if choice.state != "done":
                 self._abort_attempt(choice)
@@ -359,10 +334,17 @@ class Lifecycle:
         del self._choices[choice.id]
         self._journal.close(choice.id)
 
+    def _report(self, record: Record) -> None:
+        """Numbers are never worth a stream."""
+        try:
+            self._record(record)
+        except Exception:
+            logger.exception("a record could not be taken")
+
     def _forget(self, active: ActiveRequest, error: APIError | None) -> None:
         """The request has had its terminal output."""
         self._begin(active)
         del self._requests[active.request.id]
         if not self._requests:
             self._idle.set()
-        self._record(active.stats(self._clock.now(), error))
+        self._report(active.stats(self._clock.now(), error))

@@ -107,7 +107,7 @@ def definition(
 
 pieces = st.sampled_from(["the", " fox", "o", "x", "aé", "日本", "🦊", "</s>", "x ", "ox"])
 texts = st.lists(pieces, max_size=10).map("".join)
-stops = st.lists(st.sampled_from(["ox", "x o", " f", "日", "本🦊", "éo", "oxx", "x"]), max_size=3).map(tuple)
+stops = st.lists(st.sampled_from(["ox", "x o", " f", "日", "本🦊", "éo", "oxx", "x", "\ufffd"]), max_size=3).map(tuple)
 
 
 @pytest.mark.parametrize("family", [families.byte_level, families.byte_fallback])
@@ -184,6 +184,20 @@ def test_what_only_the_engine_knows_ends_a_choice_too() -> None:
     outcome = Outcome()
     outcome.take(make_fold(families.byte_level(), stop=("fox",)).feed(ids, None, "length"))
     assert outcome.state() == ("the fo", tuple(ids), "length", None), "held text is text once nothing can follow"
+
+
+def test_the_engines_word_for_a_stop_token_is_taken() -> None:
+    ids = [*encoded("a"), EOS]
+    outcome = Outcome()
+    outcome.take(make_fold(families.byte_level(), min_tokens=5).feed(ids, None, "stop"))
+    assert outcome.state() == ("a", tuple(ids[:1]), "stop", None)
+
+
+def test_the_remainder_at_the_end_may_complete_a_stop_string() -> None:
+    ids = encoded("a🦊")[:-1]
+    outcome = Outcome()
+    outcome.take(make_fold(families.byte_level(), stop=("\ufffd",)).feed(ids, None, "length"))
+    assert (outcome.text, outcome.finish, outcome.reason) == ("a", "stop", "\ufffd")
 
 
 def test_an_earlier_stop_string_beats_the_engines_finish() -> None:

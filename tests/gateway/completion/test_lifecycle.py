@@ -210,6 +210,19 @@ async def test_a_fault_in_one_choice_does_not_reach_the_others(world: World, cap
     assert "request bad failed" in caplog.text
 
 
+async def test_numbers_that_cannot_be_recorded_harm_no_stream(caplog: pytest.LogCaptureFixture) -> None:
+    def record(_: object) -> None:
+        raise ValueError("no such label")
+
+    lifecycle = Lifecycle(families.byte_level(), record=record)
+    engine = FakeEngine(lifecycle)
+    stream = lifecycle.submit(make_request(max_tokens=2))
+    engine.say("r:0", 0, ABC[0])
+    engine.say("r:0", 1, ABC[1])
+    assert await text_and_end(stream) == ("ab", "length", Completed(Usage(3, 2, 0)))
+    assert "no such label" in caplog.text
+
+
 # --- abort -------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +418,14 @@ async def test_drain_ends_parked_work_at_once(world: World) -> None:
     world.lifecycle.drain()
     with pytest.raises(Unavailable):
         await text_and_end(stream)
+
+
+async def test_drain_while_the_engine_restarts_keeps_what_has_begun(world: World) -> None:
+    world.lifecycle.submit(make_request())
+    world.engine.say("r:0", 0, ABC[0])
+    world.engine.lose()
+    world.lifecycle.drain()
+    assert [start.id for start in world.restart().starts] == ["r:0"]
 
 
 async def test_close_ends_everything(world: World) -> None:
