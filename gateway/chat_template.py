@@ -117,7 +117,7 @@ class ChatTemplate:
         Raises:
             ChatTemplateError: a template cannot be read or compiled.
         """
-        source = override.read_text(encoding="utf-8") if override else _source_in(folder)
+        source = _text_of(override) if override else _source_in(folder)
         return None if source is None else cls(source, special_tokens)
 
     def render(
@@ -207,15 +207,23 @@ def _source_in(folder: Path) -> str | None:
     """``chat_template.jinja``, else the entry of ``tokenizer_config.json``: one template, or the default of several."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return _text_of(file)
     config = folder / "tokenizer_config.json"
     if not config.is_file():
         return None
     try:
-        found = msgspec.json.decode(config.read_bytes()).get("chat_template")
-    except (msgspec.DecodeError, AttributeError) as error:
-        raise ChatTemplateError(f"{config} cannot be read: {error}") from None
-    if isinstance(found, list):
-        named = {entry["name"]: entry["template"] for entry in found}
-        found = named.get("default")
+        found = msgspec.json.decode(_text_of(config)).get("chat_template")
+        if isinstance(found, list):
+            found = {entry["name"]: entry["template"] for entry in found}.get("default")
+    except (msgspec.DecodeError, AttributeError, KeyError, TypeError) as error:
+        raise ChatTemplateError(f"{config}: its chat_template cannot be read: {error}") from None
     return found if isinstance(found, str) else None
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ChatTemplateError(f"{file}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ChatTemplateError(f"{file}: not UTF-8: {error}") from None

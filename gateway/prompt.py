@@ -69,6 +69,8 @@ class Prompts:
 
     async def texts(self, texts: list[str], *, add_special_tokens: bool, context: int) -> list[list[int]]:
         """One list of token ids for each text. Raises as ``chat`` does."""
+        if not texts:
+            return []
         return await self.run(
             lambda: [self._encode(text, context, "prompt", add_special_tokens=add_special_tokens) for text in texts]
         )

@@ -102,13 +102,13 @@ class RequestContext:
     """To be added to the access log line; never keys or prompts."""
 
 
-def get_state(request: Request) -> AppState:
-    """For FastAPI's dependency injection."""
+async def get_state(request: Request) -> AppState:
+    """For FastAPI's dependency injection, which would run a function that is not ``async`` in a thread."""
     state: AppState = request.app.state.penstock
     return state
 
 
-def get_context(request: Request) -> RequestContext:
+async def get_context(request: Request) -> RequestContext:
     """For FastAPI's dependency injection."""
     context: RequestContext = request.scope["penstock.context"]
     return context
