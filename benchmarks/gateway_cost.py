@@ -26,7 +26,7 @@ from gateway.completion.sse import EventStreamResponse
 from gateway.protocol.answer import AnswerOptions, Envelope
 from gateway.protocol.chat_answer import ChatStream
 from gateway.tokenizer import Tokenizer
-from observability.records import StepStats
+from observability.records import EngineState, StepStats
 
 SCOPE = {"type": "http", "method": "POST", "asgi": {"version": "3.0", "spec_version": "2.4"}}
 TEXT = "It was a quiet morning in the valley, and the water ran through the penstock at a steady, measured rate. "
@@ -74,10 +74,7 @@ def frames(ids: list[int], streams: int, steps: int) -> list[bytes]:
         scheduled_tokens=streams,
         prompt_tokens=0,
         generated_tokens=streams,
-        running=streams,
-        waiting=0,
-        blocks_used=0,
-        blocks_total=1,
+        state=EngineState(running=streams, waiting=0, blocks_used=0, blocks_total=1),
         preemptions=0,
         prefix_queries=0,
         prefix_hits=0,

@@ -14,7 +14,7 @@ from engine.messages import Abort, Rejected, Start, StepOutput, Tokens
 from engine.request import refusal
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Schedule, Scheduler
-from observability.records import StepStats
+from observability.records import EngineState, StepStats
 
 Clock = Callable[[], float]
 """Seconds, monotonic."""
@@ -80,6 +80,15 @@ class Engine:
         """Choices begun or waiting."""
         return self._scheduler.num_pending
 
+    @property
+    def state(self) -> EngineState:
+        return EngineState(
+            running=self._scheduler.num_running,
+            waiting=self._scheduler.num_waiting,
+            blocks_used=self._pool.num_used,
+            blocks_total=self._pool.num_blocks,
+        )
+
     def start(self, start: Start) -> Rejected | None:
         reason = refusal(start, max_model_len=self.max_model_len, vocab_size=self._vocab_size)
         if reason is not None:
@@ -114,13 +123,10 @@ class Engine:
             scheduled_tokens=plan.scheduled_tokens,
             prompt_tokens=plan.scheduled_tokens - plan.decode_tokens,
             generated_tokens=sum(len(output.ids) for output in outputs),
-            running=self._scheduler.num_running,
-            waiting=self._scheduler.num_waiting,
-            blocks_used=self._pool.num_used,
-            blocks_total=self._pool.num_blocks,
             preemptions=plan.preemptions,
             prefix_queries=plan.prefix_queries,
             prefix_hits=plan.prefix_hits,
+            state=self.state,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from engine.sampling_params import SamplingParams
-from observability.records import ChoiceStats, StepStats
+from observability.records import ChoiceStats, EngineState, StepStats
 
 EngineFinish = Literal["stop", "length"]
 
@@ -97,6 +97,12 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected"):
     message: str
 
 
+class Idle(msgspec.Struct, frozen=True, kw_only=True, tag="idle"):
+    """Nothing is pending any more, and it was an abort that ended it: no step will report the new state."""
+
+    state: EngineState
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     """Sent at a fixed interval by a thread that looks at the step counter; progress is judged against pending."""
 
@@ -154,7 +160,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 ToEngine: TypeAlias = Start | Abort | Drain
-FromEngine: TypeAlias = StepOutput | Rejected | Heartbeat | Loading | Ready | Failed
+FromEngine: TypeAlias = StepOutput | Idle | Rejected | Heartbeat | Loading | Ready | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine = msgspec.msgpack.Decoder(ToEngine)

@@ -29,11 +29,13 @@ from engine.engine import Engine, warm_up
 from engine.errors import EngineError
 from engine.executor import find_executor
 from engine.executor.base import Executor, ModelFacts
-from engine.messages import Abort, Drain, EngineInfo, Failed, Loading, Ready, Start, ToEngine
+from engine.messages import Abort, Drain, EngineInfo, Failed, Idle, Loading, Ready, Start, ToEngine
 
 logger = logging.getLogger(__name__)
 
 _STDIN = 0
+_PARTING = 0.2
+"""Seconds that an idle engine has to end in order once its lifeline is gone."""
 
 
 class EngineLoop:
@@ -55,6 +57,8 @@ class EngineLoop:
             if self._engine.num_pending:
                 self._transport.send(self._engine.step())
                 checked = False
+            elif not idle:
+                self._transport.send(Idle(state=self._engine.state))
             elif idle and not messages and not checked:
                 self._engine.check_integrity()
                 checked = True
@@ -155,6 +159,8 @@ class EngineProcess:
         while True:
             readable, _, _ = select.select([_STDIN], [], [], HEARTBEAT_INTERVAL / 2)
             if readable and not os.read(_STDIN, 4096):
+                # A gateway that stops us says Drain and lets go at the same moment.
+                time.sleep(_PARTING)
                 logger.warning("the gateway is gone: ending")
                 os._exit(os.EX_UNAVAILABLE)
             self._channel.beat()

@@ -27,6 +27,7 @@ from observability.records import (
     BuildInfo,
     CacheConfig,
     EngineEvent,
+    EngineState,
     IgnoredFields,
     InterTokenLatencies,
     Record,
@@ -171,15 +172,15 @@ METRICS = (
     ),
     Metric(
         name="sequences_running", kind="gauge", labels=REPLICA,
-        fed_by=(StepStats,), field="running", help="Sequences that hold KV-cache blocks.",
+        fed_by=(EngineState,), field="running", help="Sequences that hold KV-cache blocks.",
     ),
     Metric(
         name="sequences_waiting", kind="gauge", labels=REPLICA,
-        fed_by=(StepStats,), field="waiting", help="Sequences in the engine's waiting queue.",
+        fed_by=(EngineState,), field="waiting", help="Sequences in the engine's waiting queue.",
     ),
     Metric(
         name="kv_cache_usage_ratio", kind="gauge", labels=REPLICA,
-        fed_by=(StepStats,), field="kv_cache_usage", help="Share of KV-cache blocks in use by sequences, 0 to 1.",
+        fed_by=(EngineState,), field="kv_cache_usage", help="Share of KV-cache blocks in use by sequences, 0 to 1.",
     ),
     # --- engines and the build ---
     Metric(

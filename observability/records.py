@@ -14,8 +14,25 @@ import msgspec
 ErrorType = Literal["validation", "not_found", "overload", "cancelled", "internal", "not_implemented"]
 
 
+class EngineState(msgspec.Struct, frozen=True, kw_only=True):
+    """How full an engine is at one moment."""
+
+    running: int
+    """Sequences that hold blocks."""
+    waiting: int
+    """Sequences in the waiting queue."""
+    blocks_used: int
+    """Blocks that a running sequence refers to."""
+    blocks_total: int
+
+    @property
+    def kv_cache_usage(self) -> float:
+        """Share of the blocks that running sequences refer to, 0 to 1."""
+        return self.blocks_used / self.blocks_total if self.blocks_total else 0.0
+
+
 class StepStats(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine step. Counts are for this step alone, except those named as a state after it."""
+    """One engine step; counts are for this step alone."""
 
     step: int
     duration: float
@@ -24,23 +41,13 @@ class StepStats(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     """Those of them that lie inside a prompt (a recomputed output token counts here as well)."""
     generated_tokens: int
-    running: int
-    """State after the step: sequences that hold blocks."""
-    waiting: int
-    """State after the step: sequences in the waiting queue."""
-    blocks_used: int
-    """State after the step: blocks that a running sequence refers to."""
-    blocks_total: int
     preemptions: int
     prefix_queries: int
     """Prompt tokens looked up in the prefix index."""
     prefix_hits: int
     """Prompt tokens found there."""
-
-    @property
-    def kv_cache_usage(self) -> float:
-        """Share of the blocks that running sequences refer to, 0 to 1."""
-        return self.blocks_used / self.blocks_total if self.blocks_total else 0.0
+    state: EngineState
+    """After the step."""
 
 
 class ChoiceStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +131,14 @@ class BuildInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Record: TypeAlias = (
-    StepStats | InterTokenLatencies | RequestStats | Rejection | EngineEvent | CacheConfig | IgnoredFields | BuildInfo
+    StepStats
+    | EngineState
+    | InterTokenLatencies
+    | RequestStats
+    | Rejection
+    | EngineEvent
+    | CacheConfig
+    | IgnoredFields
+    | BuildInfo
 )
 """What the metrics are fed with. :class:`ChoiceStats` is not among them: the gateway sums it up in RequestStats."""

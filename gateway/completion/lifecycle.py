@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from engine.messages import Abort, EngineInfo, Rejected, StepOutput, ToEngine, Tokens
+from engine.messages import Abort, EngineInfo, Idle, Rejected, StepOutput, ToEngine, Tokens
 from gateway.clock import Clock, SystemClock
 from gateway.completion.choice import ActiveRequest, Choice, Incarnation
 from gateway.completion.detokenizer import StopStrings
@@ -32,11 +32,10 @@ from gateway.completion.stream import Stream
 from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
 from gateway.replicas.router import ReplicaSnapshot, choose
 from gateway.tokenizer import Tokenizer
-from observability.records import CacheConfig, EngineEvent, InterTokenLatencies, RequestStats, StepStats
+from observability.records import CacheConfig, EngineEvent, EngineState, InterTokenLatencies, Record
 
 logger = logging.getLogger(__name__)
 
-Record: TypeAlias = StepStats | InterTokenLatencies | RequestStats | EngineEvent | CacheConfig
 Route: TypeAlias = Callable[[Sequence[ReplicaSnapshot]], int | None]
 
 
@@ -150,6 +149,8 @@ class Lifecycle:
             return
         del self._incarnations[replica]
         self._report(EngineEvent(kind="lost", epoch=epoch, cause=cause))
+        blocks_total = incarnation.info.num_blocks
+        self._report(EngineState(running=0, waiting=0, blocks_used=0, blocks_total=blocks_total))
         in_flight = list(incarnation.running.values())
         logger.warning("replica %d lost (%s) with %d choices in flight", replica, cause, len(in_flight))
         for choice in in_flight:
@@ -165,12 +166,14 @@ class Lifecycle:
             self._failure = message
             self._fail_all(lambda: Unavailable(f"The engine is gone: {message}", retry_after=60))
 
-    def receive(self, replica: int, epoch: int, message: StepOutput | Rejected) -> None:
+    def receive(self, replica: int, epoch: int, message: StepOutput | Idle | Rejected) -> None:
         incarnation = self._incarnations.get(replica)
         if incarnation is None or incarnation.epoch != epoch:
             return
         if isinstance(message, StepOutput):
             self._receive_step(incarnation, message)
+        elif isinstance(message, Idle):
+            self._report(message.state)
         elif (choice := self._current(incarnation, message.id, message.attempt)) is not None:
             self._fail(choice.request, InvalidRequest(message.message))
 
@@ -194,6 +197,7 @@ class Lifecycle:
         if gaps:
             self._report(InterTokenLatencies(values=gaps))
         self._report(message.stats)
+        self._report(message.stats.state)
 
     def _current(self, incarnation: Incarnation, choice_id: str, attempt: int) -> Choice | None:
         choice = incarnation.running.get(choice_id)

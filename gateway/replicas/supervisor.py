@@ -22,6 +22,7 @@ from engine.messages import (
     Failed,
     FromEngine,
     Heartbeat,
+    Idle,
     Loading,
     Ready,
     Rejected,
@@ -42,7 +43,7 @@ class Listener(Protocol):
 
     def lost(self, replica: int, epoch: int, cause: str) -> None: ...
 
-    def receive(self, replica: int, epoch: int, message: StepOutput | Rejected) -> None: ...
+    def receive(self, replica: int, epoch: int, message: StepOutput | Idle | Rejected) -> None: ...
 
     def gave_up(self, replica: int, message: str) -> None: ...
 
@@ -210,7 +211,7 @@ class Supervisor:
 
     def _deliver(self, message: FromEngine) -> None:
         match message:
-            case StepOutput() | Rejected():
+            case StepOutput() | Idle() | Rejected():
                 if isinstance(message, StepOutput) and message.outputs:
                     self._backoff = self._limits.first_backoff
                 self._listener.receive(self._replica, self.epoch, message)

@@ -10,6 +10,7 @@ from observability.metrics import METRICS, PREFIX, Metrics
 from observability.records import (
     CacheConfig,
     EngineEvent,
+    EngineState,
     IgnoredFields,
     InterTokenLatencies,
     Rejection,
@@ -23,10 +24,7 @@ STEP = StepStats(
     scheduled_tokens=100,
     prompt_tokens=90,
     generated_tokens=10,
-    running=12,
-    waiting=3,
-    blocks_used=25,
-    blocks_total=100,
+    state=EngineState(running=12, waiting=3, blocks_used=25, blocks_total=100),
     preemptions=2,
     prefix_queries=64,
     prefix_hits=48,
@@ -66,6 +64,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 def test_a_step_feeds_histograms_counters_and_gauges(metrics: Metrics) -> None:
     metrics.record(STEP, replica="3")
     metrics.record(STEP, replica="3")
+    metrics.record(STEP.state, replica="3")
     expected = {
         "step_duration_seconds_sum": 0.04,
         "step_tokens_count": 2,

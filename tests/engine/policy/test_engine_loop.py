@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from engine.block_pool import IntegrityError
-from engine.messages import Abort, Drain, FromEngine, Rejected, Start, ToEngine
+from engine.messages import Abort, Drain, FromEngine, Idle, Rejected, Start, ToEngine
 from engine.process import EngineLoop
 from engine.sampling_params import SamplingParams
+from observability.records import EngineState
 
 
 class Script:
@@ -36,6 +37,10 @@ class CountingEngine:
     @property
     def num_pending(self) -> int:
         return len(self.work)
+
+    @property
+    def state(self) -> EngineState:
+        return EngineState(running=len(self.work), waiting=0, blocks_used=len(self.work), blocks_total=8)
 
     def start(self, start: Start) -> Rejected | None:
         if start.id == "bad":
@@ -74,7 +79,13 @@ def test_it_waits_only_when_there_is_nothing_to_do() -> None:
 
 def test_messages_are_taken_in_before_a_step() -> None:
     _, script = run([start("a"), start("b")], [Abort(id="a", attempt=0), Abort(id="b", attempt=0)])
-    assert script.sent == ["step 1"]
+    assert script.sent[0] == "step 1" and len(script.sent) == 2
+
+
+def test_the_state_is_told_when_an_abort_leaves_nothing_to_step() -> None:
+    _, script = run([start("a")], [Abort(id="a", attempt=0)], [], [start("b")])
+    assert script.sent[:2] == ["step 1", Idle(state=EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8))]
+    assert script.sent[2:] == ["step 2", "step 3"]
 
 
 def test_a_refusal_is_sent() -> None:

@@ -146,7 +146,7 @@ def test_abort_stops_a_running_choice(spawn) -> None:
     child.receive(StepOutput, lambda frame: len(frame.outputs) == 2)
     child.send(Abort(id="a", attempt=0))
     frame = child.receive(StepOutput, lambda frame: [output.id for output in frame.outputs] == ["b"])
-    assert frame.stats.running == 1
+    assert frame.stats.state.running == 1
     child.send(Abort(id="b", attempt=0))
     assert child.receive(Heartbeat, lambda beat: beat.pending == 0).step < 9_000
 

@@ -13,6 +13,7 @@ from engine.errors import ConfigurationError
 from engine.executor.base import ModelFacts
 from engine.messages import Abort, Start
 from engine.sampling_params import SamplingParams
+from observability.records import EngineState
 
 FACTS = ModelFacts(
     device="cpu",
@@ -61,7 +62,7 @@ def test_a_step_reports_what_it_did() -> None:
     assert (first.started, first.outputs) == (["a"], [])
     stats = first.stats
     assert (stats.step, stats.duration, stats.scheduled_tokens, stats.prompt_tokens) == (0, 0.5, 16, 16)
-    assert (stats.running, stats.waiting, stats.blocks_used, stats.blocks_total) == (1, 1, 4, 64)
+    assert stats.state == EngineState(running=1, waiting=1, blocks_used=4, blocks_total=64)
     assert (stats.generated_tokens, stats.preemptions, stats.prefix_queries, stats.prefix_hits) == (0, 0, 20, 0)
     assert second.started == ["b"]
     assert [(o.id, o.at, o.ids) for o in second.outputs] == [("a", 0, [20]), ("b", 0, [2])]
@@ -79,7 +80,7 @@ def test_the_last_token_leaves_nothing_behind() -> None:
     while engine.num_pending:
         last = engine.step()
     assert [(o.ids, o.finish) for o in last.outputs] == [([7], "length")]
-    assert (last.stats.running, last.stats.blocks_used) == (0, 0)
+    assert (last.stats.state.running, last.stats.state.blocks_used) == (0, 0)
     engine.check_integrity()
 
 

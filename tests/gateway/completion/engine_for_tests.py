@@ -10,7 +10,7 @@ from gateway.completion.events import Completed, Delta, Event
 from gateway.completion.lifecycle import Lifecycle
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
-from observability.records import ChoiceStats, StepStats
+from observability.records import ChoiceStats, EngineState, StepStats
 
 EOS = 1
 INFO = EngineInfo(
@@ -34,10 +34,7 @@ STATS = StepStats(
     scheduled_tokens=1,
     prompt_tokens=0,
     generated_tokens=1,
-    running=0,
-    waiting=0,
-    blocks_used=0,
-    blocks_total=8,
+    state=EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8),
     preemptions=0,
     prefix_queries=0,
     prefix_hits=0,

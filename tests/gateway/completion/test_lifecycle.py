@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 import tokenizers_for_tests as families
-from engine_for_tests import EOS, FakeEngine, ManualClock, ids_of, make_request, ready_events, text_and_end
+from engine_for_tests import EOS, STATS, FakeEngine, ManualClock, ids_of, make_request, ready_events, text_and_end
 
-from engine.messages import Rejected, TokenLogprobs, Tokens
+from engine.messages import Idle, Rejected, TokenLogprobs, Tokens
 from gateway.completion.events import Completed, Delta, PromptScored, Usage
 from gateway.completion.journal import MemoryJournal
 from gateway.completion.lifecycle import Lifecycle
 from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
-from observability.records import ChoiceStats, EngineEvent, InterTokenLatencies, RequestStats, StepStats
+from observability.records import ChoiceStats, EngineEvent, EngineState, InterTokenLatencies, RequestStats, StepStats
 
 
 class World:
@@ -531,3 +531,12 @@ def test_request_without_eos_ignores_it(world: World) -> None:
     stream = world.lifecycle.submit(replace(make_request(stop_token_ids=())))
     world.engine.say("r:0", 0, ABC[0], EOS, ABC[1])
     assert [event.text for event in ready_events(stream) if isinstance(event, Delta)] == ["ab"]
+
+
+async def test_the_state_of_an_engine_is_recorded_with_steps_without_and_at_its_loss(world: World) -> None:
+    world.engine.step()
+    emptied = EngineState(running=0, waiting=0, blocks_used=0, blocks_total=3)
+    world.lifecycle.receive(0, 1, Idle(state=emptied))
+    world.engine.lose()
+    states = [record for record in world.records if isinstance(record, EngineState)]
+    assert states == [STATS.state, emptied, EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8)]

@@ -30,7 +30,7 @@ from engine.messages import (
     decode_to_engine,
     encode,
 )
-from observability.records import StepStats
+from observability.records import EngineState, StepStats
 
 INFO = EngineInfo(
     device="cpu",
@@ -116,10 +116,7 @@ class FakeEngine:
             scheduled_tokens=len(outputs),
             prompt_tokens=0,
             generated_tokens=len(outputs),
-            running=len(self.running),
-            waiting=0,
-            blocks_used=0,
-            blocks_total=8,
+            state=EngineState(running=len(self.running), waiting=0, blocks_used=0, blocks_total=8),
             preemptions=0,
             prefix_queries=0,
             prefix_hits=0,

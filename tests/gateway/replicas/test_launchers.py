@@ -39,6 +39,17 @@ async def test_the_child_finds_our_packages_from_any_folder_and_no_shadow_of_the
     assert await said(ProcessLauncher(command), EngineConfig(model="m"), capfd) == f"{ROOT}/engine/__init__.py\n"
 
 
+async def test_the_engine_itself_is_not_shadowed_by_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "__init__.py").write_text("import sys; sys.exit(42)")
+    monkeypatch.chdir(tmp_path)
+    process = await ProcessLauncher().launch(EngineConfig(model="/nowhere"), endpoint="ipc:///nowhere", epoch=1)
+    process.close_input()
+    assert await asyncio.wait_for(process.wait(), 60) != 42
+
+
 async def test_end_of_input_ends_a_child_that_waits_for_it() -> None:
     process = await ProcessLauncher([sys.executable, "-c", "import sys; sys.stdin.read()"]).launch(
         EngineConfig(model="m"), endpoint="", epoch=1

@@ -24,7 +24,7 @@ from engine.messages import (
 from gateway.replicas.client import Client
 from gateway.replicas.launchers import EngineProcess, Launcher
 from gateway.replicas.supervisor import EngineGoneError, Limits, Progress, Supervisor
-from observability.records import StepStats
+from observability.records import EngineState, StepStats
 
 INFO = EngineInfo(
     device="cpu",
@@ -47,10 +47,7 @@ STATS = StepStats(
     scheduled_tokens=1,
     prompt_tokens=0,
     generated_tokens=1,
-    running=0,
-    waiting=0,
-    blocks_used=0,
-    blocks_total=8,
+    state=EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8),
     preemptions=0,
     prefix_queries=0,
     prefix_hits=0,
@@ -391,11 +388,15 @@ async def test_stop_lets_the_engine_end_by_itself_and_starts_no_other() -> None:
         await world.supervisor.stop()
 
 
-async def test_a_stop_is_no_failed_start_up() -> None:
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_stop_is_no_failed_start_up(turns: int) -> None:
     async with supervised() as world:
         for _ in range(2):
             await world.die(3)
             await world.clock.pass_by(10)
+        world.processes[-1].die(3)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         await world.supervisor.stop()
         assert "gave up" not in str(world.log)
 
