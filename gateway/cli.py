@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
-from gateway.cli_help import SUMMARY, ServeCommand, metavar, switch_of
+from gateway.cli_help import SUMMARY, PenstockGroup, ServeCommand, metavar, switch_of
 from gateway.settings import ServeSettings, SettingsError, unknown_variables
 from gateway.version import VERSION
 
@@ -20,9 +20,7 @@ USAGE_ERROR = 2
 
 app = typer.Typer(
     name="penstock",
-    help="Serve a large language model behind the OpenAI API, on a CPU or on GPUs.",
-    epilog="A first try: [bold]penstock serve[/bold], then open http://127.0.0.1:8000 in a browser.",
-    rich_markup_mode="rich",
+    cls=PenstockGroup,
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -78,7 +76,9 @@ app.command("serve", cls=ServeCommand, help=SUMMARY)(serve)
 
 @app.command("hash-key")
 def hash_key(
-    name: Annotated[str, typer.Argument(help="Who the key is for: the tenant's name in metrics and logs.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Who the key is for: the tenant's name in metrics and logs.")
+    ],
     key: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Hash this key rather than a new one; - reads it from standard input."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from gateway.settings import ENV_PREFIX, ServeSettings, flag_of, names_of_group, option_of
 
@@ -84,12 +84,44 @@ def print_help(console: Console) -> None:
     console.print(Text(f"\n{SOURCES}"), end="\n\n")
 
 
+def print_overview(console: Console) -> None:
+    """The page of ``penstock --help``: what it is, its commands, and a first step."""
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    commands = Table.grid(padding=(0, 2))
+    commands.add_column(style="bold cyan")
+    commands.add_row("serve [MODEL]", SUMMARY)
+    commands.add_row("hash-key NAME", "Print an entry for the file of --api-keys.")
+    console.print("\n[bold]Usage:[/bold] penstock COMMAND [OPTIONS]\n", markup=True, highlight=False)
+    console.print(Text("Serve a large language model behind the OpenAI API, on a CPU or on a GPU."), end="\n\n")
+    console.print(Panel(commands, title="Commands", title_align="left", border_style="dim"))
+    console.print("\n[bold]A first step[/bold]")
+    console.print(Text("  penstock serve", style="green"), Text("and open http://127.0.0.1:8000 in a browser"))
+    console.print(Text("\npenstock COMMAND --help explains a command, penstock --version says which release this is."))
+    console.print()
+
+
+class PenstockGroup(TyperGroup):
+    """``penstock`` with the page above for its ``--help``."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Called by typer for ``--help``, and where there is no command."""
+        print_overview(_console())
+
+
 class ServeCommand(TyperCommand):
-    """``serve`` with the page above for its ``--help``."""
+    """``serve`` with its page of all settings for ``--help``."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Called by typer for ``--help``."""
-        from rich.console import Console
+        print_help(_console())
 
-        console = Console()
-        print_help(Console(width=min(console.width, WIDEST)))
+
+def _console() -> Console:
+    """Of the terminal's width, but no wider than lines are read with ease."""
+    from rich.console import Console
+
+    console = Console()
+    return Console(width=min(console.width, WIDEST))

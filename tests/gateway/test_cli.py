@@ -99,6 +99,15 @@ def test_help_of_the_real_command_imports_nothing_heavy() -> None:
     assert "--max-model-len TOKENS" in result.stdout
 
 
+@pytest.mark.parametrize(("arguments", "status"), [(("--help",), 0), (("-h",), 0), ((), 2)])
+def test_the_overview_names_every_command(arguments: tuple[str, ...], status: int) -> None:
+    result = penstock(*arguments)
+    assert result.returncode == status
+    assert result.stderr == ""
+    for command in gateway.cli.app.registered_commands:
+        assert f"{command.name} " in result.stdout
+
+
 def test_version() -> None:
     assert penstock("--version").stdout.strip() == VERSION
 
