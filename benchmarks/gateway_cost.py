@@ -1,21 +1,29 @@
 """What one streamed token costs the gateway: ``python -m benchmarks.gateway_cost``.
 
 Engine frames are made beforehand; each step's frame is decoded, folded, and written as server-sent events by the
-production classes to an ASGI ``send`` that does nothing. The floor is sse-starlette alone, woken as often, sending
-bytes that were made beforehand. Times are CPU time of this process; sockets and the HTTP server are not in them.
+production classes: once to an ASGI ``send`` that does nothing, and once through uvicorn to clients in another process.
+The floor is sse-starlette alone in the same place, woken as often, sending bytes that were made beforehand.
+Times are CPU time of this process.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import itertools
+import socket
 import statistics
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
 
+import uvicorn
 import uvloop
 from sse_starlette import EventSourceResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from engine.demo_model import PATH
 from engine.messages import EngineInfo, StepOutput, Tokens, decode_from_engine, encode
@@ -32,20 +40,93 @@ SCOPE = {"type": "http", "method": "POST", "asgi": {"version": "3.0", "spec_vers
 TEXT = "It was a quiet morning in the valley, and the water ran through the penstock at a steady, measured rate. "
 
 
-class Client:
-    """The other side of one response: notices what is sent, never leaves, sends nothing."""
+OpenOne: TypeAlias = Callable[[int], EventSourceResponse]
 
-    def __init__(self) -> None:
-        self.arrived = asyncio.Event()
-        self._never = asyncio.Event()
+READER = """
+import selectors, socket, sys
+port, streams = map(int, sys.argv[1:])
+selector = selectors.DefaultSelector()
+for _ in range(streams):
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(b"POST / HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    selector.register(connection, selectors.EVENT_READ)
+while streams:
+    for key, _ in selector.select():
+        if not key.fileobj.recv(65536):
+            selector.unregister(key.fileobj)
+            streams -= 1
+"""
 
-    async def receive(self) -> dict[str, Any]:
-        await self._never.wait()
+
+class Arrivals:
+    """For each stream, whether its newest chunk has been handed on."""
+
+    def __init__(self, streams: int) -> None:
+        self._events = [asyncio.Event() for _ in range(streams)]
+
+    def watching(self, number: int, send: Send) -> Send:
+        event = self._events[number]
+
+        async def watched(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.body":
+                event.set()
+
+        return watched
+
+    async def all(self) -> None:
+        """Until every stream has had a chunk since the last time."""
+        for event in self._events:
+            await event.wait()
+            event.clear()
+
+
+@contextlib.asynccontextmanager
+async def nowhere(streams: int, open_one: OpenOne) -> AsyncIterator[Arrivals]:
+    """Responses that are called as an HTTP server would, and whose clients take everything and never leave."""
+    arrivals = Arrivals(streams)
+
+    async def send(_: Message) -> None:
+        pass
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
         return {"type": "http.disconnect"}
 
-    async def send(self, message: Any) -> None:
-        if message["type"] == "http.response.body":
-            self.arrived.set()
+    tasks = [
+        asyncio.ensure_future(open_one(number)(SCOPE, receive, arrivals.watching(number, send)))
+        for number in range(streams)
+    ]
+    yield arrivals
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def over_http(streams: int, open_one: OpenOne) -> AsyncIterator[Arrivals]:
+    """Responses of a real server whose clients read as fast as they can in a process of their own."""
+    arrivals = Arrivals(streams)
+    numbers = itertools.count()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        number = next(numbers)
+        await open_one(number)(scope, receive, arrivals.watching(number, send))
+
+    with socket.create_server(("127.0.0.1", 0), backlog=streams) as listener:
+        config = uvicorn.Config(app, http="httptools", lifespan="off", log_config=None)
+        server = uvicorn.Server(config)
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        port = str(listener.getsockname()[1])
+        reader = await asyncio.create_subprocess_exec(sys.executable, "-c", READER, port, str(streams))
+        yield arrivals
+        reader.kill()
+        await reader.wait()
+        server.should_exit = True
+        await serving
+
+
+Place: TypeAlias = Callable[[int, OpenOne], AbstractAsyncContextManager[Arrivals]]
 
 
 def engine_info(vocab_size: int) -> EngineInfo:
@@ -94,32 +175,16 @@ def frames(ids: list[int], streams: int, steps: int) -> list[bytes]:
     ]
 
 
-async def drive(clients: list[Client], steps: int, step: Callable[[int], None]) -> float:
-    """CPU seconds in which every client got its chunk of every step."""
+async def drive(arrivals: Arrivals, steps: int, step: Callable[[int], None]) -> float:
+    """CPU seconds in which every stream got its chunk of every step."""
     began = time.process_time()
     for number in range(steps):
         step(number)
-        await _all_served(clients)
+        await arrivals.all()
     return time.process_time() - began
 
 
-async def responses(open_one: Callable[[int], EventSourceResponse], clients: list[Client]) -> list[asyncio.Task[None]]:
-    tasks = [asyncio.ensure_future(_call(open_one(n), client)) for n, client in enumerate(clients)]
-    await _all_served(clients)
-    return tasks
-
-
-async def _all_served(clients: list[Client]) -> None:
-    for client in clients:
-        await client.arrived.wait()
-        client.arrived.clear()
-
-
-def _call(response: EventSourceResponse, client: Client) -> Awaitable[None]:
-    return response(SCOPE, client.receive, client.send)
-
-
-async def gateway(streams: int, steps: int, stop: tuple[str, ...]) -> float:
+async def gateway(place: Place, streams: int, steps: int, stop: tuple[str, ...]) -> float:
     """Microseconds for each token."""
     tokenizer = Tokenizer.load(PATH)
     lifecycle = Lifecycle(tokenizer, record=lambda _: None)
@@ -142,21 +207,19 @@ async def gateway(streams: int, steps: int, stop: tuple[str, ...]) -> float:
 
         return EventStreamResponse(body(), on_end=stream.cancel)
 
-    clients = [Client() for _ in range(streams)]
-    tasks = await responses(open_one, clients)
-
     def step(number: int) -> None:
         message = decode_from_engine(prepared[number])
         assert isinstance(message, StepOutput)
         lifecycle.receive(0, 1, message)
 
-    seconds = await drive(clients, steps, step)
-    lifecycle.close()
-    await asyncio.gather(*tasks)
+    async with place(streams, open_one) as arrivals:
+        await arrivals.all()
+        seconds = await drive(arrivals, steps, step)
+        lifecycle.close()
     return seconds / streams / steps * 1e6
 
 
-async def floor(streams: int, steps: int) -> float:
+async def floor(place: Place, streams: int, steps: int) -> float:
     """The same for sse-starlette alone."""
     chunk = b"data: " + b"x" * 250 + b"\n\n"
     waiting: list[asyncio.Future[None]] = []
@@ -171,28 +234,26 @@ async def floor(streams: int, steps: int) -> float:
 
         return EventSourceResponse(body())
 
-    clients = [Client() for _ in range(streams)]
-    tasks = await responses(open_one, clients)
-
     def step(_: int) -> None:
         woken = waiting.copy()
         waiting.clear()
         for waiter in woken:
             waiter.set_result(None)
 
-    seconds = await drive(clients, steps, step)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async with place(streams, open_one) as arrivals:
+        await arrivals.all()
+        seconds = await drive(arrivals, steps, step)
     return seconds / streams / steps * 1e6
 
 
 async def measure(streams: int, steps: int, rounds: int) -> None:
-    """Rounds of the three in turn, so that all see the same machine; the median of each is printed."""
+    """Rounds of all in turn, so that all see the same machine; the median of each is printed."""
     kinds: dict[str, Callable[[], Awaitable[float]]] = {
-        "gateway": lambda: gateway(streams, steps, ()),
-        "gateway, two stop strings": lambda: gateway(streams, steps, ("###", "\n\nUser:")),
-        "sse-starlette alone": lambda: floor(streams, steps),
+        "gateway": lambda: gateway(nowhere, streams, steps, ()),
+        "gateway, two stop strings": lambda: gateway(nowhere, streams, steps, ("###", "\n\nUser:")),
+        "sse-starlette alone": lambda: floor(nowhere, streams, steps),
+        "gateway, over HTTP": lambda: gateway(over_http, streams, steps, ()),
+        "sse-starlette, over HTTP": lambda: floor(over_http, streams, steps),
     }
     results: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(rounds):
