@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from observability.logging import LogFormat, LogLevel
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 LoadFormat = Literal["auto", "safetensors", "dummy"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -39,3 +41,5 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of dummy weights. Requests without a seed of their own are given one by the gateway."""
     num_threads: int | None = None
     """Of torch on a CPU; None takes one for each core this process may use."""
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "text"

@@ -30,6 +30,7 @@ from engine.errors import EngineError
 from engine.executor import find_executor
 from engine.executor.base import Executor, ModelFacts
 from engine.messages import Abort, Drain, EngineInfo, Failed, Idle, Loading, Ready, Start, ToEngine
+from observability.logging import configure_logging, log_context
 
 logger = logging.getLogger(__name__)
 
@@ -184,11 +185,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     set_process_name(f"penstock-e{options.epoch}")
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s engine {options.epoch}: %(message)s")
     line = sys.stdin.buffer.readline()
     if not line:
         return os.EX_UNAVAILABLE
-    return EngineProcess(options.endpoint).run(msgspec.json.decode(line, type=EngineConfig))
+    config = msgspec.json.decode(line, type=EngineConfig)
+    configure_logging(config.log_level, config.log_format)
+    with log_context(engine=str(options.epoch)):
+        return EngineProcess(options.endpoint).run(config)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from engine.config import Device, DType, EngineConfig, LoadFormat
+from observability.logging import LogFormat, LogLevel
 
 ENV_PREFIX = "PENSTOCK_"
 GROUPS = ("Model", "Server", "Engine", "Limits", "Access", "Logging")
@@ -185,10 +186,10 @@ class ServeSettings(BaseSettings):
     )
 
     # --- Logging ---
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Option("Logging")] = Field(
+    log_level: Annotated[LogLevel, Option("Logging")] = Field(
         "info", description="Least important lines to write."
     )
-    log_format: Annotated[Literal["text", "json"], Option("Logging")] = Field(
+    log_format: Annotated[LogFormat, Option("Logging")] = Field(
         "text", description="json writes one object a line. Prompts and keys are never logged."
     )
 

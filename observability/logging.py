@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Literal, TextIO
 
+LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
 _context: ContextVar[Mapping[str, str]] = ContextVar("log_context", default=MappingProxyType({}))
@@ -41,7 +42,7 @@ def current_context() -> Mapping[str, str]:
     return _context.get()
 
 
-def configure_logging(level: str, style: LogFormat, stream: TextIO = sys.stderr) -> None:
+def configure_logging(level: LogLevel, style: LogFormat, stream: TextIO = sys.stderr) -> None:
     """Send the logs of the whole process, uvicorn's included, to ``stream``.
 
     Args:
