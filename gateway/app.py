@@ -30,6 +30,13 @@ would change nothing. Errors have one shape: `{"error": {"message", "type", "par
 """
 
 
+class _Application(FastAPI):
+    """FastAPI with our OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        return finish(super().openapi())
+
+
 def create_app(state: AppState) -> FastAPI:
     """The application. Routes are the modules of ``gateway.routes``, found by a scan."""
 
@@ -38,7 +45,7 @@ def create_app(state: AppState) -> FastAPI:
         yield
         state.prompts.close()
 
-    app = FastAPI(
+    app = _Application(
         title="Penstock",
         version=state.version,
         description=DESCRIPTION,
@@ -55,12 +62,6 @@ def create_app(state: AppState) -> FastAPI:
     app.state.penstock = state
     for router in routers():
         app.include_router(router)
-    write_document = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        return finish(write_document())
-
-    app.openapi = openapi  # type: ignore[method-assign]
     return app
 
 

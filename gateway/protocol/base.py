@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import UnknownFields
+from gateway.protocol.limits import Limits, UnknownFields
 
 UNKNOWN = "unknown_parameter"
 UNSUPPORTED = "unsupported_parameter"
 INVALID = "invalid_value"
+WRONG_TYPE = "invalid_type"
 
 
 @dataclass(slots=True)
@@ -49,6 +50,10 @@ class RequestModel(BaseModel):
     """Known fields that are accepted at their no-op value only."""
     prefix: ClassVar[str] = ""
     """Where in the body the object stands, to name its fields where an index would say too much."""
+
+    @classmethod
+    def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
+        """Of the JSON object, before anything is made of it. Raises ``InvalidRequest`` where a list is too long."""
 
     @model_validator(mode="before")
     @classmethod
@@ -88,9 +93,14 @@ def unsupported(field: str, why: str) -> PydanticCustomError:
     return PydanticCustomError(UNSUPPORTED, "{why}", {"field": field, "why": why})
 
 
-def wrong_field(field: str, given: str, requirement: str) -> PydanticCustomError:
+def wrong_field(field: str | int, given: Any, requirement: str) -> PydanticCustomError:
     """For validators of objects: a field of theirs has a wrong value."""
     return PydanticCustomError(INVALID, "{requirement}", {"field": field, "given": given, "requirement": requirement})
+
+
+def wrong_item(at: int, given: Any, expected: str) -> PydanticCustomError:
+    """For validators of arrays: an item of theirs has a wrong type."""
+    return PydanticCustomError(WRONG_TYPE, "expected {expected}", {"field": at, "given": given, "expected": expected})
 
 
 def kind_of(kinds: Mapping[type, str]) -> Callable[[Any], str | None]:

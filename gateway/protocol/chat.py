@@ -16,6 +16,8 @@ from gateway.protocol.limits import Limits, at_most
 from gateway.protocol.sampling import SamplingRequest
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+MOST_MESSAGES, MOST_ITEMS = 16_384, 1024
+"""In a conversation, and in one message: more than fits any context, and few enough to be read in no time."""
 REFUSED_PARTS = {
     "image_url": "this server reads text only",
     "input_audio": "this server reads text only",
@@ -43,8 +45,9 @@ class TextPart(RequestModel):
         return handler(data)
 
 
+TextParts: TypeAlias = Annotated[list[TextPart], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
 Content: TypeAlias = Annotated[
-    Annotated[str, Tag("~string")] | Annotated[list[TextPart], Field(min_length=1), Tag("~parts")],
+    Annotated[str, Tag("~string")] | Annotated[TextParts, Tag("~parts")],
     Discriminator(
         kind_of({str: "~string", list: "~parts"}),
         custom_error_type="invalid_type",
@@ -61,7 +64,6 @@ def text_of(content: str | list[TextPart] | None) -> str | None:
 class Message(RequestModel):
     """What all messages have in common."""
 
-    unsupported: ClassVar[Mapping[str, NoOp]] = fields.MESSAGE
     prefix: ClassVar[str] = "messages[]."
 
     name: str | None = Field(None, max_length=256, description="Name of the participant, for templates that show it.")
@@ -125,7 +127,9 @@ class AssistantMessage(Message):
     role: Literal["assistant"] = Field(description="assistant.")
     content: Content | None = Field(None, description="The text; null where there are tool calls alone.")
     reasoning_content: str | None = Field(None, description="Its reasoning, for templates that show it.")
-    tool_calls: list[ToolCall] | None = Field(None, description="The tool calls it made.")
+    tool_calls: list[ToolCall] | None = Field(
+        None, max_length=MOST_ITEMS, fail_fast=True, description="The tool calls it made."
+    )
 
     def for_template(self) -> dict[str, Any]:
         """Arguments are given as an object, which is what templates print as JSON."""
@@ -194,7 +198,9 @@ class ChatCompletionRequest(SamplingRequest):
 
     unsupported: ClassVar[Mapping[str, NoOp]] = fields.CHAT
 
-    messages: list[AnyMessage] = Field(min_length=1, description="The conversation so far.")
+    messages: list[AnyMessage] = Field(
+        min_length=1, max_length=MOST_MESSAGES, fail_fast=True, description="The conversation so far."
+    )
     max_tokens: int | None = Field(
         None, ge=1, description="Older name of max_completion_tokens; where both are given they must agree."
     )

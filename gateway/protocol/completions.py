@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.protocol import fields
+from gateway.protocol.base import WRONG_TYPE, wrong_field, wrong_item
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limits, at_most, at_most_items
 from gateway.protocol.sampling import SamplingRequest, TokenId
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
+LARGEST_TOKEN_ID = 2**31
+TOKENS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 
 
 def _prompt_kind(value: Any) -> str | None:
@@ -32,15 +36,30 @@ def _prompt_kind(value: Any) -> str | None:
             return "~tokens"
 
 
-Tokens = Annotated[list[TokenId], Field(min_length=1)]
+def _token_ids(value: Any) -> list[int]:
+    """Token ids by the list: a prompt may hold a million, and the event loop waits for each of them."""
+    if not isinstance(value, list):
+        raise PydanticCustomError(WRONG_TYPE, "expected an array of token ids")
+    if not value:
+        raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
+    if set(map(type, value)) != {int}:
+        at = next(at for at, token in enumerate(value) if type(token) is not int)
+        raise wrong_item(at, value[at], "an integer")
+    if min(value) < 0 or max(value) >= LARGEST_TOKEN_ID:
+        at = next(at for at, token in enumerate(value) if not 0 <= token < LARGEST_TOKEN_ID)
+        raise wrong_field(at, value[at], "token ids lie between 0 and the size of the vocabulary")
+    return value
+
+
+Tokens = Annotated[list[TokenId], PlainValidator(_token_ids), WithJsonSchema(TOKENS_SCHEMA)]
 Prompt = Annotated[
     Annotated[str, Tag("~string")]
-    | Annotated[list[str], Tag("~strings")]
+    | Annotated[list[str], Field(fail_fast=True), Tag("~strings")]
     | Annotated[Tokens, Tag("~tokens")]
-    | Annotated[list[Tokens], Tag("~token_lists")],
+    | Annotated[list[Tokens], Field(fail_fast=True), Tag("~token_lists")],
     Discriminator(
         _prompt_kind,
-        custom_error_type="invalid_type",
+        custom_error_type=WRONG_TYPE,
         custom_error_message="expected a string, an array of strings, of token ids, or of arrays of token ids",
     ),
 ]
@@ -67,25 +86,39 @@ class CompletionRequest(SamplingRequest):
     @property
     def texts(self) -> list[str]:
         """The prompts, where they were given as text."""
-        given = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        return [prompt for prompt in given if isinstance(prompt, str)]
+        match self.prompt:
+            case str():
+                return [self.prompt]
+            case [str(), *_]:
+                return [prompt for prompt in self.prompt if isinstance(prompt, str)]
+            case _:
+                return []
 
     @property
     def token_lists(self) -> list[list[int]]:
         """The prompts, where they were given as token ids."""
-        if isinstance(self.prompt, str):
-            return []
-        lists = [prompt for prompt in self.prompt if isinstance(prompt, list)]
-        return lists or ([ids] if (ids := [token for token in self.prompt if isinstance(token, int)]) else [])
+        match self.prompt:
+            case [int(), *_]:
+                # The schema has seen to it that all of them are integers.
+                return [cast("list[int]", self.prompt)]
+            case [list(), *_]:
+                return [prompt for prompt in self.prompt if isinstance(prompt, list)]
+            case _:
+                return []
 
     @property
     def scores_only(self) -> bool:
         """The prompt is echoed and nothing is generated after it."""
         return bool(self.echo) and self.max_tokens == 0
 
+    @classmethod
+    def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
+        super().check_sizes(data, limits)
+        if _prompt_kind(prompt := data.get("prompt")) in ("~strings", "~token_lists"):
+            at_most_items(prompt, limits.max_prompts, "prompt", "prompts")
+
     def check(self, limits: Limits) -> None:
         super().check(limits)
-        at_most_items(self.texts or self.token_lists, limits.max_prompts, "prompt", "prompts")
         at_most(self.logprobs, limits.max_logprobs, "logprobs")
         if self.best_of not in (None, self.num_choices):
             raise UnsupportedParameter(

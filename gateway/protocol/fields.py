@@ -66,7 +66,6 @@ _SHARED: Mapping[str, NoOp] = {
     "guided_whitespace_pattern": NoOp(_STRUCTURED),
     "kv_transfer_params": NoOp("prefill and decode run in one place"),
     "length_penalty": NoOp(_SEARCH, (1.0,)),
-    "min_prompt_tokens": NoOp("prompts are not padded", (0,)),
     "priority": NoOp("requests have no priority within a key", (0,)),
     "prompt_logprobs": NoOp("use echo and logprobs on /v1/completions instead"),
     "return_tokens_as_token_ids": NoOp("use return_token_ids instead", (False,)),
@@ -95,11 +94,11 @@ CHAT: Mapping[str, NoOp] = {
     "prediction": NoOp("predicted outputs are not used yet"),
     "prompt_cache_options": NoOp("the prefix cache is automatic", ({}, {"mode": "implicit"})),
     "prompt_cache_retention": NoOp("the prefix cache is held in memory alone", ("in_memory",)),
-    "reasoning_effort": NoOp("reasoning cannot be steered yet", ("none",)),
+    "reasoning_effort": NoOp("where the chat template can steer reasoning, use chat_template_kwargs"),
     "response_format": NoOp(_STRUCTURED, ({"type": "text"},)),
     "service_tier": NoOp("there is one tier", ("auto", "default")),
     "store": NoOp(_STORED, (False,)),
-    "thinking_token_budget": NoOp("reasoning cannot be steered yet"),
+    "thinking_token_budget": NoOp("reasoning is not told from the answer yet"),
     "tool_choice": NoOp(_TOOLS, ("none", "auto")),
     "tools": NoOp(_TOOLS, ([],)),
     "verbosity": NoOp("ask for a length in the messages", ("medium",)),
@@ -121,8 +120,6 @@ STREAM_OPTIONS: Mapping[str, NoOp] = {
 }
 
 _FUNCTION_CALL = NoOp("functions were superseded; use tool_calls")
-
-MESSAGE: Mapping[str, NoOp] = {}
 
 ASSISTANT_MESSAGE: Mapping[str, NoOp] = {
     "annotations": NoOp("this server reaches no other, so answers cite nothing", ([],)),

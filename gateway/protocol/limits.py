@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,9 +38,9 @@ def at_most(value: int | None, limit: int, param: str) -> None:
         )
 
 
-def at_most_items(value: Sized | None, limit: int, param: str, what: str) -> None:
-    """Raises ``InvalidRequest`` naming the field, its length and the limit."""
-    if value is not None and len(value) > limit:
+def at_most_items(value: object, limit: int, param: str, what: str) -> None:
+    """Raises ``InvalidRequest`` naming the field, its length and the limit, where ``value`` is an array or object."""
+    if isinstance(value, list | dict) and len(value) > limit:
         raise InvalidRequest(
             f"Invalid '{param}': at most {limit} {what} are allowed here, but got {len(value)}.",
             param=param,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,13 +10,17 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.errors import InvalidRequest, UnknownParameter, UnsupportedParameter
-from gateway.protocol.base import UNKNOWN, UNSUPPORTED, FieldPolicy, RequestModel
+from gateway.protocol.base import UNKNOWN, UNSUPPORTED, WRONG_TYPE, FieldPolicy, RequestModel
 from gateway.protocol.limits import Limits, shorten
 
 Model = TypeVar("Model", bound=RequestModel)
 
 TAG = "~"
 """Tags of union members begin with it; they are no part of a field's path."""
+
+MOST_PARTS = 100_000
+"""Arrays, objects and members of objects in one body, strings aside."""
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 _EXPECTED = {
     "bool_type": "a boolean",
@@ -38,6 +43,7 @@ def parse(model: type[Model], body: bytes, limits: Limits) -> tuple[Model, list[
     data = decode(body, limits.max_json_depth)
     if not isinstance(data, dict):
         raise InvalidRequest(f"The request body must be a JSON object, but is {json_type(data)}.", code="invalid_type")
+    model.check_sizes(data, limits)
     policy = FieldPolicy(limits.unknown_fields)
     try:
         return model.model_validate(data, context=policy), list(policy.passed_over)
@@ -47,17 +53,34 @@ def parse(model: type[Model], body: bytes, limits: Limits) -> tuple[Model, list[
 
 def decode(body: bytes, max_depth: int) -> Any:
     """Strict JSON: UTF-8, no NaN or Infinity, no lone surrogates, bounded depth. Raises ``InvalidRequest``."""
+    if _has_too_many_parts(body):
+        raise _invalid_json(f"has more than {MOST_PARTS} arrays, objects and members")
     try:
         data = msgspec.json.decode(body)
         # Counting brackets is far cheaper than the walk, and nearly always enough.
         too_deep = body.count(b"[") + body.count(b"{") > max_depth and _deeper_than(data, max_depth)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}.", code="invalid_json") from None
+        raise _invalid_json(f"is not valid JSON: {error}") from None
     except RecursionError:
         too_deep = True
     if too_deep:
-        raise InvalidRequest(f"The request body is nested more than {max_depth} levels deep.", code="invalid_json")
+        raise _invalid_json(f"is nested more than {max_depth} levels deep")
     return data
+
+
+def _invalid_json(what: str) -> InvalidRequest:
+    return InvalidRequest(f"The request body {what}.", code="invalid_json")
+
+
+def _has_too_many_parts(body: bytes) -> bool:
+    """Millions of tiny parts would take seconds, in which nobody else is served. Text and token ids may be long."""
+    if _parts_of(body) <= MOST_PARTS:
+        return False
+    return _parts_of(_STRING.sub(b"", body)) > MOST_PARTS
+
+
+def _parts_of(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{") + body.count(b":")
 
 
 def _deeper_than(data: Any, max_depth: int) -> bool:
@@ -90,7 +113,7 @@ def explain(details: ErrorDetails) -> InvalidRequest:
     if kind in _EXPECTED:
         message = f"Invalid type for '{param}': expected {_EXPECTED[kind]}, but got {json_type(given)} instead."
         return InvalidRequest(message, param=param, code="invalid_type")
-    if kind == "invalid_type":
+    if kind == WRONG_TYPE:
         return InvalidRequest(
             f"Invalid type for '{param}': {details['msg']}, but got {json_type(given)} instead.",
             param=param,

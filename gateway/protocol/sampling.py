@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
 
@@ -32,7 +32,7 @@ Stop = Annotated[
 ]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
-Label = Annotated[str, Field(max_length=128)]
+Label = Annotated[str, Field(max_length=512)]
 
 
 class StreamOptions(RequestModel):
@@ -113,8 +113,8 @@ class SamplingRequest(RequestModel):
         None, description="A hint for caches that need one. The prefix cache here finds equal prompts by itself."
     )
     user: Label | None = Field(None, description="Your name for the end user; it is written to the access log.")
-    safety_identifier: Label | None = Field(
-        None, description="Your name for the end user; it is written to the access log."
+    safety_identifier: str | None = Field(
+        None, max_length=128, description="Your name for the end user; it is written to the access log."
     )
     stream: bool | None = Field(None, description="Send the answer as server-sent events while it is generated.")
     stream_options: StreamOptions | None = Field(None, description="Only where stream is true.")
@@ -149,12 +149,15 @@ class SamplingRequest(RequestModel):
         """Unsigned 64 bits: the client's, a negative one folded, or one drawn now."""
         return secrets.randbits(64) if self.seed is None else self.seed % 2**64
 
+    @classmethod
+    def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
+        at_most_items(data.get("stop"), limits.max_stop, "stop", "strings")
+        at_most_items(data.get("stop_token_ids"), limits.max_stop, "stop_token_ids", "ids")
+        at_most_items(data.get("logit_bias"), limits.max_logit_bias, "logit_bias", "entries")
+
     def check(self, limits: Limits) -> None:
         """What the schema alone cannot say. Raises ``InvalidRequest``."""
         at_most(self.n, limits.max_n, "n")
-        at_most_items(self.stop_strings, limits.max_stop, "stop", "strings")
-        at_most_items(self.stop_token_ids, limits.max_stop, "stop_token_ids", "ids")
-        at_most_items(self.logit_bias, limits.max_logit_bias, "logit_bias", "entries")
         for text in self.stop_strings:
             if len(text) > limits.max_stop_length:
                 raise InvalidRequest(

@@ -15,7 +15,7 @@ from engine.messages import EngineInfo, TokenLogprobs
 from gateway.admission import Admission
 from gateway.app import create_app
 from gateway.chat_template import ChatTemplate
-from gateway.completion.events import Completed, Delta, Event, OutputToken, PromptScored, Usage
+from gateway.completion.events import Completed, Delta, Event, FinishReason, OutputToken, PromptScored, Usage
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
 from gateway.errors import APIError
@@ -64,7 +64,7 @@ def scored(token: int, *top: int) -> TokenLogprobs:
 
 
 def say(
-    tokenizer: Tokenizer, text: str, index: int = 0, *, finish: str = "stop", top: int | None = None
+    tokenizer: Tokenizer, text: str, index: int = 0, *, finish: FinishReason = "stop", top: int | None = None
 ) -> list[Delta]:
     """One delta for each token of ``text``, and the finish."""
     deltas = [
@@ -75,7 +75,7 @@ def say(
         )
         for token in tokenizer.encode(text, add_special_tokens=False)
     ]
-    return [*deltas, Delta(index=index, text="", tokens=[], finish_reason=finish)]  # type: ignore[arg-type]
+    return [*deltas, Delta(index=index, text="", tokens=[], finish_reason=finish)]
 
 
 def answer_hello(request: Request) -> Iterator[Step]:

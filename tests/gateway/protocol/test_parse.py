@@ -51,6 +51,27 @@ def test_brackets_in_text_are_not_depth():
     assert decode(json.dumps({"text": "[" * 1000}).encode(), 32) == {"text": "[" * 1000}
 
 
+@pytest.mark.parametrize(
+    "body", [[[]] * 100_000, {str(number): 1 for number in range(100_001)}, [{"a": 1}] * 50_001, [[[[]]]] * 40_000]
+)
+def test_the_number_of_parts_is_bounded(body):
+    with pytest.raises(InvalidRequest, match="more than 100000 arrays, objects and members"):
+        decode(json.dumps(body).encode(), 32)
+
+
+@pytest.mark.parametrize(
+    "body", [{"text": '[{":\\\\"' * 100_000}, [5] * 200_000, [[]] * 99_999, {"a": ["{", '\\"[', "\n:"] * 40_000}]
+)
+def test_text_and_token_ids_may_be_long(body):
+    assert decode(json.dumps(body).encode(), 32) == body
+
+
+@pytest.mark.parametrize("body", [b'"' * 200_001, b'"\\' * 200_001, b'{"a' + b":" * 200_000, b'["' + b"[\\" * 200_000])
+def test_broken_strings_take_no_time(body):
+    with pytest.raises(InvalidRequest):
+        decode(body, 32)
+
+
 def test_a_wide_body_is_not_deep():
     assert decode(json.dumps([[1]] * 1000).encode(), 2)
 
