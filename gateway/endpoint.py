@@ -111,6 +111,7 @@ class Endpoint(Generic[Body]):
             stop=body.stop_strings,
             include_stop_str_in_output=bool(body.include_stop_str_in_output),
             skip_special_tokens=plan.options.skip_special_tokens,
+            continues_prompt=plan.options.continues_prompt,
             cache_salt=_cache_salt(body.cache_salt or "", context, shared=not state.keys),
         )
 

@@ -186,9 +186,7 @@ class ServeSettings(BaseSettings):
     )
 
     # --- Logging ---
-    log_level: Annotated[LogLevel, Option("Logging")] = Field(
-        "info", description="Least important lines to write."
-    )
+    log_level: Annotated[LogLevel, Option("Logging")] = Field("info", description="Least important lines to write.")
     log_format: Annotated[LogFormat, Option("Logging")] = Field(
         "text", description="json writes one object a line. Prompts and keys are never logged."
     )

@@ -39,6 +39,10 @@ class Completions(Protocol):
         """Whether new work is welcome."""
 
     @property
+    def draining(self) -> bool:
+        """Whether the server is shutting down."""
+
+    @property
     def info(self) -> EngineInfo | None:
         """None until an engine has been up."""
 

@@ -21,18 +21,22 @@ from gateway.tokenizer import Tokenizer
 
 
 class Detokenizer:
-    """The text of one choice. It begins a text of its own: the prompt has no part in it."""
+    """The text of one choice.
+
+    Some tokenizers write the space before a word into its token and leave it out at the beginning of a text. So it
+    matters whether the output begins a text of its own, as an answer does, or ``continues`` that of the prompt.
+    """
 
     __slots__ = ("_begun", "_errors", "_pending", "_piece", "_skipped", "_strip_left", "_tokenizer")
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool, continues: bool = False) -> None:
         self._tokenizer = tokenizer
         self._piece = tokenizer.piece
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
         self._errors = tokenizer.rules.errors
         self._pending = b""
-        self._begun = False
-        self._strip_left = tokenizer.rules.strip[1]
+        self._begun = continues
+        self._strip_left = 0 if continues else tokenizer.rules.strip[1]
 
     @property
     def incomplete(self) -> bool:

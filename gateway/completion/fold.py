@@ -53,10 +53,11 @@ class Fold:
         include_stop: bool,
         skip_special_tokens: bool,
         eos_ids: frozenset[int],
+        continues: bool = False,
     ) -> None:
         """``eos_ids`` are the model's own stop tokens: ending at one of them is not reported as a reason."""
         self._index = index
-        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
+        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens, continues=continues)
         self._search = StopSearch(stops) if stops.strings else None
         self._include_stop = include_stop
         self._stop_ids = frozenset(params.stop_token_ids)

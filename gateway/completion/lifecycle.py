@@ -87,6 +87,10 @@ class Lifecycle:
         return bool(self._incarnations) and not self._draining
 
     @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
     def failure(self) -> str | None:
         """Why the engine is given up for good, or None while it is not."""
         return self._failure
@@ -251,6 +255,7 @@ class Lifecycle:
             include_stop=request.include_stop_str_in_output,
             skip_special_tokens=request.skip_special_tokens,
             eos_ids=eos_ids,
+            continues=request.continues_prompt,
         )
         choice = Choice(active, index, choice_id, self._journal.open(choice_id), fold)
         self._choices[choice_id] = choice

@@ -24,6 +24,8 @@ class Request:
     stop: tuple[str, ...] = ()
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
+    continues_prompt: bool = False
+    """The output goes on with the prompt's text, rather than beginning a text of its own."""
     cache_salt: str = ""
 
     @property

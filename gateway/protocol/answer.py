@@ -52,6 +52,8 @@ class AnswerOptions:
     """A stream ends with a usage chunk."""
     continuous_usage: bool = False
     skip_special_tokens: bool = True
+    continues_prompt: bool = False
+    """As of the request."""
     echo: tuple[str, ...] | None = None
     """The prompts' texts, where they are to stand before the output."""
     scores_only: bool = False

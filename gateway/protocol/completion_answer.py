@@ -109,7 +109,9 @@ class CompletionBody(BodyAnswer):
 
 
 def _builder(options: AnswerOptions, tokenizer: Tokenizer) -> CompletionLogprobs:
-    return CompletionLogprobs(tokenizer, skip_special_tokens=options.skip_special_tokens)
+    return CompletionLogprobs(
+        tokenizer, skip_special_tokens=options.skip_special_tokens, continues=options.continues_prompt
+    )
 
 
 def _choice(

@@ -52,10 +52,10 @@ def token_string(token: int, tokenizer: Tokenizer) -> str:
 class CompletionLogprobs:
     """Builds the parallel arrays of one plain completion choice, and knows where in its text each token begins."""
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool, continues: bool = False) -> None:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
-        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
+        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens, continues=continues)
         self._offset = 0
 
     def prompt(self, ids: Sequence[int], scored: Sequence[TokenLogprobs], text: str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
             usage=body.stream_usage,
             continuous_usage=body.continuous_usage,
             skip_special_tokens=body.skip_special_tokens is not False,
+            continues_prompt=bool(body.continue_final_message),
         ),
     )
 

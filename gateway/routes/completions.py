@@ -42,6 +42,7 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo) -> Pl
             usage=body.stream_usage,
             continuous_usage=body.continuous_usage,
             skip_special_tokens=skip,
+            continues_prompt=True,
             echo=echoed,
             scores_only=body.scores_only,
         ),

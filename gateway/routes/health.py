@@ -53,5 +53,5 @@ async def ready(state: State) -> JSONResponse:
         return JSONResponse({"ready": True, "reason": None})
     reason = state.failure()
     if reason is None:
-        reason = "the engine is starting" if state.lifecycle.info is None else "no engine is up, or shutting down"
+        reason = "the server is shutting down" if state.lifecycle.draining else "the engine is starting"
     return JSONResponse({"ready": False, "reason": reason}, status_code=503, headers=RETRY_AFTER)

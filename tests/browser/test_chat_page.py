@@ -214,7 +214,7 @@ async def test_the_header_says_whether_the_model_is_up(open_page: Any, fake: Any
     fake.not_ready = "the engine is starting"
     async with open_page() as page:
         await expect(page.locator("#model")).to_have_text("The model is still loading")
-        fake.not_ready = "no engine is up, or shutting down"
+        fake.not_ready = "the server is shutting down"
         await expect(page.locator("#model")).to_have_text("The server is not ready")
         fake.not_ready = None
         await expect(page.locator("#model")).to_have_text(fake.MODEL)

@@ -100,6 +100,7 @@ class FakeLifecycle:
     info: EngineInfo | None
     script: Callable[[Request], Iterator[Step]] = answer_hello
     ready: bool = True
+    draining: bool = False
     queued_requests: int = 0
     queued_tokens: int = 0
     refuse: APIError | None = None

@@ -140,3 +140,17 @@ def test_a_long_almost_match_takes_linear_time() -> None:
         search.feed("a" * 100, armed=True)
     assert search.held == 5000
     assert compared < 5 * 20_000
+
+
+@pytest.mark.parametrize("family", families.ALL)
+@given(text=st.sampled_from(families.SENTENCES), cut=st.integers(1, 30))
+def test_an_output_that_continues_its_prompt_is_the_rest_of_the_text(family, text: str, cut: int) -> None:
+    """A space that a tokenizer writes into a word's token is not lost between prompt and output."""
+    tokenizer = family()
+    ids = ids_of(tokenizer, text)
+    before = tokenizer.decode(ids[:cut], skip_special_tokens=True)
+    if "\ufffd" in before:
+        return
+    detokenizer = Detokenizer(tokenizer, skip_special_tokens=True, continues=True)
+    output = [*map(detokenizer.feed, ids[cut:]), detokenizer.flush()]
+    assert before + "".join(output) == tokenizer.decode(ids, skip_special_tokens=True)

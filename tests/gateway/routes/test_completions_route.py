@@ -239,3 +239,14 @@ def test_parts_of_characters_stay_apart():
     tokenizer = byte_level()
     parts = [token for token in range(2, 258) if len(tokenizer.token_bytes(token)) == 1]
     assert len({token_string(token, tokenizer) for token in parts}) == len(parts) == 256
+
+
+async def test_the_output_continues_the_prompts_text():
+    async with serving() as server:
+        await server.complete()
+        assert server.lifecycle.last.continues_prompt
+        await server.chat()
+        assert not server.lifecycle.last.continues_prompt
+        messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well"}]
+        await server.chat(messages=messages, continue_final_message=True, add_generation_prompt=False)
+        assert server.lifecycle.last.continues_prompt

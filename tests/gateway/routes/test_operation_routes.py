@@ -22,12 +22,12 @@ async def test_ready_says_whether_work_is_welcome():
     async with serving() as server:
         response = await server.client.get("/ready")
         assert (response.status_code, response.json()) == (200, {"ready": True, "reason": None})
-        server.lifecycle.ready = False
+        server.lifecycle.ready, server.lifecycle.draining = False, True
         response = await server.client.get("/ready")
         assert response.status_code == 503
-        assert response.json() == {"ready": False, "reason": "no engine is up, or shutting down"}
+        assert response.json() == {"ready": False, "reason": "the server is shutting down"}
         assert (response.headers["retry-after"], response.headers["retry-after-ms"]) == ("2", "2000")
-        server.lifecycle.info = None
+        server.lifecycle.draining = False
         assert (await server.client.get("/ready")).json()["reason"] == "the engine is starting"
 
 

@@ -1,4 +1,4 @@
-"""A real server process for the tests of this folder: ``penstock serve`` as its user starts it."""
+"""A real server process: ``penstock serve`` as its user starts it, for the tests that need one."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class RunningServer:
     def async_client(self, **options: object) -> openai.AsyncOpenAI:
         settings: dict[str, object] = {"api_key": "none", "max_retries": 0, "timeout": 120.0, **options}
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", **settings)  # type: ignore[arg-type]
+
+    def status(self, path: str) -> int:
+        return httpx.get(self.url + path).status_code
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry these labels."""

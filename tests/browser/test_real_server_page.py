@@ -1,0 +1,35 @@
+"""The page against the real server and the demo model: what a newcomer sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+
+
+@pytest.fixture
+def server_url(server: Any) -> str:
+    return f"{server.url}/"
+
+
+async def test_a_newcomer_chats_with_the_demo_model(browser_page: Page, server: Any) -> None:
+    page = browser_page
+    await expect(page.get_by_text("demo", exact=True).first).to_be_visible()
+    box = page.get_by_role("textbox").first
+    await box.fill("What is the capital of France?")
+    await box.press("Enter")
+    await expect(page.get_by_text("Paris").first).to_be_visible(timeout=20_000)
+    await expect(page.get_by_text("tokens/s").first).to_be_visible(timeout=20_000)
+    server.wait_idle()
+
+
+async def test_stop_frees_the_request(browser_page: Page, server: Any) -> None:
+    page = browser_page
+    box = page.get_by_role("textbox").first
+    await box.fill("Tell me a story. " * 30)
+    await box.press("Enter")
+    await page.get_by_role("button", name="Stop").click(timeout=20_000)
+    server.wait_idle()

@@ -1,0 +1,90 @@
+"""The engine process is really killed under real streams: they pause, and go on with nothing lost or repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+STREAMS = 8
+TOKENS = 300
+
+
+def request(number: int) -> dict[str, Any]:
+    return {
+        "model": "demo",
+        "messages": [{"role": "user", "content": f"Count from {number} to 90."}],
+        "max_tokens": TOKENS,
+        "temperature": 0.7,
+        "seed": number,
+        "logprobs": True,
+        "extra_body": {"ignore_eos": True, "min_tokens": TOKENS},
+    }
+
+
+async def run_streams(server: Any, counts: list[int]) -> list[tuple[str, list[str], str | None, int]]:
+    """(text, tokens, finish reason, completion tokens) of each stream; ``counts`` follows how far each has come."""
+
+    async def one(number: int) -> tuple[str, list[str], str | None, int]:
+        text, tokens, finish, used = "", [], None, 0
+        stream = await client.chat.completions.create(
+            **request(number), stream=True, stream_options={"include_usage": True}
+        )
+        async for chunk in stream:
+            if chunk.usage:
+                used = chunk.usage.completion_tokens
+            for choice in chunk.choices:
+                text += choice.delta.content or ""
+                if choice.logprobs:
+                    tokens += [token.token for token in choice.logprobs.content]
+                    counts[number] = len(tokens)
+                finish = choice.finish_reason or finish
+        return text, tokens, finish, used
+
+    async with server.async_client() as client:
+        return await asyncio.gather(*[one(number) for number in range(STREAMS)])
+
+
+async def test_killed_and_stopped_engines_are_pauses(start_server: Any) -> None:
+    with start_server("--dtype", "float32") as server:
+        undisturbed = await run_streams(server, [0] * STREAMS)
+        assert all(used == TOKENS for *_, used in undisturbed)
+        counts = [0] * STREAMS
+        streams = asyncio.create_task(run_streams(server, counts))
+        longest = 0.0
+        for kill in range(3):
+            target = (kill + 1) * TOKENS // 5
+            while min(counts) < target:
+                assert not streams.done()
+                await asyncio.sleep(0.005)
+            (pid,) = server.engine_pids()
+            assert max(counts) < TOKENS, "a kill must land in the middle of every stream"
+            killed_at, before = time.monotonic(), list(counts)
+            os.kill(pid, signal.SIGKILL)
+            while any(now <= then + 1 for now, then in zip(counts, before, strict=True)):
+                assert not streams.done()
+                await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - killed_at)
+            assert await asyncio.to_thread(server.status, "/health") == 200
+            assert server.engine_pids() != [pid]
+        assert await streams == undisturbed
+        assert server.metric("penstock_engine_restarts_total") == 3
+        server.wait_idle()
+    print(f"longest pause: {longest:.1f} s")
+
+
+def test_nothing_is_left_when_the_server_itself_is_killed(start_server: Any) -> None:
+    with start_server() as server:
+        (pid,) = server.engine_pids()
+        server.process.kill()
+        end = time.monotonic() + 5
+        while Path(f"/proc/{pid}").exists():
+            assert time.monotonic() < end, "the engine outlives its gateway"
+            time.sleep(0.02)
