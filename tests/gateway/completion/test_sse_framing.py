@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import msgspec
@@ -29,7 +30,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.samp
 def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
     """The bytes as a network may deliver them."""
     edges = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         yield data[start:stop]
 
 
