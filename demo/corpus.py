@@ -6,6 +6,7 @@ Everything is a function of (seed, step), so training resumes at a step with no 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -44,7 +45,6 @@ WEIGHTS = {
     "story": 1.2,
     "poem": 0.8,
 }
-TOOL_SESSIONS = 0.05
 MANY_TURNS = 0.3
 ALONE = {"memory", "tool_call", "tool_answer", "tool_unneeded"}
 SYSTEMS = [
@@ -63,12 +63,20 @@ LONGEST = 512
 OTHER_TOKENS_WEIGHT = 0.05
 
 
-def conversation(rng: Random, weights: dict[str, float]) -> tuple[list[Message], list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class Mixture:
+    """Relative shares of the skills, and the share of conversations that are sessions under tools."""
+
+    weights: dict[str, float] = field(default_factory=lambda: WEIGHTS)
+    tool_sessions: float = 0.05
+
+
+def conversation(rng: Random, mixture: Mixture) -> tuple[list[Message], list[dict[str, Any]]]:
     """One training conversation: usually one exchange, sometimes several, sometimes under tools or a system prompt."""
-    names, shares = list(weights), list(weights.values())
+    names, shares = list(mixture.weights), list(mixture.weights.values())
     messages: list[Message] = []
     tools: list[dict[str, Any]] = []
-    if rng.random() < TOOL_SESSIONS:
+    if rng.random() < mixture.tool_sessions:
         exchange = tool_session(rng)
         messages, tools = exchange.messages, exchange.tools
     else:
@@ -87,11 +95,11 @@ def conversation(rng: Random, weights: dict[str, float]) -> tuple[list[Message],
     return messages, tools
 
 
-def texts(seed: int, count: int, weights: dict[str, float] | None = None) -> Iterator[str]:
+def texts(seed: int, count: int) -> Iterator[str]:
     """Rendered conversations, for the tokenizer and for reading."""
     rng = Random(f"{seed}:texts")
     for _ in range(count):
-        yield render(*conversation(rng, weights or WEIGHTS))
+        yield render(*conversation(rng, Mixture()))
 
 
 class Batches:
@@ -116,13 +124,13 @@ class Batches:
                 inside = token != self.end
         return weights
 
-    def step(self, step: int, weights: dict[str, float]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def step(self, step: int, mixture: Mixture) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Groups of (ids [rows, length], loss weights of the same shape); together about `tokens` tokens."""
         rng = Random(f"{self.seed}:{step}")
         rows: list[list[int]] = []
         total = 0
         while total < self.tokens:
-            drawn = [render(*conversation(rng, weights)) for _ in range(16)]
+            drawn = [render(*conversation(rng, mixture)) for _ in range(16)]
             for encoding in self.tokenizer.encode_batch(drawn, add_special_tokens=False):
                 # The newline after the last end marker is never generated.
                 ids = encoding.ids[:-1]

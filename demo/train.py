@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from demo.corpus import WEIGHTS, Batches, texts
+from demo.corpus import WEIGHTS, Batches, Mixture, texts
 from demo.export import export
 from demo.model import DemoModel
 from demo.muon import Muon
@@ -23,7 +23,7 @@ from demo.tokenizer import save_tokenizer, train_tokenizer
 
 SEED = 20251121
 TOKENS_PER_STEP = 4096
-STEPS = 1400
+STEPS = 1500
 WARMUP = 20
 PLATEAU = 500  # steps at the full rate
 # Copying what the user wrote is learned late and much depends on it: a stretch with more of it.
@@ -52,16 +52,35 @@ LATE = WEIGHTS | {
 MUON_LR, ADAM_LR = 0.02, 0.003
 
 
-def mixture(step: int) -> dict[str, float]:
-    """Weights of the skills at a step."""
+# At the end, more of what needs exact copying over a distance: the names in the tools that are offered.
+LAST_FROM = 1100
+LAST = LATE | {
+    "tool_call": 4,
+    "tool_answer": 2,
+    "calendar": 14,
+    "sorting": 11,
+    "counting": 7,
+    "small_talk": 9,
+    "comparing": 2,
+}
+
+
+def mixture(step: int) -> Mixture:
+    """What is practised at a step."""
     if step < COPYING_FROM:
-        return WEIGHTS
-    return COPYING if step < COPYING_TO else LATE
+        return Mixture()
+    if step < COPYING_TO:
+        return Mixture(COPYING)
+    return Mixture(LATE) if step < LAST_FROM else Mixture(LAST, tool_sessions=0.10)
 
 
-def rate(step: int, steps: int) -> float:
-    """Trapezoid: a short rise, a plateau, then a straight line to zero."""
-    return min(1.0, (step + 1) / WARMUP, (steps - step) / max(1, steps - PLATEAU))
+def rate(step: int) -> float:
+    """Share of the full learning rate: a short rise, a plateau, then two straight lines down to zero."""
+    if step < PLATEAU:
+        return min(1.0, (step + 1) / WARMUP)
+    if step < LAST_FROM:
+        return (1400 - step) / (1400 - PLATEAU)
+    return (STEPS - step) / (STEPS - LAST_FROM) / 3
 
 
 def optimizers(model: DemoModel) -> list[torch.optim.Optimizer]:
@@ -155,7 +174,7 @@ def main() -> None:
             groups = batches.step(step, mixture(step))
             loss, answer_loss = train_step(model, groups)
             for opt, lr in zip(opts, base, strict=True):
-                opt.param_groups[0]["lr"] = lr * rate(step, args.steps)
+                opt.param_groups[0]["lr"] = lr * rate(step)
                 opt.step()
                 opt.zero_grad(set_to_none=True)
             count = sum(int((w > 0).sum()) for _, w in groups)

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from demo.corpus import LONGEST, WEIGHTS, Batches, conversation, texts
+from demo.corpus import LONGEST, WEIGHTS, Batches, Mixture, conversation, texts
 from demo.model import CONFIG
 from demo.skills import SKILLS
 from demo.skills.base import draw, is_held_out
@@ -88,12 +88,12 @@ def test_calls_fit_the_schema_they_were_offered():
 
 def test_conversations_are_deterministic():
     assert list(texts(1, 50)) == list(texts(1, 50))
-    assert conversation(Random(2), WEIGHTS) == conversation(Random(2), WEIGHTS)
+    assert conversation(Random(2), Mixture()) == conversation(Random(2), Mixture())
 
 
 def test_batches_depend_on_the_step_alone(tokenizer):
-    first, again = (Batches(tokenizer._tokenizer, 1, 2048).step(5, WEIGHTS) for _ in range(2))
-    other = Batches(tokenizer._tokenizer, 1, 2048).step(6, WEIGHTS)
+    first, again = (Batches(tokenizer._tokenizer, 1, 2048).step(5, Mixture()) for _ in range(2))
+    other = Batches(tokenizer._tokenizer, 1, 2048).step(6, Mixture())
     assert len(first) == len(again)
     assert all((a[0] == b[0]).all() and (a[1] == b[1]).all() for a, b in zip(first, again, strict=True))
     assert sum(ids.sum().item() for ids, _ in first) != sum(ids.sum().item() for ids, _ in other)
