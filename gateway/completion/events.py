@@ -33,6 +33,9 @@ class Delta:
     """Set on the last delta of the choice, and only there."""
     stop_reason: str | int | None = None
     """With ``stop``: the stop string, or the stop token id that the request named; None for the model's own."""
+    stop_token: OutputToken | None = None
+    """The token that ended the choice, where one did. It has no text, so it is none of ``tokens``; it was generated
+    all the same, and counts in usage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from gateway.tokenizer import Tokenizer
 class Fold:
     """One choice's tokens, folded into deltas.
 
-    Two things end a choice beside its length. A stop token is no part of the text nor of the deltas' tokens. A stop
-    string is cut from the text (unless it is to be included), and with it the tokens that lie within it or after it.
-    ``num_tokens``, which usage counts, includes the stop token, or all tokens up to the one that completed the string.
+    Two things end a choice beside its length. A stop token is no part of the text nor of the deltas' tokens: the last
+    delta carries it by itself. A stop string is cut from the text (unless it is to be included), and with it the
+    tokens that lie within it or after it. ``num_tokens``, which usage counts, includes the stop token, or all tokens
+    up to the one that completed the string.
     """
 
     __slots__ = (
@@ -84,14 +85,18 @@ class Fold:
         """
         texts: list[str] = []
         tokens: list[OutputToken] = []
+        stop_token: OutputToken | None = None
         last = len(ids) - 1
         for number, token_id in enumerate(ids):
             self.num_tokens += 1
+            token = OutputToken(token_id, logprobs[number] if logprobs else None)
             stopped = finish == "stop" and number == last
             if stopped or (token_id in self._stop_ids and self.num_tokens > self._min_tokens):
                 self._finish("stop", None if token_id in self._eos_ids else token_id, texts, tokens)
+                # A stop string in what was held back comes before this token.
+                stop_token = None if isinstance(self.stop_reason, str) else token
                 break
-            match = self._add(OutputToken(token_id, logprobs[number] if logprobs else None), texts, tokens)
+            match = self._add(token, texts, tokens)
             if match is not None:
                 self._cut(match, texts, tokens)
                 break
@@ -109,6 +114,7 @@ class Fold:
             tokens=tokens,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
+            stop_token=stop_token,
         )
 
     def _add(self, token: OutputToken, texts: list[str], tokens: list[OutputToken]) -> StopMatch | None:

@@ -92,4 +92,5 @@ def _joined(deltas: list[Delta]) -> Delta:
         tokens=[token for delta in deltas for token in delta.tokens],
         finish_reason=last.finish_reason,
         stop_reason=last.stop_reason,
+        stop_token=last.stop_token,
     )

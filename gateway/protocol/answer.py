@@ -110,7 +110,7 @@ class StreamAnswer(Answer, ABC):
         for event in events:
             match event:
                 case Delta():
-                    self._output_tokens += len(event.tokens)
+                    self._output_tokens += len(event.tokens) + (event.stop_token is not None)
                     parts.append(self.delta(event))
                 case PromptScored():
                     parts.append(self.scored(event))
@@ -142,14 +142,20 @@ class Collected:
     tokens: list[OutputToken] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: str | int | None = None
+    stop_token: OutputToken | None = None
 
     @property
     def text(self) -> str:
         return "".join(self.texts)
 
     @property
+    def generated(self) -> list[OutputToken]:
+        """The tokens of the text, and the stop token that ended it."""
+        return self.tokens if self.stop_token is None else [*self.tokens, self.stop_token]
+
+    @property
     def ids(self) -> list[int]:
-        return [token.id for token in self.tokens]
+        return [token.id for token in self.generated]
 
 
 class BodyAnswer(Answer, ABC):
@@ -180,6 +186,7 @@ class BodyAnswer(Answer, ABC):
                     choice.texts.append(event.text)
                     choice.tokens.extend(event.tokens)
                     choice.finish_reason, choice.stop_reason = event.finish_reason, event.stop_reason
+                    choice.stop_token = event.stop_token
                 case PromptScored():
                     self._scored[event.prompt_index] = event
                 case Completed():

@@ -31,9 +31,12 @@ class ChatStream(StreamAnswer):
                 b'{"index":%d,"delta":{"content":%s}%s,"finish_reason":null}' % (delta.index, to_json(delta.text), more)
             )
         if delta.finish_reason is not None:
+            more = b""
+            if self.options.token_ids and delta.stop_token is not None:
+                more = b',"token_ids":[%d]' % delta.stop_token.id
             chunks += self._chunk(
-                b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%s,"stop_reason":%s}'
-                % (delta.index, to_json(delta.finish_reason), to_json(delta.stop_reason))
+                b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%s,"stop_reason":%s%s}'
+                % (delta.index, to_json(delta.finish_reason), to_json(delta.stop_reason), more)
             )
         return chunks
 

@@ -55,7 +55,7 @@ class CompletionStream(StreamAnswer):
             if delta.finish_reason is None:
                 return b""
             return self._chunk(to_json(_choice(delta.index, "", finish_reason="length")))
-        tokens = delta.tokens
+        tokens = delta.tokens if delta.stop_token is None else [*delta.tokens, delta.stop_token]
         reported = bool(tokens) and (self.options.logprobs or self.options.token_ids)
         if not (delta.text or reported or delta.finish_reason):
             return b""
@@ -105,7 +105,7 @@ class CompletionBody(BodyAnswer):
         if self.options.echo is not None:
             scored = self._scored.get(prompt_index, PromptScored(prompt_index, []))
             parts.append(builder.prompt(self.options.prompts[prompt_index], scored.logprobs, echo))
-        return joined([*parts, builder.output(collected.tokens)])
+        return joined([*parts, builder.output(collected.generated)])
 
 
 def _builder(options: AnswerOptions, tokenizer: Tokenizer) -> CompletionLogprobs:

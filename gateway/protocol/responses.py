@@ -77,6 +77,7 @@ class AssistantAnswer(BaseModel):
 
 FinishReason = Literal["stop", "length", "abort"]
 _FINISH = "stop at a stop token or string, length at max_tokens, abort where the server ended it."
+_TOKEN_IDS = "With return_token_ids: the tokens of the text, and the stop token that ended it."
 _STOP_REASON = "The stop string or stop_token_ids entry that ended it; null for the model's own end."
 
 
@@ -88,7 +89,7 @@ class ChatChoice(BaseModel):
     logprobs: ChatLogprobs | None = Field(description="Where asked for.")
     finish_reason: FinishReason = Field(description=_FINISH)
     stop_reason: str | int | None = Field(description=_STOP_REASON)
-    token_ids: list[int] | None = Field(None, description="With return_token_ids: the tokens of the text.")
+    token_ids: list[int] | None = Field(None, description=_TOKEN_IDS)
 
 
 class ChatCompletion(_Envelope):
@@ -129,7 +130,7 @@ class ChatCompletionChunk(_Envelope):
 
 
 class TextLogprobs(BaseModel):
-    """Parallel arrays with an item for each token."""
+    """Parallel arrays with an item for each token, a stop token at the end included."""
 
     tokens: list[str] = Field(description="Text of each token; bytes:\\xe2\\x82 for a part of a character.")
     token_logprobs: list[float | None] = Field(description="Log-probability of each; null for a prompt's first.")
@@ -145,7 +146,7 @@ class TextChoice(BaseModel):
     logprobs: TextLogprobs | None = Field(description="Where asked for.")
     finish_reason: FinishReason | None = Field(description=_FINISH)
     stop_reason: str | int | None = Field(None, description=_STOP_REASON)
-    token_ids: list[int] | None = Field(None, description="With return_token_ids: the tokens of the text.")
+    token_ids: list[int] | None = Field(None, description=_TOKEN_IDS)
     prompt_token_ids: list[int] | None = Field(None, description="With return_token_ids: the prompt's tokens.")
 
 

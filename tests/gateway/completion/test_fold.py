@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.messages import EngineFinish, TokenLogprobs
 from engine.sampling_params import SamplingParams
 from gateway.completion.detokenizer import Detokenizer, StopStrings
-from gateway.completion.events import Delta, FinishReason
+from gateway.completion.events import Delta, FinishReason, OutputToken
 from gateway.completion.fold import Fold
 from gateway.tokenizer import Tokenizer
 
@@ -169,6 +169,15 @@ def test_a_stop_token_is_counted_but_is_no_text_and_no_token() -> None:
     outcome.take(fold.feed([*ids, EOS], None, "stop"))
     assert outcome.state() == ("the fox", tuple(ids), "stop", None)
     assert fold.num_tokens == len(ids) + 1
+
+
+def test_a_stop_token_travels_by_itself_with_the_last_delta() -> None:
+    ids = encoded("the fox")
+    scores = [TokenLogprobs(-float(n), 1, [], []) for n in range(len(ids) + 1)]
+    delta = make_fold(families.byte_level()).feed([*ids, EOS], scores, "stop")
+    assert delta is not None and delta.stop_token == OutputToken(EOS, scores[-1])
+    ended = make_fold(families.byte_level(), stop=("\ufffd",)).feed([*encoded("a🦊")[:-1], EOS], None, "stop")
+    assert ended is not None and (ended.stop_reason, ended.stop_token) == ("\ufffd", None), "the string was first"
 
 
 def test_a_stop_token_that_the_request_named_is_the_reason() -> None:

@@ -37,6 +37,14 @@ async def test_a_slow_reader_gets_the_deltas_of_each_choice_merged_in_order() ->
         await anext(stream)
 
 
+async def test_merging_keeps_the_stop_token() -> None:
+    stream, end = Stream(lambda: None), OutputToken(1, None)
+    stream.push(delta(0, "a"))
+    stream.push(Delta(index=0, text="", tokens=[], finish_reason="stop", stop_token=end))
+    (merged,) = await anext(stream)
+    assert isinstance(merged, Delta) and (merged.text, merged.stop_token) == ("a", end)
+
+
 async def test_what_was_ready_comes_before_the_error() -> None:
     stream = Stream(lambda: None)
     stream.push(delta(0, "a"))

@@ -250,3 +250,36 @@ async def test_the_output_continues_the_prompts_text():
         messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well"}]
         await server.chat(messages=messages, continue_final_message=True, add_generation_prompt=False)
         assert server.lifecycle.last.continues_prompt
+
+
+def ended_by_a_stop_token(request):
+    """``X`` after each prompt, and the end-of-sequence token, which has log-probabilities and no text."""
+    scores = request.params[0].logprobs is not None
+    if request.params[0].prompt_logprobs is not None:
+        yield [PromptScored(0, [scored(token, 10) for token in request.prompts[0][1:]])]
+    x, end = (OutputToken(token, scored(token, 10) if scores else None) for token in (57, 1))
+    yield [Delta(index=0, text="X", tokens=[x])]
+    yield 0.01  # what arrives together is sent together
+    yield [Delta(index=0, text="", tokens=[], finish_reason="stop", stop_token=end)]
+    yield [Completed(Usage(2, 2, 0))]
+
+
+async def test_a_stop_token_has_no_text_and_is_scored():
+    """Harnesses that score prompts ask for one token more and take off the last score, whatever token it is of."""
+    async with serving(script=ended_by_a_stop_token) as server:
+        choice = (await server.complete([5, 6], echo=True, logprobs=1, return_token_ids=True)).json()["choices"][0]
+        found = choice["logprobs"]
+        assert choice["text"] == byte_level().decode([5, 6], skip_special_tokens=True) + "X"
+        assert found["token_logprobs"] == [None, -1.0, -1.0, -1.0]
+        assert len(found["tokens"]) == len(found["top_logprobs"]) == 4
+        assert found["text_offset"][-1] == len(choice["text"])
+        assert choice["token_ids"] == [57, 1]
+
+
+async def test_a_streamed_stop_token_is_scored_with_the_finish():
+    async with serving(script=ended_by_a_stop_token) as server:
+        *_, last = await chunks_of(server, [5, 6], logprobs=1, return_token_ids=True)
+        (choice,) = last["choices"]
+        assert (choice["text"], choice["finish_reason"], choice["token_ids"]) == ("", "stop", [1])
+        assert choice["logprobs"]["token_logprobs"] == [-1.0]
+        assert choice["logprobs"]["text_offset"] == [1]
