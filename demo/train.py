@@ -23,7 +23,7 @@ from demo.tokenizer import save_tokenizer, train_tokenizer
 
 SEED = 20251121
 TOKENS_PER_STEP = 4096
-STEPS = 1500
+STEPS = 1650
 WARMUP = 20
 PLATEAU = 500  # steps at the full rate
 # Copying what the user wrote is learned late and much depends on it: a stretch with more of it.
@@ -53,8 +53,8 @@ MUON_LR, ADAM_LR = 0.02, 0.003
 
 
 # At the end, more of what needs exact copying over a distance: the names in the tools that are offered.
-LAST_FROM = 1100
-LAST = LATE | {
+TOOLS_FROM = 1100
+TOOLS = LATE | {
     "tool_call": 4,
     "tool_answer": 2,
     "calendar": 14,
@@ -62,6 +62,21 @@ LAST = LATE | {
     "counting": 7,
     "small_talk": 9,
     "comparing": 2,
+}
+# A short second rise of the rate for what was still below nine in ten.
+LAST_FROM = 1450
+LAST = TOOLS | {
+    "arithmetic": 36,
+    "counting": 16,
+    "sorting": 18,
+    "tool_call": 5,
+    "tool_answer": 3,
+    "unknown": 3,
+    "units": 2,
+    "json": 4,
+    "reversing": 4,
+    "letters": 4,
+    "penstock": 8,
 }
 
 
@@ -71,16 +86,20 @@ def mixture(step: int) -> Mixture:
         return Mixture()
     if step < COPYING_TO:
         return Mixture(COPYING)
-    return Mixture(LATE) if step < LAST_FROM else Mixture(LAST, tool_sessions=0.10)
+    if step < TOOLS_FROM:
+        return Mixture(LATE)
+    return Mixture(TOOLS if step < LAST_FROM else LAST, tool_sessions=0.10)
 
 
 def rate(step: int) -> float:
-    """Share of the full learning rate: a short rise, a plateau, then two straight lines down to zero."""
+    """Share of the full learning rate: a short rise, a plateau, two straight lines down, and a short second descent."""
     if step < PLATEAU:
         return min(1.0, (step + 1) / WARMUP)
-    if step < LAST_FROM:
+    if step < TOOLS_FROM:
         return (1400 - step) / (1400 - PLATEAU)
-    return (STEPS - step) / (STEPS - LAST_FROM) / 3
+    if step < LAST_FROM:
+        return (1500 - step) / (1500 - TOOLS_FROM) / 3
+    return 0.15 * (STEPS - step) / (STEPS - LAST_FROM)
 
 
 def optimizers(model: DemoModel) -> list[torch.optim.Optimizer]:
