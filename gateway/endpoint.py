@@ -50,8 +50,10 @@ class Endpoint(Generic[Body]):
     async def serve(self, request: Request, state: AppState, context: RequestContext) -> Response:
         """Raises ``APIError`` for everything that is answered before the first byte of a response."""
         raw = await read(request)
-        ticket = state.admission.enter(context.tenant)
-        _show_limits(state, context)
+        try:
+            ticket = state.admission.enter(context.tenant)
+        finally:
+            _show_limits(state, context)
         streaming = False
         try:
             body = await self._parse(raw, state, context)

@@ -12,7 +12,7 @@ from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.protocol import fields
 from gateway.protocol.base import WRONG_TYPE, wrong_field, wrong_item
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, at_most, at_most_items
+from gateway.protocol.limits import Limits, at_most, at_most_items, shorten
 from gateway.protocol.sampling import SamplingRequest, TokenId
 
 DEFAULT_MAX_TOKENS = 16
@@ -127,4 +127,10 @@ class CompletionRequest(SamplingRequest):
         if self.max_tokens == 0 and not self.echo:
             raise InvalidRequest(
                 "Invalid 'max_tokens': 0 is allowed only with echo.", param="max_tokens", code="integer_below_min_value"
+            )
+        if self.scores_only and self.min_tokens:
+            raise InvalidRequest(
+                f"Invalid 'min_tokens': {shorten(self.min_tokens)} is more than 'max_tokens', which is 0.",
+                param="min_tokens",
+                code="integer_above_max_value",
             )

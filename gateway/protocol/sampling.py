@@ -143,7 +143,7 @@ class SamplingRequest(RequestModel):
 
     @property
     def continuous_usage(self) -> bool:
-        return self.stream_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
     def resolved_seed(self) -> int:
         """Unsigned 64 bits: the client's, a negative one folded, or one drawn now."""
@@ -169,6 +169,12 @@ class SamplingRequest(RequestModel):
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
                 "'stream_options' is only allowed where 'stream' is true.", param="stream_options", code="invalid_value"
+            )
+        if self.stream_options and self.stream_options.continuous_usage_stats and not self.stream_usage:
+            raise InvalidRequest(
+                "'stream_options.continuous_usage_stats' is only allowed where 'stream_options.include_usage' is true.",
+                param="stream_options.continuous_usage_stats",
+                code="invalid_value",
             )
 
     def sampling_params(

@@ -81,6 +81,8 @@ async def test_a_key_has_its_share_of_places():
         assert 1 <= int(second.headers["retry-after"]) <= 120
         assert int(second.headers["retry-after-ms"]) >= 1000
         assert second.json()["error"]["code"] == "rate_limit_exceeded"
+        assert second.headers["x-ratelimit-limit-requests"] == "1"
+        assert second.headers["x-ratelimit-remaining-requests"] == "0"
         assert (await post("/v1/completions", json=BODY, headers=BOB)).status_code == 200
         done = await first
         assert done.status_code == 200

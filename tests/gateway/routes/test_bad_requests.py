@@ -57,6 +57,7 @@ BOTH: list[tuple[dict[str, Any], str | None, str]] = [
     ({"user": 3}, "user", "invalid_type"),
     ({"stream": True, "stream_options": True}, "stream_options", "invalid_type"),
     (streamed(include_usage=1), "stream_options.include_usage", "invalid_type"),
+    (streamed(continuous_usage_stats=True), "stream_options.continuous_usage_stats", "invalid_value"),
     # ranges
     ({"temperature": -0.1}, "temperature", "decimal_below_min_value"),
     ({"temperature": 2.1}, "temperature", "decimal_above_max_value"),
@@ -201,6 +202,7 @@ COMPLETIONS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": ["a", "a " * 500]}, "prompt", "context_length_exceeded"),
     ({"prompt": "a", "max_tokens": 0}, "max_tokens", "integer_below_min_value"),
     ({"prompt": [5] * (CONTEXT - 1), "max_tokens": 2}, "max_tokens", "context_length_exceeded"),
+    ({"echo": True, "max_tokens": 0, "min_tokens": 1}, "min_tokens", "integer_above_max_value"),
     ({"logprobs": True}, "logprobs", "invalid_type"),
     ({"logprobs": -1}, "logprobs", "integer_below_min_value"),
     ({"logprobs": 21}, "logprobs", "integer_above_max_value"),
