@@ -125,6 +125,7 @@ ASSISTANT_MESSAGE: Mapping[str, NoOp] = {
     "annotations": NoOp("this server reaches no other, so answers cite nothing", ([],)),
     "audio": NoOp(_AUDIO),
     "function_call": _FUNCTION_CALL,
+    "parsed": NoOp("it is the openai client's own reading of the content; send the content"),
     "refusal": NoOp("a refusal is ordinary text here; send it as content", ("",)),
 }
 

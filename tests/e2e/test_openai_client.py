@@ -46,6 +46,19 @@ def test_the_streaming_helper_with_several_choices(server):
     assert len({c.message.content for c in final.choices}) > 1, "choices of one request must differ in their noise"
 
 
+def test_answers_go_back_into_the_conversation(server):
+    """As they are: the helpers' messages carry members of the client's own."""
+    client, again = server.client(), {"role": "user", "content": "And then?"}
+    arguments = {"model": "demo", "messages": MESSAGES, "temperature": 0}
+    with client.chat.completions.stream(**arguments) as stream:
+        streamed = stream.get_final_completion()
+    first = client.chat.completions.create(**arguments)
+    for answer in (first, client.chat.completions.parse(**arguments), streamed):
+        conversation = [*MESSAGES, answer.choices[0].message, again]
+        following = client.chat.completions.create(model="demo", messages=conversation, max_tokens=2)
+        assert following.usage.prompt_tokens > first.usage.total_tokens
+
+
 def test_chat_logprobs(server):
     answer = server.client().chat.completions.create(
         model="demo", messages=MESSAGES, max_tokens=8, temperature=0, logprobs=True, top_logprobs=3
