@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import uvloop
 from rich.console import Console
@@ -29,11 +32,17 @@ from observability.logging import configure_logging
 if TYPE_CHECKING:
     import uvicorn
 
+    from gateway.admission import Keys
+    from gateway.chat_template import ChatTemplate
     from gateway.completion.lifecycle import Lifecycle
     from gateway.replicas.supervisor import Supervisor
     from gateway.state import AppState
+    from gateway.tokenizer import Tokenizer
+    from observability.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEMO_NAME = "demo"
 FAILURE = 1
@@ -50,13 +59,17 @@ def run(settings: ServeSettings) -> int:
     from gateway.chat_template import ChatTemplateError
     from gateway.replicas.supervisor import EngineGoneError
 
+    server = _Server(settings)
     try:
-        uvloop.run(_Server(settings).run())
+        uvloop.run(server.run())
     except (StartError, EngineError, EngineGoneError, KeysFileError, ChatTemplateError) as error:
         Console(stderr=True).print(f"penstock: error: {error}", markup=False, highlight=False, soft_wrap=True)
         return FAILURE
     except asyncio.CancelledError:  # stopped while it was starting
-        return 128 + signal.SIGINT
+        if server.downloading:
+            # The Hub's client cannot be told to stop, and the interpreter would wait for its threads.
+            os._exit(128 + server.signal)
+        return 128 + server.signal
     return 0
 
 
@@ -70,6 +83,9 @@ class _Server:
         self._console = Console()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self.signal = signal.SIGINT
+        """The one that said stop."""
+        self.downloading = False
 
     async def run(self) -> None:
         listener = _listen(self._settings.host, self._settings.port)
@@ -78,11 +94,11 @@ class _Server:
         self._handle_signals(starting.cancel)
         with listener, StartupProgress(self._console) as progress:
             folder = await self._resolve(progress.update)
-            lifecycle, supervisor, http = await self._assemble(folder, listener, progress.update)
+            lifecycle, supervisor, http = await self._assemble(folder, progress.update)
             serving = asyncio.create_task(http.serve(sockets=[listener]), name="http")
             try:
                 info = await supervisor.wait_ready()
-                self._handle_signals(self._stop.set)
+                self._handle_signals(lambda: None)
             except BaseException:
                 http.should_exit = True
                 await asyncio.gather(serving, supervisor.stop(), return_exceptions=True)
@@ -91,17 +107,25 @@ class _Server:
         await self._until_stopped(lifecycle, serving)
         await self._shut_down(lifecycle, supervisor, http, serving)
 
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """That clients may use for the model."""
+        return tuple(self._settings.served_model_name) or (self._settings.model or DEMO_NAME,)
+
     def _handle_signals(self, stop: Callable[[], object]) -> None:
         """The first signal ends it in order; a second one does not wait for running streams."""
         loop = asyncio.get_running_loop()
 
-        def on_signal() -> None:
+        def on_signal(number: signal.Signals) -> None:
             if self._stop.is_set():
                 self._stop_now.set()
+                return
+            self.signal = number
+            self._stop.set()
             stop()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal)
+            loop.add_signal_handler(number, on_signal, number)
 
     async def _resolve(self, report: Callable[[Loading], None]) -> Path:
         """The model's folder; a Hugging Face id is downloaded, in a thread so that a signal still gets through."""
@@ -114,10 +138,15 @@ class _Server:
         def progress(stage: str, done: int, total: int, unit: str) -> None:
             loop.call_soon_threadsafe(report, Loading(stage=stage, done=done, total=total, unit=unit))
 
-        return await asyncio.to_thread(hub.resolve, self._settings.model, self._settings.revision, progress)
+        self.downloading = True
+        folder = await _in_daemon_thread(
+            lambda: hub.resolve(str(self._settings.model), self._settings.revision, progress)
+        )
+        self.downloading = False
+        return folder
 
     async def _assemble(
-        self, folder: Path, listener: socket.socket, report: Callable[[Loading], None]
+        self, folder: Path, report: Callable[[Loading], None]
     ) -> tuple[Lifecycle, Supervisor, uvicorn.Server]:
         """Make everything and start the engine process as early as may be."""
         from prometheus_client import CollectorRegistry
@@ -133,25 +162,36 @@ class _Server:
 
         settings = self._settings
         keys = Keys.load(settings.api_key, settings.api_keys)
-        names = settings.served_model_name or (settings.model or DEMO_NAME,)
         tokenizer = Tokenizer.load(folder)
         template = ChatTemplate.load(folder, tokenizer.special_tokens, settings.chat_template)
-        metrics = Metrics(CollectorRegistry(), model=names[0], version=VERSION)
+        metrics = Metrics(CollectorRegistry(), model=self._names[0], version=VERSION)
         lifecycle = Lifecycle(tokenizer, record=metrics.record)
         metrics.watch("requests_queued", lambda: lifecycle.queued_requests)
         metrics.watch("requests_running", lambda: lifecycle.running_requests)
         supervisor = Supervisor(settings.engine_config(folder), find("process")(), lifecycle, on_loading=report)
         supervisor.start()
-        await asyncio.sleep(0)  # the engine process is on its way before the web framework is imported
+        try:
+            await asyncio.sleep(0)  # the engine process is on its way before the web framework is imported
+            http = await self._prepare_http(lifecycle, tokenizer, template, keys, metrics)
+        except BaseException:
+            await supervisor.stop()
+            raise
+        self._stages["gateway"] = time.monotonic() - self._began
+        return lifecycle, supervisor, http
 
+    async def _prepare_http(
+        self, lifecycle: Lifecycle, tokenizer: Tokenizer, template: ChatTemplate | None, keys: Keys, metrics: Metrics
+    ) -> uvicorn.Server:
         from gateway.admission import Admission
         from gateway.prompt import Prompts
         from gateway.protocol.limits import Limits
         from gateway.state import AppState
+        from gateway.version import VERSION
 
+        settings = self._settings
         limits = {name: getattr(settings, name) for name in Limits.__dataclass_fields__ if hasattr(settings, name)}
         state = AppState(
-            model_names=tuple(names),
+            model_names=self._names,
             version=VERSION,
             lifecycle=lifecycle,
             prompts=Prompts(tokenizer, template),
@@ -169,18 +209,14 @@ class _Server:
             created=int(time.time()),
         )
         with ThreadPoolExecutor(1, thread_name_prefix="import") as importing:
-            loop = asyncio.get_running_loop()
-            http = await loop.run_in_executor(importing, _http_server, state)
-        self._stages["gateway"] = time.monotonic() - self._began
-        return lifecycle, supervisor, http
+            return await asyncio.get_running_loop().run_in_executor(importing, _http_server, state)
 
     def _print_banner(self, listener: socket.socket, info: EngineInfo) -> None:
         settings = self._settings
-        names = settings.served_model_name or (settings.model or DEMO_NAME,)
         stages = {f"engine {stage}": seconds for stage, seconds in info.load_seconds.items()}
         started = Started(
             url=_url(settings.host, listener.getsockname()[1]),
-            model=names[0],
+            model=self._names[0],
             needs_key=bool(settings.api_key or settings.api_keys),
             info=info,
             seconds=time.monotonic() - self._began,
@@ -209,6 +245,21 @@ class _Server:
         http.should_exit = True
         await serving
         await supervisor.stop()
+
+
+async def _in_daemon_thread(work: Callable[[], T]) -> T:
+    """Like ``asyncio.to_thread``, but neither the loop nor the interpreter waits for the thread at the end."""
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        outcome.set_running_or_notify_cancel()
+        try:
+            outcome.set_result(work())
+        except Exception as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 def _http_server(state: AppState) -> uvicorn.Server:
@@ -240,15 +291,18 @@ def _http_server(state: AppState) -> uvicorn.Server:
 
 def _listen(host: str, port: int) -> socket.socket:
     """Taken before anything is loaded, so that a mistake shows at once."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-    listener.setblocking(False)
-    return listener
+    with ExitStack() as undo:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listener = undo.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()  # until then, SO_REUSEADDR would let another server bind the same port
+        except OSError as error:
+            raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        listener.setblocking(False)
+        undo.pop_all()
+        return listener
 
 
 def _url(host: str, port: int) -> str:

@@ -8,6 +8,7 @@ import mmap
 import torch
 from torch import Tensor
 
+from engine.errors import ConfigurationError
 from engine.layers.attention import LayerCache
 from engine.models.base import CacheShape
 
@@ -18,9 +19,16 @@ class KVCache:
     def __init__(
         self, shape: CacheShape, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
+        """Raises ConfigurationError where there is no memory for it."""
         self.num_blocks = num_blocks
         size = (shape.num_layers, 2, num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
-        memory = _untouched(size, dtype) if device.type == "cpu" else torch.zeros(size, dtype=dtype, device=device)
+        try:
+            memory = _untouched(size, dtype) if device.type == "cpu" else torch.zeros(size, dtype=dtype, device=device)
+        except (OSError, OverflowError, torch.OutOfMemoryError) as error:
+            raise ConfigurationError(
+                f"the KV cache of {math.prod(size) * dtype.itemsize:,} bytes does not fit into memory: "
+                "lower --kv-cache-memory"
+            ) from error
         self.layers: tuple[LayerCache, ...] = tuple((layer[0], layer[1]) for layer in memory)
 
 

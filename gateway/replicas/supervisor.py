@@ -145,7 +145,7 @@ class Supervisor:
 
     def start(self) -> None:
         self._ready = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(), name=f"supervisor {self._replica}")
+        self._task = asyncio.create_task(self._guarded_run(), name=f"supervisor {self._replica}")
 
     async def wait_ready(self) -> EngineInfo:
         """Until the first engine is up. Raises ``EngineGoneError`` where none will be."""
@@ -163,6 +163,14 @@ class Supervisor:
         await asyncio.gather(self._task, return_exceptions=True)
         if self._ready is not None and not self._ready.done():
             self._ready.cancel()
+
+    async def _guarded_run(self) -> None:
+        """A fault of ours must not leave the gateway waiting for an engine that nobody starts."""
+        try:
+            await self._run()
+        except Exception as error:
+            logger.exception("engine %d: its supervisor failed", self._replica)
+            self._give_up(f"{type(error).__name__}: {error}")
 
     async def _run(self) -> None:
         failures = 0
@@ -226,11 +234,13 @@ class Supervisor:
                 pass
 
     def _give_up(self, cause: str) -> None:
-        logger.error("engine %d is given up: %s", self._replica, cause)
         self._listener.gave_up(self._replica, cause)
         if self._ready is not None and not self._ready.done():
+            # Whoever waits for the start says why it failed.
             self._ready.set_exception(EngineGoneError(cause))
             self._ready.exception()  # whether anybody waits for it or not
+        else:
+            logger.error("engine %d is given up: %s", self._replica, cause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +302,11 @@ class _Incarnation:
         return _Ended(cause, was_up=self._progress.up, final=final)
 
     async def stop(self) -> None:
-        """Asks it to end, and kills it if it does not."""
+        """Asks it to end, and kills it if it does not; one that still loads has nothing to end in order."""
+        if not self._progress.up:
+            self._process.kill()
+            await self._process.wait()
+            return
         self.send(Drain())
         self._process.close_input()
         exited = asyncio.create_task(self._process.wait())

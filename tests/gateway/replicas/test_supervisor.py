@@ -403,6 +403,7 @@ async def test_a_stop_is_no_failed_start_up(turns: int) -> None:
 
 async def test_an_engine_that_does_not_end_is_killed() -> None:
     async with supervised() as world:
+        await world.say(Ready(info=INFO))
         world.processes[-1].ends_by_itself = False
         stopping = asyncio.ensure_future(world.supervisor.stop())
         await world.clock.pass_by(4)
@@ -431,3 +432,23 @@ async def test_stop_before_it_is_up_ends_the_wait_for_it() -> None:
         await world.supervisor.stop()
         await asyncio.gather(waiting, return_exceptions=True)
         assert waiting.cancelled()
+
+
+async def test_stop_before_it_is_up_waits_for_nothing() -> None:
+    async with supervised() as world:
+        await world.supervisor.stop()
+        assert "kill" in world.log
+        assert world.clock.now() == 0
+
+
+async def test_a_transport_that_cannot_be_made_is_given_up_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    def no_transport(replica: int, epoch: int) -> Client:
+        raise OSError("no space left on device")
+
+    world = World()
+    world.supervisor._connect = no_transport
+    world.supervisor.start()
+    with pytest.raises(EngineGoneError, match="no space left on device"):
+        await asyncio.wait_for(world.supervisor.wait_ready(), 5)
+    assert "its supervisor failed" in caplog.text
+    await world.supervisor.stop()
