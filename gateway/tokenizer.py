@@ -21,6 +21,9 @@ from engine.errors import ModelError
 Piece = str | bytes
 """What a token adds to a text: whole characters, or bytes that may be part of one."""
 
+OLDER_FILES = ("tokenizer.model", "vocab.json", "vocab.txt")
+"""Vocabularies of the formats before tokenizer.json that transformers converts."""
+
 EACH_BYTE = "penstock_each_byte"
 """Error handler for UTF-8: one U+FFFD for each byte that is part of no character, as byte fallback does."""
 
@@ -151,9 +154,10 @@ class Tokenizer:
         file = folder / "tokenizer.json"
         try:
             backend = _Backend.from_file(str(file)) if file.exists() else _converted(folder)
+            special_tokens = _special_tokens(folder)
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"no tokenizer could be read from {folder}: {error}") from error
-        return cls(backend, _special_tokens(folder))
+        return cls(backend, special_tokens)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Special tokens that are spelt out in ``text`` become their ids, as chat templates need it."""
@@ -191,6 +195,9 @@ class Tokenizer:
 
 def _converted(folder: Path) -> _Backend:
     """A tokenizer that exists only in an older format, converted by transformers (seconds: it imports torch)."""
+    if not any((folder / name).exists() for name in OLDER_FILES):
+        # transformers would make an empty one of config.json alone, which encodes every text to nothing.
+        raise ModelError(f"it holds neither tokenizer.json nor {', '.join(OLDER_FILES)}")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)

@@ -100,3 +100,17 @@ def test_a_folder_without_a_tokenizer_is_a_mistake_of_the_model(tmp_path: Path) 
 def test_a_decoder_of_another_kind_is_refused() -> None:
     with pytest.raises(ModelError, match="WordPiece"):
         decoding_rules({"type": "WordPiece", "prefix": "##", "cleanup": True})
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    """transformers would make one of an architecture's config alone, with no vocabulary."""
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}')
+    with pytest.raises(ModelError, match=r"holds neither tokenizer\.json nor tokenizer\.model"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_broken_tokenizer_config_is_one_line(tmp_path: Path) -> None:
+    saved(tmp_path, families.byte_level())
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ModelError, match="no tokenizer could be read"):
+        Tokenizer.load(tmp_path)
