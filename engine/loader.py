@@ -62,11 +62,14 @@ class Checkpoint:
                     self.tensors[name] = StoredTensor(file, tuple(part.get_shape()), part.get_dtype())
 
     def dtype(self) -> torch.dtype:
-        """Of most of its tensors."""
+        """Of most of its tensors. Raises ModelError where that is none of a weight's."""
         counts: dict[str, int] = {}
         for tensor in self.tensors.values():
             counts[tensor.dtype] = counts.get(tensor.dtype, 0) + 1
-        return DTYPES[max(counts, key=lambda name: counts[name])]
+        name = max(counts, key=lambda name: counts[name], default="missing")
+        if name not in DTYPES:
+            raise ModelError(f"{self.folder}: the dtype of the weights is {name}; supported are {', '.join(DTYPES)}")
+        return DTYPES[name]
 
     def read(self) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor), file by file; a tensor is a view of the mapped file."""

@@ -196,6 +196,16 @@ def test_dtype_without_one_in_the_config_is_that_of_the_tensors(make_checkpoint,
     assert load(folder)[0].dtype == "bfloat16"
 
 
+@pytest.mark.parametrize(("dtype", "said"), [(torch.float64, "F64"), (None, "missing")])
+def test_tensors_of_no_supported_dtype_where_the_config_names_none(make_checkpoint, tmp_path, dtype, said):
+    folder = shutil.copytree(make_checkpoint("LlamaForCausalLM"), tmp_path / "model")
+    fields = json.loads((folder / "config.json").read_text())
+    del fields["dtype"]
+    (folder / "config.json").write_text(json.dumps(fields))
+    save_file({} if dtype is None else {"x": torch.zeros(2, dtype=dtype)}, folder / "model.safetensors")
+    assert f"the dtype of the weights is {said}" in refused(folder)
+
+
 def test_an_unsupported_dtype_in_the_config(checkpoint):
     config = HFConfig({"torch_dtype": "float8_e4m3fn"}, "config.json")
     with pytest.raises(ModelError, match="float8_e4m3fn; supported are float32, bfloat16, float16"):
