@@ -37,6 +37,7 @@ class Client:
             self._folder.rmdir()
             self._folder = Path(tempfile.mkdtemp(prefix="penstock-", dir="/tmp"))
             path = self._folder / path.name
+        self._has_folder = True
         self.endpoint = f"ipc://{path}"
         self._socket = context.socket(zmq.PAIR)
         self._socket.linger = 0
@@ -58,6 +59,7 @@ class Client:
                 self._arriving = asyncio.ensure_future(self._socket.recv())
             frame = await self._arriving
             self._arriving = None
+            self._remove_folder()
             deliver(_decoded(frame))
 
     async def receive_rest(self, deliver: Callable[[FromEngine], None], quiet: float = 0.05) -> None:
@@ -70,7 +72,13 @@ class Client:
     def close(self) -> None:
         """Nobody listens at the endpoint any more. Idempotent."""
         self._socket.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        """A connection outlives its path: once the engine has spoken, not even a killed gateway leaves one behind."""
+        if self._has_folder:
+            self._has_folder = False
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _decoded(frame: bytes) -> FromEngine:

@@ -41,6 +41,22 @@ async def test_the_endpoint_is_private_new_and_gone_afterwards() -> None:
     assert not any(path.parent.exists() for path in paths)
 
 
+async def test_the_path_is_gone_once_the_engine_has_spoken(client: Client) -> None:
+    """So that kill -9 of the gateway leaves nothing behind; the connection stays."""
+    folder = Path(client.endpoint.removeprefix("ipc://")).parent
+    peer = Peer(client.endpoint)
+    heard: list[FromEngine] = []
+    receiving = asyncio.create_task(client.receive(heard.append))
+    for step in range(2):
+        peer.socket.send(encode(Heartbeat(step=step, pending=0)))
+        await eventually(lambda count=step + 1: len(heard) == count)
+        assert not folder.exists()
+    client.send(Abort(id="a", attempt=1))
+    assert decode_to_engine(await asyncio.to_thread(peer.socket.recv)) == Abort(id="a", attempt=1)
+    receiving.cancel()
+    peer.socket.close()
+
+
 async def test_a_long_temporary_folder_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("x" * 90)
     long.mkdir()
