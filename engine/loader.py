@@ -212,7 +212,15 @@ def _check_repeated(tied: Mapping[str, str], checkpoint: Checkpoint, slots: Mapp
 
 
 def eos_token_ids(folder: Path, config: HFConfig) -> list[int]:
-    """As in transformers' generate: of generation_config.json, else of config.json."""
+    """As in transformers' generate: of generation_config.json, else of config.json.
+
+    Ids outside the vocabulary, with which some checkpoints say "none", can never be sampled and are left out.
+    """
+    vocab_size = config.size("vocab_size")
+    return [token_id for token_id in _named_eos_ids(folder, config) if 0 <= token_id < vocab_size]
+
+
+def _named_eos_ids(folder: Path, config: HFConfig) -> list[int]:
     if (folder / "generation_config.json").exists():
         generation = HFConfig.read_json(folder / "generation_config.json")
         if ids := generation.token_ids("eos_token_id"):

@@ -220,9 +220,10 @@ def test_an_unsupported_dtype_in_the_config(checkpoint):
         ({}, {"eos_token_id": 2}, [2]),
         (None, {"eos_token_id": [2, 3]}, [2, 3]),
         (None, {}, []),
+        ({"eos_token_id": [-1, 5, 64]}, {}, [5]),
     ],
 )
 def test_eos_token_ids(tmp_path, generation, config, expected):
     if generation is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps(generation))
-    assert loader.eos_token_ids(tmp_path, HFConfig(config, "config.json")) == expected
+    assert loader.eos_token_ids(tmp_path, HFConfig(config | {"vocab_size": 64}, "config.json")) == expected
