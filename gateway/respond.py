@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from fastapi import Request, Response
@@ -9,6 +10,10 @@ from fastapi import Request, Response
 from gateway.completion.sse import EventStreamResponse, first_events, run_until_disconnect
 from gateway.protocol.answer import BodyAnswer, StreamAnswer
 from gateway.state import EventStream
+
+MANY_SCORES = 1000
+"""A body with log-probabilities for more tokens is made off the event loop: twenty likeliest for each of them take
+some 25 µs a token, and nobody else's stream should wait."""
 
 
 async def whole(request: Request, stream: EventStream, answer: BodyAnswer) -> Response:
@@ -24,7 +29,8 @@ async def whole(request: Request, stream: EventStream, answer: BodyAnswer) -> Re
             answer.feed(events)
 
     await run_until_disconnect(request, collect(), on_disconnect=stream.cancel)
-    return Response(answer.body(), media_type="application/json")
+    body = answer.body() if answer.num_scores <= MANY_SCORES else await asyncio.to_thread(answer.body)
+    return Response(body, media_type="application/json")
 
 
 async def streamed(

@@ -169,6 +169,14 @@ class BodyAnswer(Answer, ABC):
         self._scored: dict[int, PromptScored] = {}
         self._usage = Usage(0, 0, 0)
 
+    @property
+    def num_scores(self) -> int:
+        """For how many tokens the body reports log-probabilities; nearly all the time it takes goes there."""
+        if not self.options.logprobs:
+            return 0
+        prompts = sum(len(scored.logprobs) for scored in self._scored.values())
+        return prompts + sum(len(choice.tokens) for choice in self._choices)
+
     @abstractmethod
     def choice(self, index: int, collected: Collected) -> dict[str, Any]:
         """One choice's JSON object."""
