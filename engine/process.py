@@ -181,7 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # A terminal's Ctrl-C reaches every process in the foreground; what it means is the gateway's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # So is a service manager's SIGTERM to all of a service's processes: the gateway drains, and then lets go of us.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     set_process_name(f"penstock-e{options.epoch}")

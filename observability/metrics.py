@@ -32,6 +32,7 @@ from observability.records import (
     InterTokenLatencies,
     Record,
     Rejection,
+    Replay,
     RequestStats,
     StepStats,
 )
@@ -190,6 +191,10 @@ METRICS = (
     Metric(
         name="engine_restarts_total", kind="counter", labels=REPLICA,
         fed_by=(EngineEvent,), field="restarted", help="Engines that came up again after a loss.",
+    ),
+    Metric(
+        name="replays_total", kind="counter", labels=REPLICA,
+        fed_by=(Replay,), help="Choices handed to an engine again after a loss, to go on where they were.",
     ),
     Metric(
         name="cache_config_info", kind="gauge", labels=("model", "replica", "block_size", "num_blocks"),

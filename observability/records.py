@@ -112,6 +112,10 @@ class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
         return int(self.kind == "up" and self.epoch > 1)
 
 
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """A choice handed to an engine again, with what it had emitted, after an attempt that was lost."""
+
+
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The KV cache of one engine, known when it is up."""
 
@@ -137,6 +141,7 @@ Record: TypeAlias = (
     | RequestStats
     | Rejection
     | EngineEvent
+    | Replay
     | CacheConfig
     | IgnoredFields
     | BuildInfo

@@ -32,7 +32,7 @@ from gateway.completion.stream import Stream
 from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
 from gateway.replicas.router import ReplicaSnapshot, choose
 from gateway.tokenizer import Tokenizer
-from observability.records import CacheConfig, EngineEvent, EngineState, InterTokenLatencies, Record
+from observability.records import CacheConfig, EngineEvent, EngineState, InterTokenLatencies, Record, Replay
 
 logger = logging.getLogger(__name__)
 
@@ -275,6 +275,8 @@ class Lifecycle:
             return None
         incarnation = self._incarnations[replica]
         choice.attempt += 1
+        if choice.attempt > 1:
+            self._report(Replay())
         choice.state, choice.incarnation = "running", incarnation
         incarnation.running[choice.id] = choice
         incarnation.send(choice.start())

@@ -76,6 +76,7 @@ async def test_killed_and_stopped_engines_are_pauses(start_server: Any) -> None:
             assert server.engine_pids() != [pid]
         assert await streams == undisturbed
         assert server.metric("penstock_engine_restarts_total") == 3
+        assert server.metric("penstock_replays_total") == 3 * STREAMS
         server.wait_idle()
     print(f"longest pause: {longest:.1f} s")
 

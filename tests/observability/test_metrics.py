@@ -14,6 +14,7 @@ from observability.records import (
     IgnoredFields,
     InterTokenLatencies,
     Rejection,
+    Replay,
     RequestStats,
     StepStats,
 )
@@ -139,6 +140,8 @@ def test_restarts_count_from_the_second_incarnation(metrics: Metrics) -> None:
     metrics.record(EngineEvent(kind="up", epoch=2))
     assert value(metrics, "engine_up", replica="0") == 1
     assert value(metrics, "engine_restarts_total", replica="0") == 1
+    metrics.record(Replay())
+    assert value(metrics, "replays_total", replica="0") == 1
 
 
 def test_a_new_cache_replaces_the_old_one_of_its_replica_alone(metrics: Metrics) -> None:

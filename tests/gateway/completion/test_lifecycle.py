@@ -14,7 +14,15 @@ from gateway.completion.events import Completed, Delta, PromptScored, Usage
 from gateway.completion.journal import MemoryJournal
 from gateway.completion.lifecycle import Lifecycle
 from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
-from observability.records import ChoiceStats, EngineEvent, EngineState, InterTokenLatencies, RequestStats, StepStats
+from observability.records import (
+    ChoiceStats,
+    EngineEvent,
+    EngineState,
+    InterTokenLatencies,
+    Replay,
+    RequestStats,
+    StepStats,
+)
 
 
 class World:
@@ -275,6 +283,7 @@ async def test_a_loss_is_a_pause(world: World) -> None:
     world.engine.say("r:0", 3, ABC[3], attempt=2, finish="length")
     assert await text_and_end(stream) == ("d", "length", Completed(Usage(3, 4, 0)))
     assert [r.kind for r in world.records if isinstance(r, EngineEvent)] == ["up", "lost", "up"]
+    assert sum(isinstance(record, Replay) for record in world.records) == 1
 
 
 @pytest.mark.parametrize("last", ["max_tokens", "stop token", "stop string"])
