@@ -52,6 +52,8 @@ def create_app(state: AppState) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # A redirect would name http:// behind a proxy that speaks https, and few clients repeat a POST.
+        redirect_slashes=False,
         middleware=_middleware(state),
         exception_handlers={
             APIError: _answer_api_error,

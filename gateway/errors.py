@@ -12,6 +12,7 @@ APIError                     status, type, code, param and headers of the answer
 ├── RequestTimeout           408
 ├── PayloadTooLarge          413
 ├── UnsupportedMediaType     415
+├── HeaderTooLarge           431
 ├── RateLimited              429  queue full; with Retry-After
 │   └── ConcurrencyExceeded  429  as many requests of one key as it may have
 ├── InternalError            500
@@ -92,6 +93,10 @@ class PayloadTooLarge(APIError):
 
 class UnsupportedMediaType(APIError):
     status, type, default_code, error_type = 415, "invalid_request_error", "unsupported_media_type", "validation"
+
+
+class HeaderTooLarge(APIError):
+    status, type, default_code, error_type = 431, "invalid_request_error", "headers_too_large", "validation"
 
 
 class InternalError(APIError):

@@ -270,6 +270,7 @@ def _http_server(state: AppState) -> uvicorn.Server:
     import uvicorn
 
     from gateway.app import create_app
+    from gateway.http_protocol import BoundedHttpProtocol
 
     class Server(uvicorn.Server):
         """Signals are handled here, not by uvicorn."""
@@ -281,7 +282,7 @@ def _http_server(state: AppState) -> uvicorn.Server:
         create_app(state),
         log_config=None,
         access_log=False,
-        http="httptools",
+        http=BoundedHttpProtocol,
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=5,

@@ -177,3 +177,11 @@ async def test_the_page_of_the_document_loads_nothing_from_elsewhere():
             response = await server.client.get(f"/docs/{file}")
             assert response.status_code == 200
             assert len(response.content) > 1000
+
+
+async def test_a_path_with_a_slash_too_many_is_not_redirected():
+    async with serving() as server:
+        response = await server.client.get("/v1/models/")
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
+        response = await server.client.get("/health/")
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_url")
