@@ -144,16 +144,19 @@ async function stream(turn, signal) {
     finish = part.finish ?? finish;
     tokens = part.usage?.completion_tokens ?? tokens;
   }
-  return { finish, meta: figures({ firstMs: first && first - sent, spanMs: last - first, tokens }) };
+  return { finish, meta: figures({ firstMs: first && first - sent, wholeMs: last - sent, tokens }) };
 }
 
-/** First token in milliseconds or seconds; tokens per second over those that follow the first. */
-function figures({ firstMs, spanMs, tokens }) {
+/**
+ * First token in milliseconds or seconds; tokens per second of the whole request. Not of the time after the first
+ * token: several tokens may arrive together, and for a short answer that span is next to nothing.
+ */
+function figures({ firstMs, wholeMs, tokens }) {
   const parts = [];
   if (firstMs) parts.push(`first token ${firstMs < 1000 ? `${Math.round(firstMs)} ms` : `${(firstMs / 1000).toFixed(1)} s`}`);
   if (tokens) parts.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}`);
-  if (tokens > 1 && spanMs > 0) {
-    const rate = ((tokens - 1) * 1000) / spanMs;
+  if (tokens && wholeMs > 0) {
+    const rate = (tokens * 1000) / wholeMs;
     parts.push(`${rate < 100 ? rate.toFixed(1) : Math.round(rate)} tokens/s`);
   }
   return parts.join(" · ") || "no text";

@@ -21,8 +21,8 @@ async def test_a_newcomer_chats_with_the_demo_model(browser_page: Page, server: 
     box = page.get_by_role("textbox").first
     await box.fill("What is the capital of France?")
     await box.press("Enter")
-    await expect(page.get_by_text("Paris").first).to_be_visible(timeout=20_000)
-    await expect(page.get_by_text("tokens/s").first).to_be_visible(timeout=20_000)
+    await expect(page.get_by_text("The capital of France is Paris.").first).to_be_visible(timeout=20_000)
+    await expect(page.locator(".meta").last).to_contain_text("tokens/s", timeout=20_000)
     server.wait_idle()
 
 
