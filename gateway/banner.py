@@ -46,6 +46,9 @@ class StartupProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        last = self._last
+        if error is None and last is not None and last.stage not in self._finished:
+            self._end(last, self._clock())
         if self._bar is not None:
             self._bar.stop()
 

@@ -74,6 +74,19 @@ def test_a_stage_without_a_total_ends_when_the_next_begins() -> None:
     ]
 
 
+def test_the_last_stage_ends_with_the_start_unless_it_fails() -> None:
+    console, now = plain(), [0.0]
+    with StartupProgress(console, clock=lambda: now[0]) as progress:
+        progress.update(Loading(stage="warm-up", done=0, total=0))
+        now[0] = 1.0
+    assert console.file.getvalue().splitlines() == ["warm-up …", "warm-up: done in 1.0 s"]
+    console = plain()
+    with pytest.raises(KeyError), StartupProgress(console) as progress:
+        progress.update(Loading(stage="weights", done=0, total=0))
+        raise KeyError
+    assert console.file.getvalue().splitlines() == ["weights …"]
+
+
 def test_a_terminal_gets_a_bar_and_no_plain_lines() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with StartupProgress(console) as progress:
