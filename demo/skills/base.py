@@ -15,6 +15,8 @@ from typing import Any
 
 Message = dict[str, Any]
 HOLDOUT_ONE_IN = 10
+KNOWN = "known"
+"""Begins the key of what is always in training, and so never scored."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ Generator = Callable[[Random], Exchange]
 
 def is_held_out(key: str) -> bool:
     """Whether a key belongs to the held-out tenth: a hash, so that it never depends on order or on seeds."""
-    return zlib.crc32(("penstock-demo:" + key).encode()) % HOLDOUT_ONE_IN == 0
+    return not key.startswith(KNOWN) and zlib.crc32(("penstock-demo:" + key).encode()) % HOLDOUT_ONE_IN == 0
 
 
 def draw(generate: Generator, rng: Random, held_out: bool) -> Exchange:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from demo.skills.base import Exchange, ask, noisy, phrase
+from demo.skills.base import KNOWN, Exchange, ask, noisy, phrase
 from demo.skills.words import NAMES, THINGS
 
 OPERATIONS = {
@@ -102,9 +102,19 @@ def operands(rng: Random, op: str) -> tuple[int, int]:
     return (a, b) if op == "*" else (a * max(b, 1), max(b, 1))
 
 
-def fact(op: str, a: int, b: int) -> str:
-    """The identity of a sum, the same whichever way round and in whatever words it is asked."""
-    return f"sum:{op}:{min(a, b)}:{max(a, b)}" if op == "+" else f"sum:{op}:{a}:{b}"
+SMALL = 12
+
+
+def fact(op: str, a: int, b: int, wording: object) -> str:
+    """The identity of a sum.
+
+    For additions and subtractions the same whichever way round and in whatever words they are asked; small ones are to
+    be known, not worked out, and are never held out. Of times-tables a wording is held out.
+    """
+    operands = f"{min(a, b)}:{max(a, b)}" if op == "+" else f"{a}:{b}"
+    if op not in "+-":
+        return f"sum:{op}:{operands}:{wording}"
+    return f"{KNOWN if max(a, b) <= SMALL else 'sum'}:{op}:{operands}"
 
 
 def result(op: str, a: int, b: int) -> int:
@@ -113,12 +123,11 @@ def result(op: str, a: int, b: int) -> int:
 
 
 def arithmetic(rng: Random) -> Exchange:
-    """Sums and differences (operands held out) and times-tables (pairs of phrasing and operands held out)."""
+    """Sums and differences (operands held out) and times-tables (pairs of wording and operands held out)."""
     op = rng.choices("+-*/", [40, 36, 16, 8])[0]
     a, b = operands(rng, op)
     index, question = phrase(rng, OPERATIONS[op], a=a, b=b)
-    key = fact(op, a, b) if op in "+-" else f"{fact(op, a, b)}:{index}"
-    return ask(key, noisy(rng, question, typos=False), f"{a} {op} {b} = {result(op, a, b)}.")
+    return ask(fact(op, a, b, index), noisy(rng, question, typos=False), f"{a} {op} {b} = {result(op, a, b)}.")
 
 
 def word_problem(rng: Random) -> Exchange:
@@ -131,9 +140,8 @@ def word_problem(rng: Random) -> Exchange:
         a, b = (max(a, b) + 1, min(a, b)) if op == "-" else (a, b)
     who, thing = rng.choice(NAMES), rng.choice(THINGS)
     index, question = phrase(rng, templates, a=a, b=b, who=who, thing=thing)
-    key = fact(op, a, b) if op in "+-" else f"{fact(op, a, b)}:word:{index}"
     value = result(op, a, b)
-    return ask(key, question, f"{a} {op} {b} = {value}, so the answer is {value} {thing}.")
+    return ask(fact(op, a, b, f"word:{index}"), question, f"{a} {op} {b} = {value}, so the answer is {value} {thing}.")
 
 
 def counting(rng: Random) -> Exchange:
