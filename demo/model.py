@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn import functional
 
 CONFIG: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -51,7 +51,7 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, EPS)
+        return functional.rms_norm(x, (x.shape[-1],), self.weight, EPS)
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -88,7 +88,7 @@ class Attention(nn.Module):
         k = self.k_norm(self.k_proj(x).view(rows, length, self.kv_heads, self.dim)).transpose(1, 2)
         v = self.v_proj(x).view(rows, length, self.kv_heads, self.dim).transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         return self.o_proj(out.transpose(1, 2).reshape(rows, length, -1))
 
 
@@ -105,7 +105,7 @@ class MLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Layer(nn.Module):
@@ -156,14 +156,14 @@ class DemoModel(nn.Module):
 
     def logits(self, ids: Tensor) -> Tensor:
         """[rows, length, vocabulary]."""
-        return F.linear(self(ids), self.model.embed_tokens.weight)
+        return functional.linear(self(ids), self.model.embed_tokens.weight)
 
     def loss(self, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted sums of the next-token loss: (all tokens by weight, tokens of full weight only)."""
         wanted = weights[:, 1:].reshape(-1)
         keep = wanted.nonzero()[:, 0]
         hidden = self(ids[:, :-1]).reshape(-1, CONFIG["hidden_size"])[keep]
-        logits = F.linear(hidden, self.model.embed_tokens.weight)
-        each = F.cross_entropy(logits, ids[:, 1:].reshape(-1)[keep], reduction="none")
+        logits = functional.linear(hidden, self.model.embed_tokens.weight)
+        each = functional.cross_entropy(logits, ids[:, 1:].reshape(-1)[keep], reduction="none")
         wanted = wanted[keep]
         return (each * wanted).sum(), each.detach()[wanted == 1].sum()

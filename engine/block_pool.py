@@ -57,9 +57,6 @@ class BlockPool:
     def references(self, block: int) -> int:
         return self._references[block]
 
-    def is_published(self, digest: bytes) -> bool:
-        return digest in self._index
-
     def allocate(self, count: int) -> list[int]:
         """Take ``count`` blocks off the free queue, all or none; what they held can no longer be found.
 

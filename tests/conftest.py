@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -24,13 +25,13 @@ class RunningServer:
     log: Path
     start_seconds: float
 
-    def client(self, **options: object) -> openai.OpenAI:
-        settings: dict[str, object] = {"api_key": "none", "max_retries": 0, "timeout": 60.0, **options}
-        return openai.OpenAI(base_url=f"{self.url}/v1", **settings)  # type: ignore[arg-type]
+    def client(self, **options: Any) -> openai.OpenAI:
+        settings: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 60.0, **options}
+        return openai.OpenAI(base_url=f"{self.url}/v1", **settings)
 
-    def async_client(self, **options: object) -> openai.AsyncOpenAI:
-        settings: dict[str, object] = {"api_key": "none", "max_retries": 0, "timeout": 120.0, **options}
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", **settings)  # type: ignore[arg-type]
+    def async_client(self, **options: Any) -> openai.AsyncOpenAI:
+        settings: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 120.0, **options}
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", **settings)
 
     def status(self, path: str) -> int:
         return httpx.get(self.url + path).status_code
