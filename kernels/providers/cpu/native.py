@@ -1,0 +1,139 @@
+"""The compiled kernels: how one is called, and how a sequence of calls is recorded and replayed.
+
+A kernel is a C function of its arguments (a structure, mirrored here by a ctypes one in the op's module), of what
+changes from step to step, and of the thread it runs on; see ``native/team.h``. A call from Python costs some
+microseconds, as much as a small kernel itself. A ``Program`` pays that once: it holds the structures of a whole
+forward pass, recorded over buffers that stay where they are, and runs them in one call for any number of rows.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+"""The kernels' numbers of the dtypes that tensors have, as in ``native/vec.h``."""
+
+
+class Step(ctypes.Structure):
+    """What changes from step to step."""
+
+    _fields_ = [("tokens", ctypes.c_int32), ("sequences", ctypes.c_int32)]
+
+
+class Launch(ctypes.Structure):
+    _fields_ = [("kernel", ctypes.c_void_p), ("arguments", ctypes.c_void_p)]
+
+
+class Library:
+    """One build of the kernels, loaded."""
+
+    def __init__(self, path: Path, variant: str) -> None:
+        """Raises OSError where the file cannot be loaded here."""
+        self.variant = variant
+        self._library = ctypes.CDLL(str(path))
+        self._run = self._library.penstock_run
+        self._run.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32]
+        self._run.restype = None
+        self._recording: Program | None = None
+
+    def kernel(self, name: str) -> int:
+        """Address of the kernel ``penstock_<name>``."""
+        address = ctypes.cast(getattr(self._library, f"penstock_{name}"), ctypes.c_void_p).value
+        assert address is not None
+        return address
+
+    def function(self, name: str) -> Any:
+        """A plain C function ``penstock_<name>`` of the library, for what is no kernel (packing)."""
+        return getattr(self._library, f"penstock_{name}")
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Memory for a result. While recording, it is the program's and lasts as long as a tensor looks at it."""
+        if self._recording is not None:
+            return self._recording.empty(shape, dtype)
+        return torch.empty(shape, dtype=dtype)
+
+    def launch(
+        self, kernel: int, arguments: ctypes.Structure, tensors: tuple[Tensor, ...], tokens: int, sequences: int = 0
+    ) -> None:
+        """Run a kernel, or add it to the program that is being recorded.
+
+        ``tensors`` are those that the arguments point into and that live on beside a program: weights, cache, inputs.
+        """
+        if self._recording is not None:
+            self._recording.add(kernel, arguments, tensors)
+            return
+        launch = Launch(kernel, ctypes.addressof(arguments))
+        step = Step(tokens, sequences)
+        self._run(ctypes.byref(launch), 1, ctypes.byref(step), torch.get_num_threads())
+
+    def run(self, launches: ctypes.Array[Launch], step: Step) -> None:
+        self._run(launches, len(launches), ctypes.byref(step), torch.get_num_threads())
+
+    @contextmanager
+    def record(self) -> Iterator[Program]:
+        """Calls of kernels inside are recorded in the program, and not run."""
+        assert self._recording is None, "recordings do not nest"
+        self._recording = program = Program(self)
+        try:
+            yield program
+        finally:
+            self._recording = None
+
+
+class Program:
+    """Recorded launches, and the memory of what they hand from one to the next."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._calls: list[tuple[int, ctypes.Structure]] = []
+        self._kept: list[Tensor] = []
+        self._memory: list[Tensor] = []
+        self._free: dict[int, list[Tensor]] = {}
+        self._launches: ctypes.Array[Launch] | None = None
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, kernel: int, arguments: ctypes.Structure, tensors: tuple[Tensor, ...]) -> None:
+        self._calls.append((kernel, arguments))
+        self._kept.extend(tensors)
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor in memory that later results take over once nothing refers to it.
+
+        A result that the model has let go of is read by no later launch, so the next result may stand in its place:
+        layers share a few buffers, and these stay in the processor's cache.
+        """
+        size = max(1, torch.Size(shape).numel() * dtype.itemsize)
+        if not self._free.setdefault(size, []):
+            self._memory.append(torch.empty(size, dtype=torch.uint8))
+            self._free[size].append(self._memory[-1])
+        memory = self._free[size].pop()
+        # The tensor's storage holds the lease, and views hold the storage: the lease dies with the last of them.
+        lease = (ctypes.c_char * size).from_address(memory.data_ptr())
+        weakref.finalize(lease, self._free[size].append, memory)
+        return torch.frombuffer(lease, dtype=dtype).view(shape)
+
+    def keep(self, tensor: Tensor) -> None:
+        """Let a result outlive the recording: its memory is given to nobody else."""
+        self._kept.append(tensor)
+
+    def run(self, tokens: int, sequences: int) -> None:
+        """Replay every launch on the first rows of the buffers it was recorded over."""
+        if self._launches is None:
+            launches = (Launch * len(self._calls))()
+            for place, (kernel, arguments) in enumerate(self._calls):
+                launches[place] = Launch(kernel, ctypes.addressof(arguments))
+            self._launches = launches
+        self._library.run(self._launches, Step(tokens, sequences))
+
+
+Kernel = Callable[..., Any]

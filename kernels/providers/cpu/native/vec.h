@@ -1,0 +1,217 @@
+/* The one vector type every kernel is written with: W floats, as wide as the instruction set the file is built for.
+ *
+ * A variant is chosen by compiler flags (see setup.py). Contraction is off there, so a multiplication and an addition
+ * are fused exactly where the source says vf_fma, in every tile shape alike: that is what makes results independent of
+ * the batch.
+ */
+#ifndef PENSTOCK_VEC_H
+#define PENSTOCK_VEC_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define W 16
+#elif defined(__AVX2__)
+#define W 8
+#else
+#define W 4
+#endif
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vf __attribute__((vector_size(4 * W), may_alias));
+typedef int32_t vi __attribute__((vector_size(4 * W), may_alias));
+
+INLINE vf vf_load(const float *from) { vf v; memcpy(&v, from, sizeof v); return v; }
+INLINE void vf_store(float *to, vf v) { memcpy(to, &v, sizeof v); }
+INLINE vf vf_set(float value) { return value - (vf){0}; }
+INLINE vi vi_set(int32_t value) { return value - (vi){0}; }
+INLINE vf vf_from_int(vi v) { return __builtin_convertvector(v, vf); }
+INLINE vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+INLINE vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
+INLINE vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
+
+/* a * b + c, rounded once where the machine can. */
+INLINE vf vf_fma(vf a, vf b, vf c)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+/* Sums of all lanes, in one fixed tree. */
+INLINE float vf_sum(vf v)
+{
+    float lanes[W];
+    vf_store(lanes, v);
+    for (int width = W / 2; width; width /= 2)
+        for (int i = 0; i < width; i++)
+            lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+INLINE float vf_largest(vf v)
+{
+    float best = v[0];
+    for (int i = 1; i < W; i++)
+        best = v[i] > best ? v[i] : best;
+    return best;
+}
+
+/* 16-bit and 8-bit numbers, widened exactly. */
+INLINE vf vf_load_bf16(const uint16_t *from)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
+#elif defined(__AVX2__)
+    return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
+#elif defined(__aarch64__)
+    return (vf)vshll_n_u16(vld1_u16(from), 16);
+#else
+    vi bits;
+    for (int i = 0; i < W; i++)
+        bits[i] = (int32_t)((uint32_t)from[i] << 16);
+    return (vf)bits;
+#endif
+}
+
+INLINE vf vf_load_f16(const uint16_t *from)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#elif defined(__F16C__)
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+#elif defined(__aarch64__)
+    return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from)));
+#else
+    /* Exponent and mantissa in place, then scaled by 2^112: subnormals come out right; infinity and NaN by hand. */
+    vi bits;
+    for (int i = 0; i < W; i++)
+        bits[i] = from[i];
+    vi magnitude = bits & 0x7fff;
+    vf wide = (vf)(magnitude << 13) * vf_set(0x1p112f);
+    vf special = (vf)((magnitude << 13) | 0x7f800000);
+    return (vf)((vi)vf_select(magnitude >= 0x7c00, special, wide) | ((bits & 0x8000) << 16));
+#endif
+}
+
+INLINE vf vf_load_i8(const int8_t *from)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+#elif defined(__AVX2__)
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+#else
+    vi wide;
+    for (int i = 0; i < W; i++)
+        wide[i] = from[i];
+    return vf_from_int(wide);
+#endif
+}
+
+/* Round to nearest even, as torch does; NaN stays NaN. */
+INLINE void vf_store_bf16(uint16_t *to, vf v)
+{
+    vi bits = (vi)v;
+    vi rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    vi kept = (v == v) ? rounded : (bits | 0x400000);
+    for (int i = 0; i < W; i++)
+        to[i] = (uint16_t)((uint32_t)kept[i] >> 16);
+}
+
+INLINE void vf_store_f16(uint16_t *to, vf v)
+{
+#if defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph((__m512)v, 0));
+#elif defined(__F16C__)
+    _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph((__m256)v, 0));
+#elif defined(__aarch64__)
+    vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
+#else
+    for (int i = 0; i < W; i++) {
+        uint32_t bits;
+        float lane = v[i];
+        memcpy(&bits, &lane, 4);
+        uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+        if (magnitude > 0x7f800000)
+            to[i] = (uint16_t)(sign | 0x7e00);
+        else if (magnitude >= 0x477ff000) /* rounds beyond the greatest half */
+            to[i] = (uint16_t)(sign | 0x7c00);
+        else if (magnitude < 0x38800000) { /* subnormal: adding 0.5 shifts the mantissa where it belongs, rounded */
+            float shifted;
+            memcpy(&shifted, &magnitude, 4);
+            shifted += 0.5f;
+            memcpy(&magnitude, &shifted, 4);
+            to[i] = (uint16_t)(sign | (magnitude - 0x3f000000));
+        } else
+            to[i] = (uint16_t)(sign | ((magnitude + 0xfff + (magnitude >> 13 & 1) - 0x38000000) >> 13));
+    }
+#endif
+}
+
+/* e^x to about 1 ulp: x = n ln 2 + r, a polynomial in r (coefficients: Cephes, expf), and n put into the exponent.
+ * Below -87.3 the result is 0, above 88.7 infinity. NaN gives NaN.
+ */
+INLINE vf vf_exp(vf x)
+{
+    vf clamped = vf_min(vf_max(x, vf_set(-88.0f)), vf_set(89.0f));
+    const vf magic = vf_set(0x1.8p23f); /* adding it rounds to an integer, in every instruction set alike */
+    vf shifted = vf_fma(clamped, vf_set(1.44269504088896341f), magic);
+    vf n = shifted - magic;
+    vf r = vf_fma(n, vf_set(-0.693359375f), clamped);
+    r = vf_fma(n, vf_set(2.12194440e-4f), r);
+    vf p = vf_set(1.9875691500e-4f);
+    p = vf_fma(p, r, vf_set(1.3981999507e-3f));
+    p = vf_fma(p, r, vf_set(8.3334519073e-3f));
+    p = vf_fma(p, r, vf_set(4.1665795894e-2f));
+    p = vf_fma(p, r, vf_set(1.6666665459e-1f));
+    p = vf_fma(p, r, vf_set(5.0000001201e-1f));
+    p = vf_fma(p, r * r, r + 1.0f);
+    vi exponent = (vi)shifted - (vi)magic;
+    vi half = exponent >> 1; /* in two factors: 2^128 alone is no float */
+    vf scaled = p * (vf)((half + 127) << 23) * (vf)((exponent - half + 127) << 23);
+    vf result = vf_select(x < -87.3f, vf_set(0.0f), vf_select(x > 88.72f, vf_set(__builtin_inff()), scaled));
+    return vf_select(x == x, result, x);
+}
+
+/* Dtypes of weights, caches and activations, as in native.py. */
+enum { F32, BF16, F16, INT8, INT4 };
+
+INLINE int dtype_size(int dtype) { return dtype == F32 ? 4 : dtype == INT8 ? 1 : 2; }
+
+/* W numbers of a dtype at an index counted in elements. INT4 has a layout of its own (gemm.c). */
+INLINE vf vf_load_as(int dtype, const void *from, int64_t at)
+{
+    if (dtype == F32)
+        return vf_load((const float *)from + at);
+    if (dtype == BF16)
+        return vf_load_bf16((const uint16_t *)from + at);
+    if (dtype == F16)
+        return vf_load_f16((const uint16_t *)from + at);
+    return vf_load_i8((const int8_t *)from + at);
+}
+
+INLINE void vf_store_as(int dtype, void *to, int64_t at, vf v)
+{
+    if (dtype == F32)
+        vf_store((float *)to + at, v);
+    else if (dtype == BF16)
+        vf_store_bf16((uint16_t *)to + at, v);
+    else
+        vf_store_f16((uint16_t *)to + at, v);
+}
+
+#endif
