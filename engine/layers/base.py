@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from kernels.ops.linear import DENSE, Weight, WeightFormat
 from kernels.registry import Kernels
+
+MatrixKind: TypeAlias = Literal["linear", "head"]
+"""What a matrix is to a quantization: one of the model's projections, or embedding and language-model head."""
+
+
+class Quantization(Protocol):
+    """Weight-only quantization while loading."""
+
+    name: str
+
+    def weight_format(self, kind: MatrixKind) -> WeightFormat:
+        """What ``quantize`` makes of a matrix of that kind."""
+        ...
+
+    def quantize(self, weight: Tensor, kind: MatrixKind) -> Weight:
+        """``weight`` [N, K] of any float dtype, quantized."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,14 +37,24 @@ class LayerContext:
     kernels: Kernels
     device: torch.device
     dtype: torch.dtype
+    """Of activations: float32 on a CPU, whatever the weights are."""
+    weight_dtype: torch.dtype
+    cache_dtype: torch.dtype
     block_size: int
     """Tokens in one KV-cache block."""
     max_model_len: int | None
     """Greatest position + 1 that will be asked for; None for the model's own limit."""
+    quantization: Quantization | None = None
 
     def empty(self, *shape: int) -> Tensor:
         """Memory for a weight, to be filled by the loader."""
-        return torch.empty(shape, device=self.device, dtype=self.dtype)
+        return torch.empty(shape, device=self.device, dtype=self.weight_dtype)
+
+    def weight_format(self, kind: MatrixKind) -> WeightFormat:
+        """How a matrix lies in memory once it is loaded."""
+        if self.quantization is not None:
+            return self.quantization.weight_format(kind)
+        return DENSE[self.weight_dtype]
 
 
 @dataclass(frozen=True)

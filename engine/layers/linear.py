@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.layers.base import LayerContext, WeightSlot
+from engine.layers.base import LayerContext, MatrixKind, WeightSlot
 from kernels.ops import linear
 
 
@@ -18,13 +18,22 @@ class MergedLinear:
     ``parts`` are (name in the checkpoint without ``.weight``, output features).
     """
 
-    def __init__(self, parts: Sequence[tuple[str, int]], in_features: int, bias: bool, context: LayerContext) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[str, int]],
+        in_features: int,
+        bias: bool,
+        context: LayerContext,
+        kind: MatrixKind = "linear",
+    ) -> None:
         out_features = sum(size for _, size in parts)
-        self._parts = tuple(parts)
+        self._parts, self._kind = tuple(parts), kind
+        self._quantization, self._dtype = context.quantization, context.dtype
         self._weight: Tensor | None = context.empty(out_features, in_features)
         self._bias: Tensor | None = context.empty(out_features) if bias else None
         self._linear = context.kernels.select(
-            linear.OP, linear.LinearSpec(in_features, out_features, bias, context.dtype)
+            linear.OP,
+            linear.LinearSpec(in_features, out_features, bias, context.dtype, context.weight_format(kind)),
         )
         self._handle: Any = None
 
@@ -39,19 +48,34 @@ class MergedLinear:
 
     def pack(self) -> None:
         assert self._weight is not None, "packed once"
-        self._handle = self._linear.pack(self._weight, self._bias)
+        weight: linear.Weight = self._weight
+        if self._quantization is not None:
+            weight = self._quantization.quantize(self._weight, self._kind)
+        self._handle = self._linear.pack(weight, self._bias)
         self._weight = self._bias = None  # The handle alone decides what stays in memory.
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, in] → [T, out]."""
         return self._linear(x, self._handle)
 
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the matrix: ids [T] → [T, in]."""
+        return self._linear.rows(ids, self._handle, self._dtype)
+
 
 class Linear(MergedLinear):
     """One projection of the checkpoint as it is."""
 
-    def __init__(self, name: str, in_features: int, out_features: int, bias: bool, context: LayerContext) -> None:
-        super().__init__([(name, out_features)], in_features, bias, context)
+    def __init__(
+        self,
+        name: str,
+        in_features: int,
+        out_features: int,
+        bias: bool,
+        context: LayerContext,
+        kind: MatrixKind = "linear",
+    ) -> None:
+        super().__init__([(name, out_features)], in_features, bias, context, kind)
 
 
 class QKVLinear(MergedLinear):

@@ -14,13 +14,14 @@ class RMSNorm:
     def __init__(self, name: str, size: int, eps: float, context: LayerContext) -> None:
         self._name, self._eps = name, eps
         self._weight = context.empty(size)
+        self._dtype = context.dtype
         self._norm = context.kernels.select(rms_norm.OP, rms_norm.RMSNormSpec(size, context.dtype))
 
     def weights(self) -> Iterator[WeightSlot]:
         yield WeightSlot(f"{self._name}.weight", self._weight, constant=1.0)
 
     def pack(self) -> None:
-        pass
+        self._weight = self._weight.to(self._dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._norm(x, self._weight, self._eps)[0]

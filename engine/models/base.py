@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from engine.layers.attention import AttentionMetadata, LayerCache
-from engine.layers.base import WeightSlot
+from engine.layers.base import Layer
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,8 @@ class Model(Protocol):
     tied_weights: dict[str, str]
     """Name of a weight that a checkpoint may repeat → name of the weight that it must equal."""
 
-    def weights(self) -> Iterator[WeightSlot]:
-        """Every weight the checkpoint must hold, each once. Called before ``pack``."""
-        ...
-
-    def pack(self) -> None:
-        """Called once, after the weights are filled."""
+    def layers(self) -> Iterator[Layer]:
+        """Everything that has weights, each once; together they are what the checkpoint must hold."""
         ...
 
     def forward(self, input_ids: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.layers.attention import Attention, AttentionMetadata, LayerCache
 from engine.layers.base import Layer, LayerContext, WeightSlot
-from engine.layers.embedding import Embedding, LMHead
+from engine.layers.embedding import Embedding
 from engine.layers.linear import GateUpLinear, Linear, QKVLinear
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import RopeConfig, Rotary
@@ -120,9 +120,13 @@ class Decoder:
             for index, window in enumerate(config.sliding_windows)
         ]
         self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps, context)
-        tied = self.embedding if config.tie_word_embeddings else None
-        self.head = LMHead("lm_head", config.vocab_size, config.hidden_size, context, tied)
-        self.tied_weights = {"lm_head.weight": "model.embed_tokens.weight"} if tied is not None else {}
+        tied = config.tie_word_embeddings
+        self.head = (
+            self.embedding.matrix
+            if tied
+            else Linear("lm_head", config.hidden_size, config.vocab_size, False, context, kind="head")
+        )
+        self.tied_weights = {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
         self.rotary = Rotary(
             config.rope, min(context.max_model_len or self.max_model_len, self.max_model_len), context.device
         )
@@ -132,7 +136,8 @@ class Decoder:
         for block in self.blocks:
             yield from block.layers()
         yield self.norm
-        yield self.head
+        if self.head is not self.embedding.matrix:
+            yield self.head
 
     def weights(self) -> Iterator[WeightSlot]:
         for layer in self.layers():
@@ -150,4 +155,4 @@ class Decoder:
         return self.norm.add(x, residual)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.head(hidden)
+        return self.head(hidden).float()

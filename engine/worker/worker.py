@@ -50,7 +50,16 @@ class Worker:
         checkpoint = None if config.load_format == "dummy" else loader.Checkpoint(folder)
         self._dtype = loader.resolve_dtype(config.dtype, hf_config, checkpoint)
         kernels = Kernels(Machine.detect(device))
-        context = LayerContext(kernels, device, self._dtype, config.block_size, config.max_model_len)
+        context = LayerContext(
+            kernels=kernels,
+            device=device,
+            # A CPU computes in float32 at the speed of its memory: weights and cache alone are worth being narrower.
+            dtype=torch.float32 if device.type == "cpu" else self._dtype,
+            weight_dtype=self._dtype,
+            cache_dtype=self._dtype,
+            block_size=config.block_size,
+            max_model_len=config.max_model_len,
+        )
         with torch.inference_mode(), _readable_out_of_memory():
             self._model = build_model(hf_config, context)
             _check_length(config, self._model)

@@ -28,9 +28,20 @@ MACHINES = {"AMD64": "x86_64", "arm64": "aarch64"}
 """Other systems' names of the machines."""
 
 
+def available() -> bool:
+    """Whether a build of the kernels fits; that none does is said once in the log."""
+    return _find() is not None
+
+
+def load() -> Library:
+    """The kernels, where they are available."""
+    library = _find()
+    assert library is not None, "asked for only where available() holds"
+    return library
+
+
 @cache
-def load() -> Library | None:
-    """The kernels, or None where no build of them fits; that is said once in the log."""
+def _find() -> Library | None:
     machine = platform.machine()
     capability = torch.backends.cpu.get_cpu_capability()
     for variant, needs in VARIANTS.get(MACHINES.get(machine, machine), ()):

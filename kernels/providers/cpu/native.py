@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Library:
     ) -> None:
         """Run a kernel, or add it to the program that is being recorded.
 
-        ``tensors`` are those that the arguments point into and that live on beside a program: weights, cache, inputs.
+        ``tensors`` are all that the arguments point into.
         """
         if self._recording is not None:
             self._recording.add(kernel, arguments, tensors)
@@ -104,7 +104,8 @@ class Program:
 
     def add(self, kernel: int, arguments: ctypes.Structure, tensors: tuple[Tensor, ...]) -> None:
         self._calls.append((kernel, arguments))
-        self._kept.extend(tensors)
+        own = {memory.data_ptr(): memory.nbytes for memory in self._memory}
+        self._kept.extend(each for each in tensors if not _within(each, own))
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor in memory that later results take over once nothing refers to it.
@@ -136,4 +137,5 @@ class Program:
         self._library.run(self._launches, Step(tokens, sequences))
 
 
-Kernel = Callable[..., Any]
+def _within(tensor: Tensor, memory: dict[int, int]) -> bool:
+    return any(start <= tensor.data_ptr() < start + size for start, size in memory.items())

@@ -122,12 +122,31 @@ INLINE vf vf_load_i8(const int8_t *from)
 #endif
 }
 
+/* The low or the high halves of W bytes. */
+INLINE vf vf_load_nibbles(const uint8_t *from, int high)
+{
+#if defined(__AVX512F__)
+    __m128i bytes = _mm_loadu_si128((const __m128i *)from);
+    bytes = _mm_and_si128(high ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+#elif defined(__AVX2__)
+    __m128i bytes = _mm_loadl_epi64((const __m128i *)from);
+    bytes = _mm_and_si128(high ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+#else
+    vi wide;
+    for (int i = 0; i < W; i++)
+        wide[i] = high ? from[i] >> 4 : from[i] & 15;
+    return vf_from_int(wide);
+#endif
+}
+
 /* Round to nearest even, as torch does; NaN stays NaN. */
 INLINE void vf_store_bf16(uint16_t *to, vf v)
 {
     vi bits = (vi)v;
     vi rounded = bits + 0x7fff + ((bits >> 16) & 1);
-    vi kept = (v == v) ? rounded : (bits | 0x400000);
+    vi number = v == v, kept = (number & rounded) | (~number & (bits | 0x400000));
     for (int i = 0; i < W; i++)
         to[i] = (uint16_t)((uint32_t)kept[i] >> 16);
 }
