@@ -3,39 +3,29 @@
 A machine without a compiler installs without them, and torch's reference computes.
 """
 
-import platform
+import runpy
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-FOLDER = Path("kernels/providers/cpu")
-COMMON = ["-std=gnu11", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-fwrapv", "-ffp-contract=off"]
-VARIANTS = {
-    "x86_64": {
-        "baseline": [],
-        "avx2": ["-mavx2", "-mfma", "-mf16c"],
-        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
-    },
-    "aarch64": {"neon": []},
-}
-"""By machine: the builds and their compiler flags; ``loader.py`` chooses among them."""
-MACHINES = {"AMD64": "x86_64", "arm64": "aarch64"}
+# By path, relative as setuptools wants its sources; importing the package would need torch, which is not there yet.
+TABLE = runpy.run_path("kernels/providers/cpu/variants.py")
 
 
 def extensions() -> list[Extension]:
-    machine = MACHINES.get(platform.machine(), platform.machine())
-    sources = sorted(str(path) for path in (FOLDER / "native").glob("*.c"))
-    headers = sorted(str(path) for path in (FOLDER / "native").glob("*.h"))
+    native = TABLE["SOURCES"]
     return [
         Extension(
-            f"kernels.providers.cpu._{variant}",
-            sources,
-            depends=headers,
-            extra_compile_args=COMMON + flags,
+            f"kernels.providers.cpu._{variant.name}",
+            sorted(map(str, native.glob("*.c"))),
+            depends=[*sorted(map(str, native.glob("*.h"))), str(native.parent / "variants.py")],
+            define_macros=[("PENSTOCK_SOURCES", f'"{TABLE["digest"](variant)}"')],
+            extra_compile_args=[*TABLE["FLAGS"], *variant.flags],
             optional=True,
         )
-        for variant, flags in VARIANTS.get(machine, {}).items()
+        for variant in TABLE["builds"]()
     ]
 
 
@@ -58,5 +48,15 @@ class BuildKernels(build_ext):
     def get_export_symbols(self, ext: Extension) -> list[str]:
         return []
 
+    def get_ext_filename(self, fullname: str) -> str:
+        return f"{Path(*fullname.split('.'))}.so"
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})
+
+class KernelsWheel(bdist_wheel):
+    """One wheel for every Python 3 on the platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels, "bdist_wheel": KernelsWheel})

@@ -102,3 +102,13 @@ void penstock_run(const struct launch *launches, int32_t count, const struct ste
         }
     }
 }
+
+/* What the library was built from, as variants.py digests it. */
+EXPORT const char *penstock_sources(void)
+{
+#ifdef PENSTOCK_SOURCES
+    return PENSTOCK_SOURCES;
+#else
+    return "";
+#endif
+}

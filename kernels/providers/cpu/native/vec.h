@@ -10,12 +10,22 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
+/* The instruction set whose intrinsics are used. PENSTOCK_WIDTH asks for a width without any: tests run the sources so
+ * at widths that their machine has no instructions for.
+ */
+#if defined(PENSTOCK_WIDTH)
+#define W PENSTOCK_WIDTH
+#elif defined(__AVX512F__)
 #define W 16
+#define USE_AVX512
 #elif defined(__AVX2__)
 #define W 8
+#define USE_AVX2
 #else
 #define W 4
+#if defined(__aarch64__)
+#define USE_NEON
+#endif
 #endif
 
 #if defined(__x86_64__)
@@ -31,6 +41,23 @@ typedef int32_t vi __attribute__((vector_size(4 * W), may_alias));
 
 INLINE vf vf_load(const float *from) { vf v; memcpy(&v, from, sizeof v); return v; }
 INLINE void vf_store(float *to, vf v) { memcpy(to, &v, sizeof v); }
+
+/* The first `count` lanes, 1 to W; the others are `fill`, or are not stored. */
+INLINE vf vf_load_some(const float *from, int count, float fill)
+{
+    float lanes[W];
+    for (int i = 0; i < W; i++)
+        lanes[i] = i < count ? from[i] : fill;
+    return vf_load(lanes);
+}
+
+INLINE void vf_store_some(float *to, vf v, int count)
+{
+    float lanes[W];
+    vf_store(lanes, v);
+    memcpy(to, lanes, 4 * (size_t)count);
+}
+
 INLINE vf vf_set(float value) { return value - (vf){0}; }
 INLINE vi vi_set(int32_t value) { return value - (vi){0}; }
 INLINE vf vf_from_int(vi v) { return __builtin_convertvector(v, vf); }
@@ -41,12 +68,16 @@ INLINE vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
 /* a * b + c, rounded once where the machine can. */
 INLINE vf vf_fma(vf a, vf b, vf c)
 {
-#if defined(__AVX512F__)
+#if defined(USE_AVX512)
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
+#elif defined(USE_AVX2)
     return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__aarch64__)
+#elif defined(USE_NEON)
     return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#elif defined(__FMA__)
+    for (int i = 0; i < W; i++)
+        c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
 #else
     return a * b + c;
 #endif
@@ -74,11 +105,11 @@ INLINE float vf_largest(vf v)
 /* 16-bit and 8-bit numbers, widened exactly. */
 INLINE vf vf_load_bf16(const uint16_t *from)
 {
-#if defined(__AVX512F__)
+#if defined(USE_AVX512)
     return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
-#elif defined(__AVX2__)
+#elif defined(USE_AVX2)
     return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
-#elif defined(__aarch64__)
+#elif defined(USE_NEON)
     return (vf)vshll_n_u16(vld1_u16(from), 16);
 #else
     vi bits;
@@ -90,11 +121,11 @@ INLINE vf vf_load_bf16(const uint16_t *from)
 
 INLINE vf vf_load_f16(const uint16_t *from)
 {
-#if defined(__AVX512F__)
+#if defined(USE_AVX512)
     return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
-#elif defined(__F16C__)
+#elif defined(USE_AVX2)
     return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
-#elif defined(__aarch64__)
+#elif defined(USE_NEON)
     return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from)));
 #else
     /* Exponent and mantissa in place, then scaled by 2^112: subnormals come out right; infinity and NaN by hand. */
@@ -110,9 +141,9 @@ INLINE vf vf_load_f16(const uint16_t *from)
 
 INLINE vf vf_load_i8(const int8_t *from)
 {
-#if defined(__AVX512F__)
+#if defined(USE_AVX512)
     return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
-#elif defined(__AVX2__)
+#elif defined(USE_AVX2)
     return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
 #else
     vi wide;
@@ -125,11 +156,11 @@ INLINE vf vf_load_i8(const int8_t *from)
 /* The low or the high halves of W bytes. */
 INLINE vf vf_load_nibbles(const uint8_t *from, int high)
 {
-#if defined(__AVX512F__)
+#if defined(USE_AVX512)
     __m128i bytes = _mm_loadu_si128((const __m128i *)from);
     bytes = _mm_and_si128(high ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
     return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-#elif defined(__AVX2__)
+#elif defined(USE_AVX2)
     __m128i bytes = _mm_loadl_epi64((const __m128i *)from);
     bytes = _mm_and_si128(high ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
     return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
@@ -153,11 +184,11 @@ INLINE void vf_store_bf16(uint16_t *to, vf v)
 
 INLINE void vf_store_f16(uint16_t *to, vf v)
 {
-#if defined(__AVX512F__)
+#if defined(USE_AVX512)
     _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph((__m512)v, 0));
-#elif defined(__F16C__)
+#elif defined(USE_AVX2)
     _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph((__m256)v, 0));
-#elif defined(__aarch64__)
+#elif defined(USE_NEON)
     vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
 #else
     for (int i = 0; i < W; i++) {
@@ -204,6 +235,34 @@ INLINE vf vf_exp(vf x)
     vf scaled = p * (vf)((half + 127) << 23) * (vf)((exponent - half + 127) << 23);
     vf result = vf_select(x < -87.3f, vf_set(0.0f), vf_select(x > 88.72f, vf_set(__builtin_inff()), scaled));
     return vf_select(x == x, result, x);
+}
+
+/* The error function to about 2e-7 of its value. Up to 1 a polynomial in x^2 times x, beyond 1 - t P(t) e^(-x^2) with
+ * t = 1 / (1 + x/2); both polynomials interpolate at Chebyshev's nodes. NaN gives NaN.
+ */
+INLINE vf vf_erf(vf x)
+{
+    vf square = x * x;
+    vf near = vf_set(7.875874871388078e-5f);
+    near = vf_fma(near, square, vf_set(-8.01686430349946e-4f));
+    near = vf_fma(near, square, vf_set(5.189087241888046e-3f));
+    near = vf_fma(near, square, vf_set(-2.685421146452427e-2f));
+    near = vf_fma(near, square, vf_set(1.1283594369888306e-1f));
+    near = vf_fma(near, square, vf_set(-3.761262595653534e-1f));
+    near = vf_fma(near, square, vf_set(1.1283791065216064f));
+    vf size = vf_min((vf)((vi)x & 0x7fffffff), vf_set(4.0f)); /* erf(4) rounds to 1 */
+    vf t = 1.0f / vf_fma(size, vf_set(0.5f), vf_set(1.0f));
+    vf far = vf_set(5.6395817548036575e-2f);
+    far = vf_fma(far, t, vf_set(-1.0326313972473145e-1f));
+    far = vf_fma(far, t, vf_set(-9.009488672018051e-2f));
+    far = vf_fma(far, t, vf_set(1.9374339282512665e-1f));
+    far = vf_fma(far, t, vf_set(1.1831315606832504e-1f));
+    far = vf_fma(far, t, vf_set(2.632769048213959e-1f));
+    far = vf_fma(far, t, vf_set(2.7962541580200195e-1f));
+    far = vf_fma(far, t, vf_set(2.8224968910217285e-1f));
+    vf tail = 1.0f - t * far * vf_exp(-(size * size));
+    vf signed_tail = (vf)((vi)tail | ((vi)x & (vi)vf_set(-0.0f)));
+    return vf_select(x == x, vf_select(size < 1.0f, near * x, signed_tail), x);
 }
 
 /* Dtypes of weights, caches and activations, as in native.py. */
