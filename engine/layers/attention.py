@@ -11,7 +11,7 @@ from engine.layers.base import LayerContext
 from kernels.ops import paged_attention, rope_and_cache
 
 LayerCache: TypeAlias = tuple[Tensor, Tensor]
-"""One layer's keys and values, each [num_blocks, block_size, Hkv, D]."""
+"""One layer's keys and values, each [num_blocks, block_size, Hkv, D]; the order in memory is the cache's affair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,13 @@ class Attention:
     def __init__(
         self, heads: int, kv_heads: int, head_dim: int, sliding_window: int | None, context: LayerContext
     ) -> None:
-        select, block_size, dtype = context.kernels.select, context.block_size, context.dtype
+        select = context.kernels.select
+        sizes, dtypes = (heads, kv_heads, head_dim, context.block_size), (context.dtype, context.cache_dtype)
         self._scale = head_dim**-0.5
         self._sliding_window = sliding_window
-        self._rope = select(
-            rope_and_cache.OP, rope_and_cache.RopeAndCacheSpec(heads, kv_heads, head_dim, block_size, dtype)
-        )
+        self._rope = select(rope_and_cache.OP, rope_and_cache.RopeAndCacheSpec(*sizes, *dtypes))
         self._attend = select(
-            paged_attention.OP,
-            paged_attention.PagedAttentionSpec(
-                heads, kv_heads, head_dim, block_size, sliding_window is not None, dtype
-            ),
+            paged_attention.OP, paged_attention.PagedAttentionSpec(*sizes, sliding_window is not None, *dtypes)
         )
 
     def __call__(
@@ -60,9 +56,9 @@ class Attention:
         cache: LayerCache,
         metadata: AttentionMetadata,
     ) -> Tensor:
-        """q [T, Hq, D], k and v [T, Hkv, D], rotation (cos, sin) [T, D/2] → [T, Hq, D]."""
+        """q [T, Hq, D]; k and v [T, Hkv, D], rotation (cos, sin) [T, D/2] → [T, Hq, D]."""
         keys, values = cache
-        q = self._rope(q, k, v, *rotation, keys, values, metadata.slot_mapping)
+        q = self._rope(q, k, v, metadata.positions, *rotation, keys, values, metadata.slot_mapping)
         return self._attend(
             q,
             keys,

@@ -45,16 +45,12 @@ class RopeConfig:
 
 
 class Rotary:
-    """cos and sin of every position up to ``length``, looked up once a step for all layers."""
+    """Tables of every position up to ``length``, made once for all layers."""
 
     def __init__(self, config: RopeConfig, length: int, device: torch.device) -> None:
         angles, scale = rotary_angles(config, length)
-        self._cos = (angles.cos() * scale).to(device)
-        self._sin = (angles.sin() * scale).to(device)
-
-    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """[T] → (cos, sin), each [T, D/2] float32."""
-        return self._cos[positions], self._sin[positions]
+        self.tables: tuple[Tensor, Tensor] = ((angles.cos() * scale).to(device), (angles.sin() * scale).to(device))
+        """(cos, sin), each [length, D/2] float32."""
 
 
 def rotary_angles(config: RopeConfig, length: int) -> tuple[Tensor, float]:

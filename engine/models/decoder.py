@@ -148,7 +148,7 @@ class Decoder:
             layer.pack()
 
     def forward(self, input_ids: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
-        rotation = self.rotary(metadata.positions)
+        rotation = self.rotary.tables
         x, residual = self.embedding(input_ids), None
         for block, layer_cache in zip(self.blocks, cache, strict=True):
             x, residual = block(x, residual, rotation, layer_cache, metadata)

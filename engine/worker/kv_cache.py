@@ -14,7 +14,11 @@ from engine.models.base import CacheShape
 
 
 class KVCache:
-    """Keys and values of every layer, ``num_blocks`` blocks of ``block_size`` tokens each."""
+    """Keys and values of every layer, ``num_blocks`` blocks of ``block_size`` tokens each.
+
+    On a CPU a block's keys lie in the order (head, D, offset) and its values in (head, offset, D): one head's scores
+    come from vectors of neighbouring keys, and one head reads one stretch of memory.
+    """
 
     def __init__(
         self, shape: CacheShape, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
@@ -29,7 +33,17 @@ class KVCache:
                 f"the KV cache of {math.prod(size) * dtype.itemsize:,} bytes does not fit into memory: "
                 "lower --kv-cache-memory"
             ) from error
-        self.layers: tuple[LayerCache, ...] = tuple((layer[0], layer[1]) for layer in memory)
+        layers = (_heads_first(*layer) if device.type == "cpu" else (layer[0], layer[1]) for layer in memory)
+        self.layers: tuple[LayerCache, ...] = tuple(layers)
+
+
+def _heads_first(keys: Tensor, values: Tensor) -> LayerCache:
+    """The same memory in a CPU's order, seen as [num_blocks, block_size, Hkv, D]."""
+    blocks, block_size, heads, head_dim = keys.shape
+    return (
+        keys.view(blocks, heads, head_dim, block_size).permute(0, 3, 1, 2),
+        values.view(blocks, heads, block_size, head_dim).transpose(1, 2),
+    )
 
 
 def _untouched(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kernels.ops.rope_and_cache import cache_dtypes, transposed
 from kernels.registry import Example, Op, Tolerance
 
 
@@ -31,6 +32,8 @@ class PagedAttention(Protocol):
         max_seq_len: int,
         scale: float,
         sliding_window: int | None = None,
+        alibi_slopes: Tensor | None = None,
+        soft_cap: float | None = None,
     ) -> Tensor: ...
 
 
@@ -42,6 +45,8 @@ class PagedAttentionSpec:
     block_size: int
     sliding_window: bool
     dtype: torch.dtype
+    """Of q."""
+    cache_dtype: torch.dtype
 
 
 def paged_attention(
@@ -56,21 +61,26 @@ def paged_attention(
     max_seq_len: int,
     scale: float,
     sliding_window: int | None = None,
+    alibi_slopes: Tensor | None = None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """Attention output [T, Hq, D] in the dtype of q; products and softmax in float32.
 
-    q [T, Hq, D]; caches [num_blocks, block_size, Hkv, D], the step's own keys and values already in them;
-    block_tables [S, max_blocks] int32; query_start_loc [S + 1] int32, where each sequence's queries begin in q;
+    q [T, Hq, D]; caches [num_blocks, block_size, Hkv, D] of any strides, the step's own keys and values already in
+    them; block_tables [S, max_blocks] int32; query_start_loc [S + 1] int32, where each sequence's queries begin in q;
     seq_lens [S] int32, keys of each sequence, its queries' own included; max_query_len and max_seq_len, the greatest
     of each, for providers that size their launch by them. A query sees the keys at and before its position, with a
     sliding window only the last ``sliding_window`` of those.
+
+    A score is q·k * scale; with ``soft_cap`` (Gemma 2) it becomes soft_cap * tanh(score / soft_cap); with
+    ``alibi_slopes`` [Hq] float32 (Press et al. 2022) slope * (key position - query position) is added after that.
 
     Sequences with one query are computed together, grouped by a length that depends on the sequence alone; the others
     one at a time.
     """
     starts, lengths = query_start_loc.tolist(), seq_lens.tolist()
-    k_flat, v_flat = k_cache.flatten(0, 1), v_cache.flatten(0, 1)
-    cache = _Cache(k_flat, v_flat, block_tables, k_cache.shape[1], scale)
+    cache = _Cache(k_cache, v_cache, block_tables)
+    scores = _Scores(scale, sliding_window, alibi_slopes, soft_cap)
     out = torch.empty_like(q)
     single: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
@@ -79,11 +89,11 @@ def paged_attention(
             keys = length if sliding_window is None else min(length, sliding_window)
             single.setdefault(_padded(keys), []).append(row)
         else:
-            out[start:stop] = _prefill(q[start:stop], cache, row, length, sliding_window)
+            out[start:stop] = _prefill(q[start:stop], cache, scores, row, length)
     for padded, rows in single.items():
         index = torch.tensor(rows, device=q.device)
         tokens = query_start_loc[index].long()
-        out[tokens] = _decode(q[tokens], cache, index, seq_lens[index].long(), padded, sliding_window)
+        out[tokens] = _decode(q[tokens], cache, scores, index, seq_lens[index].long(), padded)
     return out
 
 
@@ -92,18 +102,40 @@ class _Cache:
     keys: Tensor
     values: Tensor
     block_tables: Tensor
-    block_size: int
-    scale: float
 
-    def gather(self, tables: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values at positions [R, L] of the sequences with block tables [R, B] → two [R, Hkv, L, D]."""
-        blocks = tables.gather(1, positions // self.block_size)
-        slots = (blocks * self.block_size + positions % self.block_size).flatten()
+    def gather(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values at positions [R, L] of R sequences → two [R, Hkv, L, D]."""
+        block_size = self.keys.shape[1]
+        blocks = self.block_tables[rows].gather(1, positions // block_size).long()
         keys, values = (
-            flat.index_select(0, slots).view(*positions.shape, *flat.shape[1:]).float().transpose(1, 2)
-            for flat in (self.keys, self.values)
+            cache[blocks, positions % block_size].float().transpose(1, 2) for cache in (self.keys, self.values)
         )
         return keys, values
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    scale: float
+    window: int | None
+    slopes: Tensor | None
+    soft_cap: float | None
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, distance: Tensor, valid: Tensor | None = None) -> Tensor:
+        """q [R, Hq, N, D]; k, v [R, Hkv, L, D]; distance [R, N, L], how far each query stands behind each key;
+        valid [R, N, L], False where a place holds no key → [R, Hq, N, D]."""
+        mask = distance >= 0 if self.window is None else (distance >= 0) & (distance < self.window)
+        if valid is not None:
+            mask = mask & valid
+        mask = mask[:, None]
+        if self.slopes is not None:
+            bias = -self.slopes[:, None, None] * distance[:, None]
+            mask = bias.masked_fill(~mask, -torch.inf)
+        if self.soft_cap is None:
+            return functional.scaled_dot_product_attention(q, k, v, mask, scale=self.scale, enable_gqa=True)
+        k, v = (each.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for each in (k, v))
+        scores = self.soft_cap * torch.tanh(q @ k.mT * self.scale / self.soft_cap)
+        scores = scores.masked_fill(~mask, -torch.inf) if self.slopes is None else scores + mask
+        return scores.softmax(-1) @ v
 
 
 def _padded(keys: int) -> int:
@@ -111,62 +143,75 @@ def _padded(keys: int) -> int:
     return max(32, 1 << (keys - 1).bit_length())
 
 
-def _decode(q: Tensor, cache: _Cache, rows: Tensor, lengths: Tensor, padded: int, window: int | None) -> Tensor:
+def _decode(q: Tensor, cache: _Cache, scores: _Scores, rows: Tensor, lengths: Tensor, padded: int) -> Tensor:
     """One query for each of R sequences: q [R, Hq, D] → [R, Hq, D]."""
-    keys = lengths if window is None else lengths.clamp(max=window)
+    keys = lengths if scores.window is None else lengths.clamp(max=scores.window)
     offsets = torch.arange(padded, device=q.device)
-    # Past its end a sequence reads its own last key again (masked below): what another one left in a block, a NaN
-    # even, must not reach it.
+    # Past its end a sequence reads its own last key again (masked): what another one left in a block, a NaN even, must
+    # not reach it.
     positions = torch.minimum((lengths - keys)[:, None] + offsets, (lengths - 1)[:, None])
-    k, v = cache.gather(cache.block_tables[rows], positions)
-    # The query heads that share a key head stand as its queries, so that keys need no repeating.
-    grouped = q.float().view(len(q), k.shape[1], -1, q.shape[-1])
-    mask = (offsets < keys[:, None])[:, None, None, :]
-    return functional.scaled_dot_product_attention(grouped, k, v, mask, scale=cache.scale).flatten(1, 2).to(q.dtype)
+    k, v = cache.gather(rows, positions)
+    distance = (lengths - 1)[:, None] - positions
+    valid = offsets < keys[:, None]
+    return scores.attend(q.float()[:, :, None], k, v, distance[:, None], valid[:, None])[:, :, 0].to(q.dtype)
 
 
-def _prefill(q: Tensor, cache: _Cache, row: int, length: int, window: int | None) -> Tensor:
+def _prefill(q: Tensor, cache: _Cache, scores: _Scores, row: int, length: int) -> Tensor:
     """The last queries of one sequence: q [N, Hq, D] → [N, Hq, D]."""
     context = length - q.shape[0]
-    first = 0 if window is None else max(0, context - window + 1)
+    first = 0 if scores.window is None else max(0, context - scores.window + 1)
     positions = torch.arange(first, length, device=q.device)
-    k, v = cache.gather(cache.block_tables[row : row + 1], positions[None])
+    k, v = cache.gather(torch.tensor([row], device=q.device), positions[None])
     distance = positions[context - first :, None] - positions
-    mask = distance >= 0 if window is None else (distance >= 0) & (distance < window)
     heads_first = q.float().transpose(0, 1)[None]
-    out = functional.scaled_dot_product_attention(heads_first, k, v, mask, scale=cache.scale, enable_gqa=True)
-    return out[0].transpose(0, 1).to(q.dtype)
+    return scores.attend(heads_first, k, v, distance[None])[0].transpose(0, 1).to(q.dtype)
 
 
 def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Example[PagedAttentionSpec]]:
     mixed = ([1, 5, 1, 17, 1, 2], [1, 5, 40, 33, 130, 70])
     decode = ([1] * 5, [1, 31, 32, 33, 200])
-    for (queries, lengths), heads, kv_heads, head_dim, block_size, window in [
-        (mixed, 8, 2, 32, 16, None),
-        (mixed, 4, 4, 20, 4, 7),
-        (decode, 8, 2, 32, 16, None),
-        (decode, 6, 1, 64, 8, 33),
-    ]:
-        seq_lens = torch.tensor(lengths, dtype=torch.int32)
-        blocks = [-(-length // block_size) for length in lengths]
-        caches = torch.randn(2, sum(blocks) + 2, block_size, kv_heads, head_dim, generator=generator).to(dtype)
-        caches[:, 0] = torch.nan  # A block of nobody's: tables are padded with it, and nothing may come of it.
-        shuffled = 1 + torch.randperm(sum(blocks) + 1, generator=generator).int()
-        tables = torch.zeros(len(lengths), max(blocks), dtype=torch.int32)
-        for row, ids in enumerate(torch.split(shuffled[: sum(blocks)], blocks)):
-            tables[row, : len(ids)] = ids
-        starts = torch.tensor([0, *queries]).cumsum(0).int()
-        q = torch.randn(sum(queries), heads, head_dim, generator=generator).to(dtype)
-        yield Example(
-            PagedAttentionSpec(heads, kv_heads, head_dim, block_size, window is not None, dtype),
-            (q, caches[0], caches[1], tables, starts, seq_lens),
-            {
-                "max_query_len": max(queries),
-                "max_seq_len": max(lengths),
-                "scale": head_dim**-0.5,
-                "sliding_window": window,
-            },
-        )
+    long = ([1, 3, 70, 1], [513, 700, 1100, 1025])
+    shapes: list[tuple[tuple[list[int], list[int]], int, int, int, int, int | None, bool, float | None]] = [
+        (mixed, 8, 2, 32, 16, None, False, None),
+        (mixed, 4, 4, 20, 4, 7, False, None),
+        (mixed, 6, 3, 24, 16, None, True, None),
+        (mixed, 8, 1, 48, 12, 19, True, 3.0),
+        (decode, 8, 2, 32, 16, None, False, None),
+        (decode, 6, 1, 64, 8, 33, False, None),
+        (decode, 6, 6, 48, 32, None, False, 5.0),
+        (long, 7, 1, 80, 16, None, False, None),
+        (long, 2, 2, 128, 16, 600, False, None),
+    ]
+    for (queries, lengths), heads, kv_heads, head_dim, block_size, window, alibi, soft_cap in shapes:
+        for cache_dtype in cache_dtypes(dtype):
+            seq_lens = torch.tensor(lengths, dtype=torch.int32)
+            blocks = [-(-length // block_size) for length in lengths]
+            size = (2, sum(blocks) + 2, block_size, kv_heads, head_dim)
+            k_cache, v_cache = torch.randn(size, generator=generator).to(cache_dtype)
+            k_cache[0] = v_cache[0] = torch.nan  # A block of nobody's: tables are padded with it.
+            shuffled = 1 + torch.randperm(sum(blocks) + 1, generator=generator).int()
+            tables = torch.zeros(len(lengths), max(blocks), dtype=torch.int32)
+            for row, ids in enumerate(torch.split(shuffled[: sum(blocks)], blocks)):
+                tables[row, : len(ids)] = ids
+                unused = len(ids) * block_size - lengths[row]
+                k_cache[ids[-1], block_size - unused :] = torch.nan  # Left there by another sequence.
+                v_cache[ids[-1], block_size - unused :] = torch.nan
+            starts = torch.tensor([0, *queries]).cumsum(0).int()
+            q = torch.randn(sum(queries), heads, head_dim, generator=generator).to(dtype)
+            if not (alibi or window):  # Otherwise as torch would have it.
+                k_cache, v_cache = transposed(k_cache), v_cache.transpose(1, 2).contiguous().transpose(1, 2)
+            yield Example(
+                PagedAttentionSpec(heads, kv_heads, head_dim, block_size, window is not None, dtype, cache_dtype),
+                (q, k_cache, v_cache, tables, starts, seq_lens),
+                {
+                    "max_query_len": max(queries),
+                    "max_seq_len": max(lengths),
+                    "scale": head_dim**-0.5,
+                    "sliding_window": window,
+                    "alibi_slopes": 2.0 ** -torch.arange(1, heads + 1) if alibi else None,
+                    "soft_cap": soft_cap,
+                },
+            )
 
 
 OP: Op[PagedAttention, PagedAttentionSpec] = Op(
