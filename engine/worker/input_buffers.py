@@ -40,6 +40,20 @@ class InputBuffers:
         self._query_start_loc = Buffer((max_seqs + 1,), torch.int32, device)
         self._seq_lens = Buffer((max_seqs,), torch.int32, device)
 
+    def whole(self) -> tuple[Tensor, AttentionMetadata]:
+        """(input ids, metadata) of the largest step, over the very memory that ``fill`` hands out the beginnings of."""
+        tokens, (sequences, blocks) = len(self._input_ids.array), self._block_tables.array.shape
+        metadata = AttentionMetadata(
+            positions=self._positions.upload(tokens),
+            slot_mapping=self._slot_mapping.upload(tokens),
+            block_tables=self._block_tables.upload(sequences, blocks),
+            query_start_loc=self._query_start_loc.upload(sequences + 1),
+            seq_lens=self._seq_lens.upload(sequences),
+            max_query_len=tokens,
+            max_seq_len=blocks * self._block_size,
+        )
+        return self._input_ids.upload(tokens), metadata
+
     def fill(self, batch: ScheduledBatch) -> tuple[Tensor, AttentionMetadata]:
         """(input ids [T], metadata) of a batch; they live until the next call."""
         query_lens, seq_lens = batch.query_lens, batch.context_lens + batch.query_lens

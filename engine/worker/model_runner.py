@@ -14,6 +14,8 @@ from engine.models.base import Model
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache
 from engine.worker.sampler import Sampler
+from kernels.capture import Replay, capture
+from kernels.registry import Machine
 
 LOGPROB_ROWS = 128
 """Prompt positions whose logits are held at once."""
@@ -22,6 +24,13 @@ LOGPROB_ROWS = 128
 class ModelRunner:
     def __init__(self, model: Model, buffers: InputBuffers, sampler: Sampler) -> None:
         self._model, self._buffers, self._sampler = model, buffers, sampler
+        self._replay: Replay | None = None
+
+    @torch.inference_mode()
+    def capture(self, machine: Machine, cache: KVCache) -> None:
+        """From now on every step is over ``cache`` and, where the machine can, one replay of the captured pass."""
+        input_ids, metadata = self._buffers.whole()
+        self._replay = capture(machine, lambda: self._model.forward(input_ids, cache.layers, metadata))
 
     @torch.inference_mode()
     def execute(self, batch: ScheduledBatch, cache: KVCache) -> StepResult:
@@ -34,15 +43,20 @@ class ModelRunner:
         ]
         if not batch.samples:
             return StepResult(token_ids=[], logprobs=[], prompt_logprobs=prompt_logprobs)
-        last = torch.from_numpy(ends[[sample.row for sample in batch.samples]] - 1)
-        token_ids, logprobs = self._sampler.sample(self._model.logits(hidden[last.to(hidden.device)]), batch.samples)
+        if len(batch.samples) < len(hidden):
+            last = torch.from_numpy(ends[[sample.row for sample in batch.samples]] - 1)
+            hidden = hidden[last.to(hidden.device)]
+        token_ids, logprobs = self._sampler.sample(self._model.logits(hidden), batch.samples)
         return StepResult(token_ids=token_ids, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
 
     @torch.inference_mode()
     def forward(self, batch: ScheduledBatch, cache: KVCache) -> Tensor:
-        """Final hidden states [T, hidden]."""
+        """Final hidden states [T, hidden], valid until the next step."""
         input_ids, metadata = self._buffers.fill(batch)
-        return self._model.forward(input_ids, cache.layers, metadata)
+        if self._replay is None:
+            return self._model.forward(input_ids, cache.layers, metadata)
+        self._replay.run(len(batch.input_ids), len(batch.query_lens))
+        return self._replay.output[: len(batch.input_ids)]
 
     def _prompt_logprobs(self, hidden: Tensor, request: PromptLogprobsRequest) -> list[TokenLogprobs]:
         """Of the targets that the first of these hidden states predict."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from engine import loader
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
+from engine.dummy_weights import dummy_weights
 from engine.errors import ConfigurationError
 from engine.executor.base import ModelFacts
 from engine.layers.base import LayerContext
 from engine.models import build_model
 from engine.models.base import Model
 from engine.models.hf_config import HFConfig
+from engine.quantization import NONE, find_quantization
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache, block_bytes
 from engine.worker.machine import available_cores, available_memory
@@ -26,6 +29,8 @@ from engine.worker.model_runner import ModelRunner
 from engine.worker.profiling import full_step
 from engine.worker.sampler import Sampler
 from kernels.registry import Kernels, Machine
+
+logger = logging.getLogger(__name__)
 
 CPU_CACHE_SHARE = 0.25
 """Of the memory that is free once the weights are loaded."""
@@ -49,7 +54,7 @@ class Worker:
         hf_config = HFConfig.read(folder)
         checkpoint = None if config.load_format == "dummy" else loader.Checkpoint(folder)
         self._dtype = loader.resolve_dtype(config.dtype, hf_config, checkpoint)
-        kernels = Kernels(Machine.detect(device))
+        self._kernels = kernels = Kernels(Machine.detect(device))
         context = LayerContext(
             kernels=kernels,
             device=device,
@@ -59,23 +64,25 @@ class Worker:
             cache_dtype=self._dtype,
             block_size=config.block_size,
             max_model_len=config.max_model_len,
+            quantization=find_quantization(config.quantization, device.type),
         )
         with torch.inference_mode(), _readable_out_of_memory():
             self._model = build_model(hf_config, context)
             _check_length(config, self._model)
-            parameters = sum(slot.destination.numel() for slot in self._model.weights())
-            self._check_memory(parameters * self._dtype.itemsize)
+            parameters = loader.parameters(self._model)
+            self._check_memory(int(parameters * loader.BITS[context.weight_format("linear")] / 8))
             if checkpoint is None:
-                digest = loader.dummy_weights(self._model, config.seed, self._progress)
+                digest = dummy_weights(self._model, config.seed, self._progress)
             else:
                 digest = loader.load_weights(self._model, checkpoint, self._progress)
-            self._model.pack()
+        weight_bytes = loader.held_bytes(self._model)
+        self._tell_of_weights(parameters * self._dtype.itemsize, weight_bytes)
         self._runner = ModelRunner(self._model, self._buffers(), Sampler(kernels, self._model.vocab_size))
         return ModelFacts(
             device=str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
-            dtype=str(self._dtype).removeprefix("torch."),
+            dtype=_name(self._dtype),
             parameters=parameters,
-            weight_bytes=parameters * self._dtype.itemsize,
+            weight_bytes=weight_bytes,
             max_model_len=self._model.max_model_len,
             vocab_size=self._model.vocab_size,
             eos_token_ids=loader.eos_token_ids(folder, hf_config),
@@ -108,6 +115,7 @@ class Worker:
     def allocate_cache(self, num_blocks: int) -> None:
         """Make the cache that ``execute`` reads and writes."""
         self._cache = self._new_cache(num_blocks)
+        self._runner.capture(self._kernels.machine, self._cache)
 
     def execute(self, batch: ScheduledBatch) -> StepResult:
         return self._runner.execute(batch, self._cache)
@@ -116,9 +124,19 @@ class Worker:
         """Weights take their memory as they are filled: too many would have the process killed without a word."""
         if self._device.type == "cpu" and weight_bytes > (free := available_memory()):
             raise ConfigurationError(
-                f"the weights take {weight_bytes:,} bytes in {str(self._dtype).removeprefix('torch.')}, "
+                f"the weights take {weight_bytes:,} bytes in {self._weight_format}, "
                 f"and {free:,} bytes of memory are free"
             )
+
+    def _tell_of_weights(self, before: int, after: int) -> None:
+        quantization = self._config.quantization
+        how = "" if quantization == NONE else f", quantized to {quantization}"
+        logger.info("weights: %s bytes in %s%s, held in %s bytes", f"{before:,}", _name(self._dtype), how, f"{after:,}")
+
+    @property
+    def _weight_format(self) -> str:
+        """Of most weights."""
+        return _name(self._dtype) if self._config.quantization == NONE else self._config.quantization
 
     @property
     def _longest(self) -> int:
@@ -146,6 +164,10 @@ class Worker:
         free, total = torch.cuda.mem_get_info(self._device)
         used_by_others = total - free - torch.cuda.memory_reserved(self._device)
         return int(total * self._config.gpu_memory_utilization) - used_by_others - peak
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _choose_device(asked: str) -> torch.device:

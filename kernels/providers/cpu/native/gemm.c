@@ -22,7 +22,7 @@ enum {
     DEPTH = 256,        /* inputs of a block: its panel, in float32, stays in the first-level cache */
     BLOCK_ROWS = 192,   /* rows of a block: with DEPTH inputs they stay in the second-level cache */
     GROUP_PANELS = 8,   /* most panels of a piece */
-    WIDEN_ROWS = 2 * ROWS, /* from here on narrow weights are widened once for all rows of a block */
+    WIDEN_ROWS = 2 * ROWS, /* from here on, and in INT4 always, a block of weights is widened once for all rows */
     AHEAD = 2048        /* bytes that a single pass over the weights is prefetched ahead */
 };
 
@@ -34,57 +34,70 @@ INLINE const char *prefetch(const char *from, int lines)
     return from + 64 * lines;
 }
 
-/* acc[r][v] += x[r][k] * weight[k][v] for k in [0, depth). rows, panels and format are constants where it is inlined,
+/* One input's share of a tile: acc[r][v] += x[r] * weight[v], the weights given by `load`. Where a tile spans several
+ * panels it is low, and each vector of weights is used up before the next is loaded.
+ */
+#define MULTIPLY_ADD(load)                                                                                            \
+    if (panels > 1) {                                                                                                 \
+        _Pragma("GCC unroll 8") for (int v = 0; v < panels * VECTORS; v++)                                            \
+        {                                                                                                             \
+            vf w = load;                                                                                              \
+            _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)                                                   \
+                acc[r][v] = vf_fma(vf_set(x[r * x_stride]), w, acc[r][v]);                                            \
+        }                                                                                                             \
+    } else {                                                                                                          \
+        vf weights[VECTORS];                                                                                          \
+        _Pragma("GCC unroll 8") for (int v = 0; v < VECTORS; v++) weights[v] = load;                                  \
+        _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)                                                       \
+        {                                                                                                             \
+            vf value = vf_set(x[r * x_stride]);                                                                       \
+            _Pragma("GCC unroll 8") for (int v = 0; v < VECTORS; v++)                                                 \
+                acc[r][v] = vf_fma(value, weights[v], acc[r][v]);                                                     \
+        }                                                                                                             \
+    }
+
+/* sums[r][v] += x[r][k] * weight[k][v] for k in [0, depth). rows, panels and format are constants where it is inlined,
  * so that the accumulators stay in registers. `ahead` is prefetched, `lines` for every 8 inputs.
  */
 INLINE void tile(const int rows, const int panels, const int format, const float *x, int64_t x_stride,
                  const char *weight, int64_t panel_stride, int depth, float *sums, int64_t sums_stride, int first,
                  const char *ahead, int lines)
 {
-    vf acc[rows][panels * VECTORS];
+    vf acc[ROWS][4 * VECTORS];
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (int v = 0; v < panels * VECTORS; v++)
             acc[r][v] = first ? vf_set(0.0f) : vf_load(sums + r * sums_stride + v * W);
     if (format == INT4) {
-        for (int k = 0; k < depth; k += GROUP) {
-            const char *group = weight + k / GROUP * (int64_t)GROUP_BYTES;
+        for (int k = 0; k < depth; k += GROUP, weight += GROUP_BYTES) {
             ahead = prefetch(ahead, lines * (GROUP / 8));
-            vf scale[panels * VECTORS];
+            vf scale[4 * VECTORS];
 #pragma GCC unroll 8
             for (int v = 0; v < panels * VECTORS; v++)
-                scale[v] = group_scale(group + v / VECTORS * panel_stride, v % VECTORS);
-            for (int j = 0; j < GROUP; j++) {
-                vf w[panels * VECTORS];
+                scale[v] = group_scale(weight + v / VECTORS * panel_stride, v % VECTORS);
+            for (int pair = 0; pair < GROUP / 2; pair++, x += 2)
 #pragma GCC unroll 8
-                for (int v = 0; v < panels * VECTORS; v++)
-                    w[v] = group_load(group + v / VECTORS * panel_stride, j, v % VECTORS) * scale[v];
+                for (int v = 0; v < panels * VECTORS; v++) {
+                    vf even, odd;
+                    group_load(weight + v / VECTORS * panel_stride, pair, v % VECTORS, scale[v], &even, &odd);
 #pragma GCC unroll 12
-                for (int r = 0; r < rows; r++) {
-                    vf value = vf_set(x[r * x_stride + k + j]);
-#pragma GCC unroll 8
-                    for (int v = 0; v < panels * VECTORS; v++)
-                        acc[r][v] = vf_fma(value, w[v], acc[r][v]);
+                    for (int r = 0; r < rows; r++) {
+                        acc[r][v] = vf_fma(vf_set(x[r * x_stride]), even, acc[r][v]);
+                        acc[r][v] = vf_fma(vf_set(x[r * x_stride + 1]), odd, acc[r][v]);
+                    }
                 }
-            }
         }
     } else {
-        for (int k = 0; k < depth; k++) {
-            if (k % 8 == 0)
-                ahead = prefetch(ahead, lines);
-            vf w[panels * VECTORS];
-#pragma GCC unroll 8
-            for (int v = 0; v < panels * VECTORS; v++)
-                w[v] = panel_load(format, weight + v / VECTORS * panel_stride, k, v % VECTORS);
-#pragma GCC unroll 12
-            for (int r = 0; r < rows; r++) {
-                vf value = vf_set(x[r * x_stride + k]);
-#pragma GCC unroll 8
-                for (int v = 0; v < panels * VECTORS; v++)
-                    acc[r][v] = vf_fma(value, w[v], acc[r][v]);
-            }
+        int64_t step = panel_bytes(format, 1);
+        for (; depth >= 8; depth -= 8) {
+            ahead = prefetch(ahead, lines);
+#pragma GCC unroll 4
+            for (int j = 0; j < 8; j++, x++, weight += step)
+                MULTIPLY_ADD(panel_load(format, weight + v / VECTORS * panel_stride, 0, v % VECTORS))
         }
+        for (; depth > 0; depth--, x++, weight += step)
+            MULTIPLY_ADD(panel_load(format, weight + v / VECTORS * panel_stride, 0, v % VECTORS))
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
@@ -132,11 +145,15 @@ static tile_function *const TWO_ROWS[] = {tile_2_2_F32, tile_2_2_BF16, tile_2_2_
 static void widen(int format, const char *panel, int depth, float *to)
 {
     if (format == INT4) {
-        for (int k = 0; k < depth; k++) {
-            const char *group = panel + k / GROUP * (int64_t)GROUP_BYTES;
-            for (int v = 0; v < VECTORS; v++)
-                vf_store(to + (int64_t)k * PANEL + v * W, group_load(group, k % GROUP, v) * group_scale(group, v));
-        }
+        for (int k = 0; k < depth; k += GROUP, panel += GROUP_BYTES)
+            for (int v = 0; v < VECTORS; v++) {
+                vf scale = group_scale(panel, v), even, odd;
+                for (int pair = 0; pair < GROUP / 2; pair++) {
+                    group_load(panel, pair, v, scale, &even, &odd);
+                    vf_store(to + (int64_t)(k + 2 * pair) * PANEL + v * W, even);
+                    vf_store(to + (int64_t)(k + 2 * pair + 1) * PANEL + v * W, odd);
+                }
+            }
         return;
     }
     for (int k = 0; k < depth; k++)
@@ -194,7 +211,7 @@ static void many_rows(const struct linear *a, int row, int rows, int panel, int 
     float *sums = widened + DEPTH * PANEL;
     int tiles = (rows + ROWS - 1) / ROWS;
     int64_t stride = panel_bytes(a->format, a->in_features);
-    int format = a->format != F32 && rows >= WIDEN_ROWS ? F32 : a->format;
+    int format = rows >= WIDEN_ROWS || a->format == INT4 ? F32 : a->format;
     int lines = (int)((panel_bytes(a->format, GROUP) / 4 / 64 + tiles - 1) / tiles);
     for (int k = 0; k < a->in_features; k += DEPTH) {
         int depth = a->in_features - k < DEPTH ? a->in_features - k : DEPTH;
@@ -252,17 +269,17 @@ struct rows {
     int32_t format;
 };
 
+/* One weight in float32, without a scale of INT8. */
 static float single(int format, const char *panel, int k, int column)
 {
+    int v = column / W, lane = column % W;
+    vf values, other;
     if (format == INT4) {
         const char *group = panel + k / GROUP * (int64_t)GROUP_BYTES;
-        float lanes[W];
-        vf_store(lanes, group_load(group, k % GROUP, column / W) * group_scale(group, column / W));
-        return lanes[column % W];
+        group_load(group, k % GROUP / 2, v, group_scale(group, v), &values, &other);
+        return k % 2 ? other[lane] : values[lane];
     }
-    float lanes[W];
-    vf_store(lanes, panel_load(format, panel, k, column / W));
-    return lanes[column % W];
+    return panel_load(format, panel, k, v)[lane];
 }
 
 /* out[t] = row ids[t] of the weight. */
@@ -301,7 +318,7 @@ static void pack_groups(const struct pack *a, int panel, int columns, char *to)
             const int8_t *values = (const int8_t *)a->weight + n * depth + g * GROUP;
             ((uint16_t *)to)[c] = c < columns ? a->group_scales[n * groups + g] : 0;
             for (int i = 0; i < GROUP / 2; i++) {
-                int low = c < columns ? values[i] + 8 : 8, high = c < columns ? values[i + GROUP / 2] + 8 : 8;
+                int low = c < columns ? values[2 * i] + 8 : 8, high = c < columns ? values[2 * i + 1] + 8 : 8;
                 bytes[i * PANEL + c] = (uint8_t)(low | high << 4);
             }
         }

@@ -17,7 +17,7 @@ enum { VECTORS = 2, ROWS = 6 };
 enum { PANEL = VECTORS * W };
 
 /* Inputs that share a scale in INT4, and the bytes of one group of a panel: its scales in half precision, then bytes
- * of two weights each, input i low and input i + GROUP / 2 high, biased by 8.
+ * of two weights each, of an even input low and the next input high, biased by 8.
  */
 enum { GROUP = 32, GROUP_SCALES = 2 * PANEL, GROUP_BYTES = GROUP_SCALES + GROUP / 2 * PANEL };
 
@@ -33,13 +33,17 @@ INLINE vf panel_load(int format, const char *panel, int k, int v)
     return vf_load_as(format, panel, (int64_t)k * PANEL + v * W);
 }
 
-/* One vector of a group's scales in float32, and of its biased weights. */
+/* INT4: one vector of a group's scales in float32, and the weights of two neighbouring inputs. (bits - 8) * scale needs
+ * no more digits than a float has, so it is exact, fused or not.
+ */
 INLINE vf group_scale(const char *group, int v) { return vf_load_f16((const uint16_t *)group + v * W); }
 
-INLINE vf group_load(const char *group, int k, int v)
+INLINE void group_load(const char *group, int pair, int v, vf scale, vf *even, vf *odd)
 {
-    const uint8_t *bytes = (const uint8_t *)group + GROUP_SCALES + (k % (GROUP / 2)) * PANEL + v * W;
-    return vf_load_nibbles(bytes, k >= GROUP / 2) - 8.0f;
+    vi bits = vi_load_u8((const uint8_t *)group + GROUP_SCALES + pair * PANEL + v * W);
+    vf zero = scale * -8.0f;
+    *even = vf_fma(vf_from_int(bits & 15), scale, zero);
+    *odd = vf_fma(vf_from_int(bits >> 4), scale, zero);
 }
 
 #endif

@@ -145,6 +145,10 @@ INLINE vf vf_load_i8(const int8_t *from)
     return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
 #elif defined(USE_AVX2)
     return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+#elif defined(USE_NEON)
+    uint32_t bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return (vf)vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u8(vcreate_u8(bytes))))));
 #else
     vi wide;
     for (int i = 0; i < W; i++)
@@ -153,22 +157,22 @@ INLINE vf vf_load_i8(const int8_t *from)
 #endif
 }
 
-/* The low or the high halves of W bytes. */
-INLINE vf vf_load_nibbles(const uint8_t *from, int high)
+/* W bytes without a sign. */
+INLINE vi vi_load_u8(const uint8_t *from)
 {
 #if defined(USE_AVX512)
-    __m128i bytes = _mm_loadu_si128((const __m128i *)from);
-    bytes = _mm_and_si128(high ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
-    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+    return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)from));
 #elif defined(USE_AVX2)
-    __m128i bytes = _mm_loadl_epi64((const __m128i *)from);
-    bytes = _mm_and_si128(high ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
-    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+    return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)from));
+#elif defined(USE_NEON)
+    uint32_t bytes;
+    memcpy(&bytes, from, sizeof bytes);
+    return (vi)vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(bytes))));
 #else
     vi wide;
     for (int i = 0; i < W; i++)
-        wide[i] = high ? from[i] >> 4 : from[i] & 15;
-    return vf_from_int(wide);
+        wide[i] = from[i];
+    return wide;
 #endif
 }
 
