@@ -1,0 +1,93 @@
+"""A recorded pass, replayed, computes what its calls one by one do; and it is refused where torch has a part in it."""
+
+import pytest
+import torch
+
+from kernels.capture import capture
+from kernels.ops.silu_and_mul import OP as SILU
+from kernels.ops.silu_and_mul import SiluAndMulSpec
+from kernels.providers.cpu import loader
+from kernels.providers.cpu.linear import PackedLinear
+from kernels.registry import Kernels, Machine
+
+pytestmark = pytest.mark.skipif(not loader.available(), reason="no build of the kernels fits this machine")
+
+CPU = Machine.detect(torch.device("cpu"))
+ROWS, WIDTH = 40, 32
+
+
+@pytest.fixture
+def layers():
+    """A stack of gated layers: x → (rows, 32)."""
+    generator, linear = torch.Generator().manual_seed(0), PackedLinear(loader.load())
+    activate = Kernels(CPU).select(SILU, SiluAndMulSpec(WIDTH, torch.float32))
+    handles = [linear.pack(torch.randn(2 * WIDTH, WIDTH, generator=generator) / 4, None) for _ in range(6)]
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        for handle in handles:
+            x = activate(linear(x, handle))
+        return x
+
+    return forward
+
+
+def test_a_replay_equals_the_calls_for_any_number_of_rows(layers):
+    x = torch.empty(ROWS, WIDTH)
+    replay = capture(CPU, lambda: layers(x))
+    assert replay is not None
+    for rows in (1, 7, ROWS, 2):
+        x[:rows] = torch.randn(rows, WIDTH)
+        expected = layers(x[:rows])
+        replay.run(rows, 1)
+        assert torch.equal(replay.output[:rows], expected)
+
+
+def test_results_share_memory_once_nobody_looks_at_them(layers):
+    x = torch.empty(ROWS, WIDTH)
+    with loader.load().record() as program:
+        output = layers(x)
+    assert len(program) == 12
+    widths = sorted(memory.nbytes // ROWS // 4 for memory in program._memory)
+    assert widths == [WIDTH, WIDTH, 2 * WIDTH]
+    assert output.shape == (ROWS, WIDTH)
+
+
+def test_a_view_keeps_its_memory():
+    x, linear = torch.empty(ROWS, WIDTH), PackedLinear(loader.load())
+    handle = linear.pack(torch.eye(WIDTH), None)
+
+    def forward() -> torch.Tensor:
+        half = linear(x, handle)[:, : WIDTH // 2]  # The tensor itself is gone at once.
+        for _ in range(3):
+            linear(x, handle)
+        return half
+
+    replay = capture(CPU, forward)
+    x.copy_(torch.randn(ROWS, WIDTH))
+    replay.run(ROWS, 1)
+    assert torch.equal(replay.output, x[:, : WIDTH // 2])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(lambda y: y + 1, id="arithmetic"),
+        pytest.param(lambda y: y.to(torch.bfloat16), id="conversion"),
+        pytest.param(lambda y: y.t().contiguous().t(), id="copy"),
+        pytest.param(lambda y: y.mul_(2), id="in place"),
+        pytest.param(lambda y: y[torch.tensor([0])], id="gather"),
+    ],
+)
+def test_a_pass_that_torch_computes_a_part_of_is_not_captured(layers, step):
+    x = torch.zeros(ROWS, WIDTH)
+    assert capture(CPU, lambda: step(layers(x))) is None
+
+
+@pytest.mark.parametrize("step", [lambda y: y[2:7], lambda y: y.view(-1, 4, 8).transpose(0, 1), lambda y: y.float()])
+def test_views_are_captured(layers, step):
+    x = torch.zeros(ROWS, WIDTH)
+    assert capture(CPU, lambda: step(layers(x))) is not None
+
+
+def test_another_device_captures_nothing_yet():
+    assert capture(Machine("cuda", "sm_90", "", 1), lambda: torch.zeros(1)) is None
