@@ -20,6 +20,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Local folder with ``config.json``, weights and tokenizer."""
     dtype: DType = "auto"
     """``auto`` keeps the checkpoint's."""
+    quantization: str = "none"
+    """Name of a module in ``engine.quantization``, or ``none``."""
     load_format: LoadFormat = "auto"
     device: Device = "auto"
     executor: str = "uniproc"

@@ -1,17 +1,17 @@
 """Checkpoints in safetensors, one file or sharded, copied straight into a model's (merged) parameters.
 
 A checkpoint that does not hold exactly the model's weights stops the start with a list of what is wrong: random
-weights must never answer a request. Files are mapped into memory and read once, so that beside the parameters only
-the operating system's page cache grows.
+weights must never answer a request. Layer by layer the weights are read, and at once packed (and quantized): at its
+peak, loading takes the packed weights, one layer as the checkpoint has it and ``MAPPED`` bytes of a file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,10 +19,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from engine.errors import ModelError
-from engine.layers.base import WeightSlot
+from engine.errors import EngineError, ModelError
+from engine.layers.base import Layer, WeightSlot
 from engine.models.base import Model
 from engine.models.hf_config import HFConfig
+from kernels.ops.linear import GROUP, WeightFormat
 
 Progress: TypeAlias = Callable[[str, int, int, str], None]
 
@@ -31,12 +32,18 @@ INDEX = "model.safetensors.index.json"
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """safetensors' names of the dtypes a weight may have."""
 DTYPES_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+BITS: dict[WeightFormat, float] = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 4 + 16 / GROUP}
+"""Of a weight in each format, with its part in the scale of a group."""
 TOLERATED_SUFFIX = ".rotary_emb.inv_freq"
 """Buffers that old checkpoints saved and that follow from the config; transformers ignores them as well."""
+ROWS = 1024
+"""Rows of a matrix that are compared at once."""
 LISTED = 12
 """Lines a list of errors shows of each kind."""
 PAGE, STRIDE = 4096, 1 << 20
 """The digest of the weights reads a page of every mebibyte."""
+MAPPED = 1 << 26
+"""Bytes read from a file before it is mapped anew, which lets go of the pages that were read."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,12 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tensors: dict[str, StoredTensor] = {}
+        """In the order in which they lie in the files."""
+        self._opened: Any = None
+        self._file, self._read = folder, 0
         for file in _files(folder):
-            with _opened(file) as opened:
+            with _readable(file):
+                opened = safe_open(file, framework="pt", device="cpu")
                 for name in opened.offset_keys():
                     part = opened.get_slice(name)
                     self.tensors[name] = StoredTensor(file, tuple(part.get_shape()), part.get_dtype())
@@ -71,19 +82,26 @@ class Checkpoint:
             raise ModelError(f"{self.folder}: the dtype of the weights is {name}; supported are {', '.join(DTYPES)}")
         return DTYPES[name]
 
-    def read(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor), file by file; a tensor is a view of the mapped file."""
-        for file in dict.fromkeys(tensor.file for tensor in self.tensors.values()):
-            with _opened(file) as opened:
-                for name in opened.offset_keys():
-                    yield name, opened.get_tensor(name)
+    def read(self, name: str) -> Tensor:
+        """A view of the mapped file. Let go of it before the next one is read."""
+        file = self.tensors[name].file
+        with _readable(file):
+            if self._opened is None or file != self._file or self._read >= MAPPED:
+                self.close()
+                self._opened, self._file = safe_open(file, framework="pt", device="cpu"), file
+            tensor: Tensor = self._opened.get_tensor(name)
+        self._read += _bytes(tensor)
+        return tensor
+
+    def close(self) -> None:
+        """Let go of the mapped file."""
+        self._opened, self._read = None, 0
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _readable(file: Path) -> Iterator[None]:
     try:
-        with safe_open(file, framework="pt", device="cpu") as opened:
-            yield opened
+        yield
     except FileNotFoundError:
         raise ModelError(f"{file} is missing") from None
     except (OSError, SafetensorError) as error:
@@ -115,40 +133,83 @@ def resolve_dtype(asked: str, config: HFConfig, checkpoint: Checkpoint | None) -
 
 
 def load_weights(model: Model, checkpoint: Checkpoint, progress: Progress) -> str:
-    """Fill every weight of the model; returns a digest of the checkpoint's values.
+    """Fill and pack every layer of the model; returns a digest of the checkpoint's values.
 
     Raises ModelError where names, shapes or dtypes are not exactly the model's.
     """
-    slots = {slot.name: slot for slot in model.weights()}
-    _check(slots, checkpoint, model.tied_weights)
+    _check({slot.name: slot for layer in model.layers() for slot in layer.weights()}, checkpoint, model.tied_weights)
+    places = {name: place for place, name in enumerate(checkpoint.tensors)}
+    repeated = {name: other for other, name in model.tied_weights.items() if other in checkpoint.tensors}
     digest = hashlib.sha256()
-    done, total = 0, sum(_bytes(slot.destination) for slot in slots.values())
-    for name, tensor in checkpoint.read():
-        slot = slots.get(name)
-        if slot is None:
-            continue
+
+    def fill(slot: WeightSlot) -> None:
+        tensor = checkpoint.read(slot.name)
         slot.destination.copy_(tensor)
-        _update(digest, name, tensor)
-        done += _bytes(slot.destination)
-        progress("weights", done, total, "bytes")
-    _check_repeated(model.tied_weights, checkpoint, slots)
+        _update(digest, slot.name, tensor)
+        if slot.name in repeated:
+            del tensor
+            _check_repeated(checkpoint, repeated[slot.name], slot)
+
+    def place(layer: Layer) -> int:
+        return min(places[slot.name] for slot in layer.weights())
+
+    fill_and_pack(sorted(model.layers(), key=place), fill, progress)
+    checkpoint.close()
     return digest.hexdigest()
 
 
-def dummy_weights(model: Model, seed: int, progress: Progress) -> str:
-    """Fill every weight with seeded random numbers of a scale that keeps activations sensible; returns a digest."""
-    slots = list(model.weights())
-    done, total = 0, sum(_bytes(slot.destination) for slot in slots)
-    generator = torch.Generator().manual_seed(seed)
-    for slot in slots:
-        if slot.constant is not None:
-            slot.destination.fill_(slot.constant)
-        else:
-            shape = slot.destination.shape
-            slot.destination.copy_(torch.randn(shape, generator=generator) * shape[-1] ** -0.5)
-        done += _bytes(slot.destination)
+def fill_and_pack(layers: Iterable[Layer], fill: Callable[[WeightSlot], None], progress: Progress) -> None:
+    """Layer by layer: ``fill`` each weight, then pack. A layer's own memory is free before the next is touched.
+
+    A mistake that packing finds (what a quantization cannot do, say) is raised with the layer's name.
+    """
+    layers = list(layers)
+    done, total = 0, sum(_bytes(slot.destination) for layer in layers for slot in layer.weights())
+    for layer in layers:
+        # Nothing here may hold on to a slot: its destination keeps the memory of the layer.
+        names, filled = _fill(layer, fill)
+        try:
+            layer.pack()
+        except EngineError as error:
+            raise type(error)(f"{names}: {error}") from error
+        done += filled
         progress("weights", done, total, "bytes")
-    return f"dummy {seed}"
+
+
+def _fill(layer: Layer, fill: Callable[[WeightSlot], None]) -> tuple[str, int]:
+    """Names of the layer's weights, and their bytes."""
+    names, filled = [], 0
+    for slot in layer.weights():
+        fill(slot)
+        names.append(slot.name)
+        filled += _bytes(slot.destination)
+    return ", ".join(names), filled
+
+
+def parameters(model: Model) -> int:
+    """How many numbers the weights of a model are. Asked before they are loaded."""
+    return sum(slot.destination.numel() for layer in model.layers() for slot in layer.weights())
+
+
+def held_bytes(model: Model) -> int:
+    """What the weights take now: packed, quantized, padded."""
+    storages = [tensor.untyped_storage() for layer in model.layers() for tensor in _tensors(vars(layer))]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """In a layer's members, in its parts (layers as well) and in a provider's form of a weight."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+    elif is_dataclass(value):
+        yield from _tensors([getattr(value, field.name) for field in fields(value)])
+    elif hasattr(value, "pack") and hasattr(value, "weights"):
+        yield from _tensors(vars(value))
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -195,20 +256,16 @@ def _listed(title: str, found: list[str]) -> Iterator[str]:
         yield f"  and {len(found) - LISTED} more"
 
 
-def _check_repeated(tied: Mapping[str, str], checkpoint: Checkpoint, slots: Mapping[str, WeightSlot]) -> None:
+def _check_repeated(checkpoint: Checkpoint, repeated: str, slot: WeightSlot) -> None:
     """A tied weight that the checkpoint repeats must be the same one."""
-    for repeated, name in tied.items():
-        stored = checkpoint.tensors.get(repeated)
-        if stored is None:
-            continue
-        with _opened(stored.file) as opened:
-            expected = slots[name].destination
-            found = opened.get_tensor(repeated).to(expected)
-        if found.shape != expected.shape or not torch.equal(found, expected):
-            raise ModelError(
-                f"{checkpoint.folder}: config.json ties {repeated} to {name} (tie_word_embeddings), "
-                "but the checkpoint holds both and they differ"
-            )
+    found, expected = checkpoint.read(repeated), slot.destination
+    if found.shape != expected.shape or not all(
+        torch.equal(part.to(other), other) for part, other in zip(found.split(ROWS), expected.split(ROWS), strict=True)
+    ):
+        raise ModelError(
+            f"{checkpoint.folder}: config.json ties {repeated} to {slot.name} (tie_word_embeddings), "
+            "but the checkpoint holds both and they differ"
+        )
 
 
 def eos_token_ids(folder: Path, config: HFConfig) -> list[int]:

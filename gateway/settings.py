@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from engine.config import Device, DType, EngineConfig, LoadFormat
+from engine.quantization import quantization_names
 from observability.logging import LogFormat, LogLevel
 
 ENV_PREFIX = "PENSTOCK_"
@@ -92,6 +93,9 @@ class ServeSettings(BaseSettings):
     )
     dtype: Annotated[DType, Option("Model")] = Field(
         "auto", description="Type of weights and activations; auto keeps the checkpoint's."
+    )
+    quantization: Annotated[str, Option("Model", "NAME")] = Field(
+        "none", description="Narrower weights, made while loading, on a CPU: none, int8 or int4."
     )
     load_format: Annotated[LoadFormat, Option("Model")] = Field(
         "auto", description="Where weights come from; dummy makes random ones, to measure speed without a download."
@@ -205,6 +209,13 @@ class ServeSettings(BaseSettings):
             raise ValueError(
                 "holds an address that Kubernetes made for a Service of that name; set enableServiceLinks: false"
             )
+        return value
+
+    @field_validator("quantization")
+    @classmethod
+    def _is_a_quantization(cls, value: str) -> str:
+        if value not in quantization_names():
+            raise ValueError(f"must be one of {', '.join(quantization_names())}, not {value!r}")
         return value
 
     @field_validator("config", "chat_template", "api_keys")
