@@ -1,0 +1,328 @@
+/* One piece of paged attention: a sequence, a key head and a tile of rows, which are the query heads that share the key
+ * head, position by position.
+ *
+ * Keys are taken in chunks of CHUNK with a running softmax (Milakov and Gimelshein 2018; Dao et al. 2022), and a result
+ * is put together from splits of SPLIT keys. Both are cut at multiples in the sequence, whatever the query, the window
+ * and the step, so that a query position always reduces over its keys in one order.
+ */
+#ifndef PENSTOCK_ATTENTION_PIECE_H
+#define PENSTOCK_ATTENTION_PIECE_H
+
+#include <float.h>
+
+#include "attention_tiles.h"
+
+struct cache {
+    const char *memory;
+    int64_t block, offset, head, dim; /* strides in elements */
+};
+
+struct attention {
+    const float *q;
+    struct cache keys, values;
+    const int32_t *tables, *starts, *lengths; /* [S][table_stride], [S + 1], [S] */
+    const float *slopes;                      /* [heads], or NULL */
+    float *out;                               /* [T][heads][head_dim] */
+    float *partials;                          /* [partial_rows][columns + 2]: outputs, greatest score, sum */
+    int64_t q_token, q_head, table_stride, partial_rows;
+    int32_t heads, kv_heads, head_dim, block_size, cache_dtype;
+    int32_t window;        /* 0: none */
+    float scale, soft_cap; /* 0: none */
+};
+
+enum {
+    SPLIT = 512,
+    TILE_ROWS = 48,       /* most rows of a piece */
+    WIDEN_ROWS = 8        /* from here on a chunk of 16-bit numbers is widened once for all rows */
+};
+
+/* What one row has come to. */
+struct row {
+    float top, total;     /* greatest score and sum of weights, of the splits merged so far */
+    float split_top;      /* of the running split */
+    int merged;           /* splits */
+    float split_lanes[W]; /* of the running split's sum */
+};
+
+struct piece {
+    const struct attention *a;
+    const int32_t *table;
+    int head, group, columns;     /* query heads of a key head; head_dim in whole units */
+    int first_query, context;     /* the sequence's first query in the step, and the keys before it */
+    int first_row, rows;
+    float *q;                     /* [head_dim][rows] of each register tile, scaled */
+    float *sums, *merged;         /* [rows][columns], of the running split and of those before it */
+    float *wide_keys, *wide_values;
+    float *scores;                /* [ROWS][CHUNK] */
+    struct row state[TILE_ROWS];
+};
+
+INLINE int least(int a, int b) { return a < b ? a : b; }
+INLINE int most(int a, int b) { return a > b ? a : b; }
+INLINE int up(int a, int b) { return (a + b - 1) / b; }
+
+/* The first key that a position sees; the last is its own. */
+INLINE int first_key(const struct attention *a, int position)
+{
+    return a->window ? most(position - a->window + 1, 0) : 0;
+}
+INLINE int position_of(const struct piece *p, int row) { return p->context + (p->first_row + row) / p->group; }
+
+/* Register tiles of about equal height: where tile `at` ends. */
+INLINE int tile_end(int rows, int at) { return (at + 1) * rows / up(rows, ROWS); }
+
+static void load_queries(struct piece *p)
+{
+    const struct attention *a = p->a;
+    float *to = p->q;
+    for (int tile = 0, from = 0; from < p->rows; tile++) {
+        int end = tile_end(p->rows, tile), height = end - from;
+        for (int r = 0; r < height; r++) {
+            int row = p->first_row + from + r;
+            const float *q = a->q + (p->first_query + row / p->group) * a->q_token +
+                             (p->head * p->group + row % p->group) * a->q_head;
+            for (int d = 0; d < a->head_dim; d++)
+                to[d * height + r] = q[d] * a->scale;
+        }
+        to += height * a->head_dim;
+        from = end;
+    }
+}
+
+INLINE const char *element(const struct piece *p, const struct cache *cache, int position)
+{
+    int block_size = p->a->block_size;
+    int64_t at = p->table[position / block_size] * cache->block + position % block_size * cache->offset;
+    return cache->memory + (at + p->head * cache->head) * dtype_size(p->a->cache_dtype);
+}
+
+/* Whether groups lie in the cache as the tiles want them. */
+static int in_place(const struct attention *a)
+{
+    return a->keys.offset == 1 && a->values.dim == 1 && a->block_size % LANES == 0 && a->head_dim % LANES == 0;
+}
+
+/* The chunk at `start` as it lies in the cache. Groups without a key of [low, high) are never read for a result, and
+ * stand for ones that have. */
+static void locate(const struct piece *p, int start, int low, int high, struct chunk *chunk)
+{
+    const struct attention *a = p->a;
+    int first = most(low - start, 0) / LANES, last = (least(high - start, CHUNK) - 1) / LANES;
+    for (int g = 0; g < GROUPS; g++) {
+        int position = start + least(most(g, first), last) * LANES;
+        chunk->keys[g] = element(p, &a->keys, position);
+        chunk->values[g] = element(p, &a->values, position);
+    }
+    chunk->key_stride = a->keys.dim;
+    chunk->value_stride = a->values.offset;
+    chunk->dtype = a->cache_dtype;
+}
+
+static float number(int dtype, const char *from)
+{
+    char lanes[4 * W] = {0};
+    memcpy(lanes, from, dtype_size(dtype));
+    return vf_load_as(dtype, lanes, 0)[0];
+}
+
+/* A key and its value to float32, one number at a time. */
+static void widen_one(const struct piece *p, int position, float *key, float *value)
+{
+    const struct attention *a = p->a;
+    const int dtype = a->cache_dtype, size = dtype_size(dtype);
+    const char *from = element(p, &a->keys, position);
+    for (int d = 0; d < a->head_dim; d++)
+        key[d * LANES] = number(dtype, from + d * a->keys.dim * size);
+    from = element(p, &a->values, position);
+    for (int c = 0; c < p->columns; c++)
+        value[c] = c < a->head_dim ? number(dtype, from + c * a->values.dim * size) : 0.0f;
+}
+
+/* The keys [low, high) of the chunk at `start` in float32, keys [group][head_dim][LANES], values [key][columns]. */
+static void widen(const struct piece *p, int start, int low, int high, struct chunk *chunk)
+{
+    const struct attention *a = p->a;
+    const int dtype = a->cache_dtype;
+    int from = most(low - start, 0), to = least(high - start, CHUNK);
+    if (!in_place(a)) {
+        for (int i = from; i < to; i++)
+            widen_one(p, start + i, p->wide_keys + i / LANES * LANES * a->head_dim + i % LANES,
+                      p->wide_values + i * p->columns);
+    } else {
+        for (int g = from / LANES; g < up(to, LANES); g++)
+            for (int d = 0; d < a->head_dim; d++)
+                for (int i = 0; i < LANES; i += W)
+                    vf_store(p->wide_keys + (g * a->head_dim + d) * LANES + i,
+                             vf_load_as(dtype, chunk->keys[g], d * chunk->key_stride + i));
+        for (int i = from; i < to; i++)
+            for (int c = 0; c < p->columns; c += W)
+                vf_store(p->wide_values + i * p->columns + c,
+                         vf_load_as(dtype, chunk->values[i / LANES], i % LANES * chunk->value_stride + c));
+    }
+    for (int g = 0; g < GROUPS; g++) {
+        chunk->keys[g] = (const char *)(p->wide_keys + g * LANES * a->head_dim);
+        chunk->values[g] = (const char *)(p->wide_values + g * LANES * p->columns);
+    }
+    chunk->key_stride = LANES;
+    chunk->value_stride = p->columns;
+    chunk->dtype = F32;
+}
+
+/* cap * tanh(x / cap); the error is that of tanh near 1, relative to the cap. */
+INLINE vf capped(vf x, float cap)
+{
+    vf e = vf_exp(x * (2.0f / cap));
+    return vf_select(e > 1e30f, vf_set(cap), (e - 1.0f) / (e + 1.0f) * cap);
+}
+
+static void shape_scores(const struct piece *p, int row, float *scores, int start, int from, int to)
+{
+    static const float LANE[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const struct attention *a = p->a;
+    int distance = start - position_of(p, row);
+    float slope = a->slopes ? a->slopes[p->head * p->group + (p->first_row + row) % p->group] : 0.0f;
+    for (int i = from; i < to; i += W) {
+        vf x = vf_load(scores + i);
+        if (a->soft_cap != 0.0f)
+            x = capped(x, a->soft_cap);
+        if (a->slopes)
+            x = vf_fma(vf_load(LANE) + (float)(distance + i), vf_set(slope), x);
+        vf_store(scores + i, x);
+    }
+}
+
+/* A row's scores of the keys [low, high) of a chunk become weights, and their sum is counted. Gives the factor that is
+ * due to the row's outputs so far. Beside the keys any score may stand, NaN even; the weight there is 0. */
+static float weigh(struct row *row, float *scores, int low, int high)
+{
+    int from = low / W * W, to = up(high, W) * W;
+    for (int i = from; i < low; i++)
+        scores[i] = -__builtin_inff();
+    for (int i = high; i < to; i++)
+        scores[i] = -__builtin_inff();
+    vf best = vf_load(scores + from);
+    for (int i = from + W; i < to; i += W)
+        best = vf_max(best, vf_load(scores + i));
+    float largest = vf_largest(best), before = row->split_top, factor = 1.0f;
+    vf sum = vf_load(row->split_lanes);
+    if (largest > before) {
+        factor = vf_exp(vf_set(before - largest))[0];
+        sum = sum * factor;
+        row->split_top = largest;
+    }
+    for (int i = from; i < to; i += W) {
+        vf weight = vf_exp(vf_load(scores + i) - row->split_top);
+        vf_store(scores + i, weight);
+        sum = sum + weight;
+    }
+    vf_store(row->split_lanes, sum);
+    return factor;
+}
+
+/* One register tile: rows [from, from + height) of the piece, at the chunk at `start`. Only keys that a row sees are
+ * added to it: the rows take together those that all of them see, and one by one what is beside those. */
+static void attend_tile(struct piece *p, const float *q, int from, int height, int start, const struct chunk *chunk,
+                        const struct chunk *next)
+{
+    const struct attention *a = p->a;
+    int low[ROWS], high[ROWS], columns = p->columns;
+    float *scores = p->scores, *sums = p->sums + from * columns;
+    for (int r = 0; r < height; r++) {
+        int position = position_of(p, from + r);
+        low[r] = most(first_key(a, position) - start, 0);
+        high[r] = least(position + 1 - start, CHUNK);
+    }
+    int common = low[height - 1], common_end = high[0], end = high[height - 1];
+    if (low[0] >= end)
+        return;
+    SCORE[chunk->dtype][height - 1](q, a->head_dim, chunk, next, low[0] / LANES, up(end, LANES), scores);
+    for (int r = 0; r < height; r++)
+        if (low[r] < high[r]) {
+            if (a->slopes || a->soft_cap != 0.0f)
+                shape_scores(p, from + r, scores + r * CHUNK, start, low[r] / W * W, up(high[r], W) * W);
+            float factor = weigh(&p->state[from + r], scores + r * CHUNK, low[r], high[r]);
+            if (factor != 1.0f)
+                for (int c = 0; c < columns; c += W)
+                    vf_store(sums + r * columns + c, vf_load(sums + r * columns + c) * factor);
+        }
+    value_function *one = VALUE[chunk->dtype][0];
+    if (common >= common_end)
+        common = common_end = CHUNK;
+    for (int r = 0; r < height; r++)
+        if (low[r] < least(common, high[r]))
+            one(scores + r * CHUNK, chunk, next, low[r], least(common, high[r]), columns, sums + r * columns, columns);
+    if (common < common_end)
+        VALUE[chunk->dtype][height - 1](scores, chunk, next, common, common_end, columns, sums, columns);
+    for (int r = 0; r < height; r++)
+        if (most(common_end, low[r]) < high[r])
+            one(scores + r * CHUNK, chunk, next, most(common_end, low[r]), high[r], columns, sums + r * columns, columns);
+}
+
+/* All rows of a piece over one split: outputs, not yet divided by the sum of the weights, to p->sums. */
+static void attend_split(struct piece *p, int split)
+{
+    int low = first_key(p->a, position_of(p, 0)), high = position_of(p, p->rows - 1) + 1;
+    int from = most(split * SPLIT, low), to = least((split + 1) * SPLIT, high);
+    memset(p->sums, 0, (size_t)p->rows * p->columns * sizeof(float));
+    for (int r = 0; r < p->rows; r++) {
+        p->state[r].split_top = -FLT_MAX;
+        memset(p->state[r].split_lanes, 0, sizeof p->state[r].split_lanes);
+    }
+    int wide = !in_place(p->a) || (p->a->cache_dtype != F32 && p->rows >= WIDEN_ROWS);
+    struct chunk chunk, next;
+    for (int start = from / CHUNK * CHUNK; start < to; start += CHUNK) {
+        if (wide) {
+            locate(p, start, low, high, &chunk);
+            widen(p, start, low, high, &chunk);
+            next = chunk;
+        } else {
+            if (start <= from)
+                locate(p, start, low, high, &next);
+            chunk = next;
+            if (start + CHUNK < high)
+                locate(p, start + CHUNK, low, high, &next);
+        }
+        const float *q = p->q;
+        for (int tile = 0, row = 0; row < p->rows; tile++) {
+            int height = tile_end(p->rows, tile) - row;
+            attend_tile(p, q, row, height, start, &chunk, &next);
+            q += height * p->a->head_dim;
+            row += height;
+        }
+    }
+}
+
+/* Adds a split's outputs, greatest score and sum to a row's. */
+static void merge(struct row *row, float *merged, const float *sums, float top, float total, int columns)
+{
+    if (!row->merged++) {
+        memcpy(merged, sums, (size_t)columns * sizeof(float));
+        row->top = top;
+        row->total = total;
+        return;
+    }
+    float best = top > row->top ? top : row->top;
+    float old = vf_exp(vf_set(row->top - best))[0], new = vf_exp(vf_set(top - best))[0];
+    for (int c = 0; c < columns; c += W)
+        vf_store(merged + c, vf_fma(vf_load(sums + c), vf_set(new), vf_load(merged + c) * old));
+    row->total = row->total * old + total * new;
+    row->top = best;
+}
+
+static void write_row(const struct piece *p, int row, float total, float *merged)
+{
+    const struct attention *a = p->a;
+    int64_t token = p->first_query + (p->first_row + row) / p->group;
+    int head = p->head * p->group + (p->first_row + row) % p->group;
+    for (int c = 0; c < p->columns; c += W)
+        vf_store(merged + c, vf_load(merged + c) / total);
+    memcpy(a->out + (token * a->heads + head) * a->head_dim, merged, (size_t)a->head_dim * sizeof(float));
+}
+
+static int sees(const struct piece *p, int row, int split)
+{
+    int position = position_of(p, row);
+    return position >= split * SPLIT && first_key(p->a, position) < (split + 1) * SPLIT;
+}
+
+#endif
