@@ -91,7 +91,8 @@ class PackedLinear:
         form = INT4 if group_scales is not None else INT8 if scales is not None else DTYPES[values.dtype]
         out_features, in_features = values.shape
         columns = -(-out_features // self._panel) * self._panel
-        size = columns * in_features * values.element_size()
+        # Pairs of 16-bit inputs share words (bfloat16): an odd one at the end has a partner of zeros.
+        size = columns * (in_features + (form == DTYPES[torch.bfloat16]) * (in_features % 2)) * values.element_size()
         if group_scales is not None:
             size = columns * in_features // 2 + columns * in_features // GROUP * 2
         packed = _large(size)
@@ -146,7 +147,7 @@ def _address(tensor: Tensor | None) -> int | None:
 
 def _large(size: int) -> Tensor:
     """Memory in large pages where the system has them: weights are read from end to end at every step."""
-    memory = mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)

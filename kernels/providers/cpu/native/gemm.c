@@ -19,39 +19,38 @@ struct linear {
 };
 
 enum {
-    DEPTH = 256,        /* inputs of a block: its panel, in float32, stays in the first-level cache */
-    BLOCK_ROWS = 192,   /* rows of a block: with DEPTH inputs they stay in the second-level cache */
-    GROUP_PANELS = 8,   /* most panels of a piece */
-    WIDEN_ROWS = 2 * ROWS, /* from here on, and in INT4 always, a block of weights is widened once for all rows */
-    AHEAD = 2048        /* bytes that a single pass over the weights is prefetched ahead */
+    DEPTH = 256,           /* inputs of a block: the panels of a tile, in float32, stay in the first-level cache */
+    BLOCK_ROWS = 192,      /* rows of a block: with DEPTH inputs they stay in the second-level cache */
+    GROUP_PANELS = 24,     /* most panels of a piece; a multiple of what every tile takes */
+    WIDEN_ROWS = 5 * ROWS, /* from here on, and in INT4 always, a block of weights is widened once for all rows */
+    AHEAD = 512            /* bytes that a single pass over the weights is prefetched ahead */
 };
 
 /* Asks for the next `lines` cache lines. */
-INLINE const char *prefetch(const char *from, int lines)
+INLINE void prefetch(const char *from, int lines)
 {
     for (int i = 0; i < lines; i++)
         __builtin_prefetch(from + 64 * i, 0, 3);
-    return from + 64 * lines;
 }
 
-/* One input's share of a tile: acc[r][v] += x[r] * weight[v], the weights given by `load`. Where a tile spans several
- * panels it is low, and each vector of weights is used up before the next is loaded.
+/* One input's share of a tile: acc[r][v] += x[r] * weight[v], the weights given by `load`. What there is less of, rows
+ * or vectors of weights, is held in registers while the other passes by.
  */
 #define MULTIPLY_ADD(load)                                                                                            \
-    if (panels > 1) {                                                                                                 \
-        _Pragma("GCC unroll 8") for (int v = 0; v < panels * VECTORS; v++)                                            \
+    if (panels * VECTORS > rows) {                                                                                    \
+        _Pragma("GCC unroll 16") for (int v = 0; v < panels * VECTORS; v++)                                           \
         {                                                                                                             \
             vf w = load;                                                                                              \
             _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)                                                   \
                 acc[r][v] = vf_fma(vf_set(x[r * x_stride]), w, acc[r][v]);                                            \
         }                                                                                                             \
     } else {                                                                                                          \
-        vf weights[VECTORS];                                                                                          \
-        _Pragma("GCC unroll 8") for (int v = 0; v < VECTORS; v++) weights[v] = load;                                  \
+        vf weights[MOST_PANELS * VECTORS];                                                                            \
+        _Pragma("GCC unroll 16") for (int v = 0; v < panels * VECTORS; v++) weights[v] = load;                        \
         _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)                                                       \
         {                                                                                                             \
             vf value = vf_set(x[r * x_stride]);                                                                       \
-            _Pragma("GCC unroll 8") for (int v = 0; v < VECTORS; v++)                                                 \
+            _Pragma("GCC unroll 16") for (int v = 0; v < panels * VECTORS; v++)                                       \
                 acc[r][v] = vf_fma(value, weights[v], acc[r][v]);                                                     \
         }                                                                                                             \
     }
@@ -63,21 +62,24 @@ INLINE void tile(const int rows, const int panels, const int format, const float
                  const char *weight, int64_t panel_stride, int depth, float *sums, int64_t sums_stride, int first,
                  const char *ahead, int lines)
 {
-    vf acc[ROWS][4 * VECTORS];
+    vf acc[ROWS][MOST_PANELS * VECTORS];
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int v = 0; v < panels * VECTORS; v++)
             acc[r][v] = first ? vf_set(0.0f) : vf_load(sums + r * sums_stride + v * W);
     if (format == INT4) {
         for (int k = 0; k < depth; k += GROUP, weight += GROUP_BYTES) {
-            ahead = prefetch(ahead, lines * (GROUP / 8));
-            vf scale[4 * VECTORS];
 #pragma GCC unroll 8
+            for (int p = 0; p < panels; p++)
+                prefetch(ahead + p * panel_stride, lines * (GROUP / 8));
+            ahead += 64 * lines * (GROUP / 8);
+            vf scale[MOST_PANELS * VECTORS];
+#pragma GCC unroll 16
             for (int v = 0; v < panels * VECTORS; v++)
                 scale[v] = group_scale(weight + v / VECTORS * panel_stride, v % VECTORS);
             for (int pair = 0; pair < GROUP / 2; pair++, x += 2)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                 for (int v = 0; v < panels * VECTORS; v++) {
                     vf even, odd;
                     group_load(weight + v / VECTORS * panel_stride, pair, v % VECTORS, scale[v], &even, &odd);
@@ -89,19 +91,21 @@ INLINE void tile(const int rows, const int panels, const int format, const float
                 }
         }
     } else {
-        int64_t step = panel_bytes(format, 1);
-        for (; depth >= 8; depth -= 8) {
-            ahead = prefetch(ahead, lines);
-#pragma GCC unroll 4
-            for (int j = 0; j < 8; j++, x++, weight += step)
-                MULTIPLY_ADD(panel_load(format, weight + v / VECTORS * panel_stride, 0, v % VECTORS))
+        for (; depth >= 8; depth -= 8, weight += panel_bytes(format, 8)) {
+#pragma GCC unroll 8
+            for (int p = 0; p < panels; p++)
+                prefetch(ahead + p * panel_stride, lines);
+            ahead += 64 * lines;
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; j++, x++)
+                MULTIPLY_ADD(panel_load(format, weight + v / VECTORS * panel_stride, j, v % VECTORS))
         }
-        for (; depth > 0; depth--, x++, weight += step)
-            MULTIPLY_ADD(panel_load(format, weight + v / VECTORS * panel_stride, 0, v % VECTORS))
+        for (int j = 0; j < depth; j++, x++)
+            MULTIPLY_ADD(panel_load(format, weight + v / VECTORS * panel_stride, j, v % VECTORS))
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int v = 0; v < panels * VECTORS; v++)
             vf_store(sums + r * sums_stride + v * W, acc[r][v]);
 }
@@ -116,49 +120,88 @@ typedef void tile_function(const float *x, int64_t x_stride, const char *weight,
     {                                                                                                                 \
         tile(rows, panels, format, x, x_stride, weight, panel_stride, depth, sums, sums_stride, first, ahead, lines); \
     }
-#define TILES(format)                                                                                                 \
-    TILE(1, 4, format) TILE(2, 2, format) TILE(1, 1, format) TILE(2, 1, format) TILE(3, 1, format)                    \
-    TILE(4, 1, format) TILE(5, 1, format) TILE(6, 1, format)                                                          \
-    MORE_TILES(format)
-#define NAMES(format)                                                                                                 \
-    {tile_1_1_##format, tile_2_1_##format, tile_3_1_##format, tile_4_1_##format, tile_5_1_##format,                   \
-     tile_6_1_##format MORE_NAMES(format)}
+#define NAME(rows, panels, format) [rows - 1][panels - 1] = tile_##rows##_##panels##_##format
+
+/* The tiles there are: of each height the widest, and narrower ones for what is left at the end. */
 #if W == 16
-#define MORE_TILES(format)                                                                                            \
-    TILE(7, 1, format) TILE(8, 1, format) TILE(9, 1, format) TILE(10, 1, format) TILE(11, 1, format)                  \
-    TILE(12, 1, format)
-#define MORE_NAMES(format)                                                                                            \
-    , tile_7_1_##format, tile_8_1_##format, tile_9_1_##format, tile_10_1_##format, tile_11_1_##format,                \
-        tile_12_1_##format
+#define EACH_TILE(DO, format, _)                                                                                      \
+    DO(1, 8, format) _ DO(1, 4, format) _ DO(1, 2, format) _ DO(1, 1, format) _                                       \
+    DO(2, 8, format) _ DO(2, 4, format) _ DO(2, 2, format) _ DO(2, 1, format) _                                       \
+    DO(3, 8, format) _ DO(3, 4, format) _ DO(3, 2, format) _ DO(3, 1, format) _                                       \
+    DO(4, 4, format) _ DO(4, 2, format) _ DO(4, 1, format) _ DO(5, 4, format) _ DO(5, 2, format) _ DO(5, 1, format) _ \
+    DO(6, 4, format) _ DO(6, 2, format) _ DO(6, 1, format) _ DO(7, 3, format) _ DO(7, 2, format) _ DO(7, 1, format) _ \
+    DO(8, 3, format) _ DO(8, 2, format) _ DO(8, 1, format) _ DO(9, 2, format) _ DO(9, 1, format) _                    \
+    DO(10, 2, format) _ DO(10, 1, format) _ DO(11, 2, format) _ DO(11, 1, format) _                                   \
+    DO(12, 2, format) _ DO(12, 1, format)
+static const int WIDEST[ROWS] = {8, 8, 8, 4, 4, 4, 3, 3, 2, 2, 2, 2};
 #else
-#define MORE_TILES(format)
-#define MORE_NAMES(format)
+#define EACH_TILE(DO, format, _)                                                                                      \
+    DO(1, 8, format) _ DO(1, 4, format) _ DO(1, 2, format) _ DO(1, 1, format) _                                       \
+    DO(2, 4, format) _ DO(2, 2, format) _ DO(2, 1, format) _ DO(3, 4, format) _ DO(3, 2, format) _ DO(3, 1, format) _ \
+    DO(4, 3, format) _ DO(4, 2, format) _ DO(4, 1, format) _ DO(5, 2, format) _ DO(5, 1, format) _                    \
+    DO(6, 2, format) _ DO(6, 1, format)
+static const int WIDEST[ROWS] = {8, 4, 4, 3, 2, 2};
 #endif
+#define NOTHING
+#define COMMA ,
 
-TILES(F32) TILES(BF16) TILES(F16) TILES(INT8) TILES(INT4)
+EACH_TILE(TILE, F32, NOTHING)
+EACH_TILE(TILE, BF16, NOTHING)
+EACH_TILE(TILE, F16, NOTHING)
+EACH_TILE(TILE, INT8, NOTHING)
+EACH_TILE(TILE, INT4, NOTHING)
 
-static tile_function *const TILE_OF[][ROWS] = {NAMES(F32), NAMES(BF16), NAMES(F16), NAMES(INT8), NAMES(INT4)};
-static tile_function *const ONE_ROW[] = {tile_1_4_F32, tile_1_4_BF16, tile_1_4_F16, tile_1_4_INT8, tile_1_4_INT4};
-static tile_function *const TWO_ROWS[] = {tile_2_2_F32, tile_2_2_BF16, tile_2_2_F16, tile_2_2_INT8, tile_2_2_INT4};
+static tile_function *const TILES[][ROWS][MOST_PANELS] = {
+    {EACH_TILE(NAME, F32, COMMA)},  {EACH_TILE(NAME, BF16, COMMA)}, {EACH_TILE(NAME, F16, COMMA)},
+    {EACH_TILE(NAME, INT8, COMMA)}, {EACH_TILE(NAME, INT4, COMMA)},
+};
 
-/* `depth` inputs of a panel in float32, [depth][PANEL]. */
-static void widen(int format, const char *panel, int depth, float *to)
+/* Panels of the widest tile of so many rows that does not exceed `left`. */
+static int tile_width(int rows, int left)
 {
-    if (format == INT4) {
-        for (int k = 0; k < depth; k += GROUP, panel += GROUP_BYTES)
-            for (int v = 0; v < VECTORS; v++) {
-                vf scale = group_scale(panel, v), even, odd;
-                for (int pair = 0; pair < GROUP / 2; pair++) {
-                    group_load(panel, pair, v, scale, &even, &odd);
-                    vf_store(to + (int64_t)(k + 2 * pair) * PANEL + v * W, even);
-                    vf_store(to + (int64_t)(k + 2 * pair + 1) * PANEL + v * W, odd);
-                }
-            }
-        return;
-    }
+    int width = WIDEST[rows - 1];
+    while (width > left)
+        width = width == 3 ? 2 : width / 2;
+    return width;
+}
+
+/* `depth` inputs of a panel in float32, [depth][PANEL]. The format is a constant where it is inlined. */
+INLINE void widen_as(const int format, const char *panel, int depth, float *to)
+{
+#pragma GCC unroll 4
     for (int k = 0; k < depth; k++)
         for (int v = 0; v < VECTORS; v++)
             vf_store(to + (int64_t)k * PANEL + v * W, panel_load(format, panel, k, v));
+}
+
+static void widen_groups(const char *panel, int depth, float *to)
+{
+    for (int k = 0; k < depth; k += GROUP, panel += GROUP_BYTES)
+        for (int v = 0; v < VECTORS; v++) {
+            vf scale = group_scale(panel, v), even, odd;
+            for (int pair = 0; pair < GROUP / 2; pair++) {
+                group_load(panel, pair, v, scale, &even, &odd);
+                vf_store(to + (int64_t)(k + 2 * pair) * PANEL + v * W, even);
+                vf_store(to + (int64_t)(k + 2 * pair + 1) * PANEL + v * W, odd);
+            }
+        }
+}
+
+static void widen(int format, const char *panel, int depth, float *to)
+{
+    switch (format) {
+    case BF16:
+        widen_as(BF16, panel, depth, to);
+        break;
+    case F16:
+        widen_as(F16, panel, depth, to);
+        break;
+    case INT8:
+        widen_as(INT8, panel, depth, to);
+        break;
+    default:
+        widen_groups(panel, depth, to);
+    }
 }
 
 /* Finished sums [rows][panels * PANEL] to their place: scaled, bias added, what pads the last panel left out. */
@@ -186,20 +229,15 @@ static void finish(const struct linear *a, const float *sums, int64_t sums_strid
 /* All rows in one tile: the weights pass by once. */
 static void few_rows(const struct linear *a, int rows, int panel, int panels)
 {
-    float sums[ROWS * 4 * PANEL];
+    float sums[ROWS * MOST_PANELS * PANEL];
     int64_t stride = panel_bytes(a->format, a->in_features);
-    int wide = rows == 1 ? 4 : rows == 2 ? 2 : 1;
-    int lines = (int)((panel_bytes(a->format, GROUP) / 4 + 63) / 64);
-    for (int done = 0; done < panels;) {
-        int several = panels - done >= wide ? wide : 1;
-        tile_function *run = several == 4   ? ONE_ROW[a->format]
-                             : several == 2 ? TWO_ROWS[a->format]
-                                            : TILE_OF[a->format][rows - 1];
-        const char *weight = a->weight + (panel + done) * stride;
-        run(a->x, a->x_stride, weight, stride, a->in_features, sums, several * PANEL, 1, weight + AHEAD,
-            several == 1 ? lines : 0);
-        finish(a, sums, several * PANEL, 0, rows, panel + done, several);
-        done += several;
+    int lines = rows == 1 ? 0 : (int)((panel_bytes(a->format, GROUP) / 4 + 63) / 64);
+    for (int width; panels; panel += width, panels -= width) {
+        width = tile_width(rows, panels);
+        const char *weight = a->weight + panel * stride;
+        TILES[a->format][rows - 1][width - 1](a->x, a->x_stride, weight, stride, a->in_features, sums, width * PANEL, 1,
+                                              weight + AHEAD, lines);
+        finish(a, sums, width * PANEL, 0, rows, panel, width);
     }
 }
 
@@ -207,28 +245,35 @@ static void few_rows(const struct linear *a, int rows, int panel, int panels)
 static void many_rows(const struct linear *a, int row, int rows, int panel, int panels)
 {
     int64_t sums_stride = (int64_t)panels * PANEL;
-    float *widened = scratch((DEPTH * PANEL + BLOCK_ROWS * GROUP_PANELS * PANEL) * (int64_t)sizeof(float));
-    float *sums = widened + DEPTH * PANEL;
+    float *widened =
+        scratch((MOST_PANELS * DEPTH * PANEL + BLOCK_ROWS * GROUP_PANELS * PANEL) * (int64_t)sizeof(float));
+    float *sums = widened + MOST_PANELS * DEPTH * PANEL;
     int tiles = (rows + ROWS - 1) / ROWS;
     int64_t stride = panel_bytes(a->format, a->in_features);
-    int format = rows >= WIDEN_ROWS || a->format == INT4 ? F32 : a->format;
+    int widen_all = a->format != F32 && (rows >= WIDEN_ROWS || a->format == INT4);
+    int format = widen_all ? F32 : a->format;
     int lines = (int)((panel_bytes(a->format, GROUP) / 4 / 64 + tiles - 1) / tiles);
     for (int k = 0; k < a->in_features; k += DEPTH) {
         int depth = a->in_features - k < DEPTH ? a->in_features - k : DEPTH;
-        for (int p = 0; p < panels; p++) {
-            const char *block = a->weight + (panel + p) * stride + panel_bytes(a->format, k);
-            const char *ahead = p + 1 < panels ? block + stride : block - (panels - 1) * stride + panel_bytes(a->format, depth);
-            const char *weight = block;
-            if (format != a->format) {
-                widen(a->format, block, depth, widened);
+        for (int done = 0, width; done < panels; done += width) {
+            width = tile_width((rows + tiles - 1) / tiles, panels - done);
+            const char *weight = a->weight + (panel + done) * stride + panel_bytes(a->format, k);
+            const char *ahead = weight + width * stride;
+            if (done + width >= panels)
+                ahead = weight - done * stride + panel_bytes(a->format, depth);
+            int64_t between = stride;
+            if (widen_all) {
+                between = (int64_t)depth * PANEL * (int64_t)sizeof(float);
+                for (int p = 0; p < width; p++)
+                    widen(a->format, weight + p * stride, depth, widened + p * depth * PANEL);
                 weight = (const char *)widened;
             }
             int from = 0;
             for (int t = 0; t < tiles; t++) {
                 int height = (rows - from + tiles - t - 1) / (tiles - t);
-                TILE_OF[format][height - 1](a->x + (row + from) * a->x_stride + k, a->x_stride, weight, stride, depth,
-                                            sums + from * sums_stride + p * PANEL, sums_stride, k == 0,
-                                            ahead + (int64_t)t * lines * (depth / 8) * 64, lines);
+                TILES[format][height - 1][width - 1](a->x + (row + from) * a->x_stride + k, a->x_stride, weight, between,
+                                                     depth, sums + from * sums_stride + done * PANEL, sums_stride,
+                                                     k == 0, ahead + (int64_t)t * lines * (depth / 8) * 64, lines);
                 from += height;
             }
         }
@@ -242,10 +287,10 @@ EXPORT void penstock_linear(const void *args, const struct step *step, struct me
     const struct linear *a = args;
     int rows = step->tokens, panels = (a->out_features + PANEL - 1) / PANEL;
     int blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    int group = panels / (4 * member->threads);
+    int group = panels / (4 * member->threads), widest = WIDEST[rows < ROWS ? rows - 1 : ROWS - 1];
     group = group < 1 ? 1 : group > GROUP_PANELS ? GROUP_PANELS : group;
-    if (rows <= 2 && group < 4)
-        group = panels < 4 ? panels : 4;
+    if (group > widest)
+        group -= group % widest;
     int groups = (panels + group - 1) / group;
     for (int piece; (piece = next_piece(member)) < groups * blocks;) {
         int first = piece % groups * group, count = panels - first < group ? panels - first : group;
@@ -308,6 +353,17 @@ struct pack {
         for (int64_t k = 0; k < depth; k++)                                                                           \
             ((type *)to)[k * PANEL + c] = c < columns ? ((const type *)from)[c * depth + k] : 0
 
+/* BF16: pairs of inputs, see panel_load. */
+static void pack_pairs(const struct pack *a, int panel, int columns, char *to)
+{
+    int64_t depth = a->in_features;
+    for (int c = 0; c < PANEL; c++) {
+        const uint16_t *from = (const uint16_t *)a->weight + ((int64_t)panel * PANEL + c) * depth;
+        for (int64_t k = 0; k < depth + depth % 2; k++)
+            ((uint16_t *)to)[(k / 2 * PANEL + c) * 2 + k % 2] = c < columns && k < depth ? from[k] : 0;
+    }
+}
+
 static void pack_groups(const struct pack *a, int panel, int columns, char *to)
 {
     int64_t depth = a->in_features, groups = depth / GROUP;
@@ -338,6 +394,8 @@ EXPORT void penstock_pack(const void *args, const struct step *step, struct memb
         const char *from = a->weight + (int64_t)panel * PANEL * depth * size;
         if (a->format == INT4)
             pack_groups(a, panel, columns, to);
+        else if (a->format == BF16)
+            pack_pairs(a, panel, columns, to);
         else if (size == 4)
             PACK(uint32_t);
         else if (size == 2)

@@ -4,17 +4,22 @@
 
 #include "vec.h"
 
-/* A panel is PANEL output columns, VECTORS registers wide; a tile is up to ROWS rows of x times one panel or more. The
- * accumulators of a full tile, one row of weights and one number of x just fit the registers.
+/* A panel is PANEL output columns, VECTORS registers wide. A tile is up to ROWS rows of x times several panels, the more
+ * the fewer rows it has: its accumulators, and beside them some weights and one number of x, just fit the registers.
+ * Panels are narrow so that even a tall tile reads several: a processor fetches ahead of each stretch of memory that is
+ * read on, and one stretch alone does not use all of its bandwidth.
  */
-#if W == 16
-enum { VECTORS = 2, ROWS = 12 };
-#elif defined(__aarch64__)
-enum { VECTORS = 4, ROWS = 6 };
+#if defined(USE_NEON)
+enum { VECTORS = 2 };
 #else
-enum { VECTORS = 2, ROWS = 6 };
+enum { VECTORS = 1 };
 #endif
-enum { PANEL = VECTORS * W };
+#if W == 16
+enum { ROWS = 12 };
+#else
+enum { ROWS = 6 };
+#endif
+enum { PANEL = VECTORS * W, MOST_PANELS = 8 };
 
 /* Inputs that share a scale in INT4, and the bytes of one group of a panel: its scales in half precision, then bytes
  * of two weights each, of an even input low and the next input high, biased by 8.
@@ -24,12 +29,24 @@ enum { GROUP = 32, GROUP_SCALES = 2 * PANEL, GROUP_BYTES = GROUP_SCALES + GROUP 
 /* Bytes of `depth` inputs of a panel; in INT4 a multiple of GROUP. */
 INLINE int64_t panel_bytes(int format, int64_t depth)
 {
-    return format == INT4 ? depth / GROUP * GROUP_BYTES : depth * PANEL * dtype_size(format);
+    if (format == INT4)
+        return depth / GROUP * GROUP_BYTES;
+    if (format == BF16)
+        depth += depth % 2;
+    return depth * PANEL * dtype_size(format);
 }
 
-/* One vector of weights of input k, the v-th of its panel. Not for INT4. */
+/* One vector of weights of input k, the v-th of its panel. Not for INT4. In BF16 an even input and the next share words,
+ * the even one low: one operation widens either.
+ */
 INLINE vf panel_load(int format, const char *panel, int k, int v)
 {
+    if (format == BF16) {
+        vi words = (vi)vf_load((const float *)panel + (int64_t)(k / 2) * PANEL + v * W);
+        if (k % 2)
+            return (vf)(words & (int32_t)0xffff0000);
+        return (vf)(words << 16);
+    }
     return vf_load_as(format, panel, (int64_t)k * PANEL + v * W);
 }
 

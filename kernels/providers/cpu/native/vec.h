@@ -83,6 +83,49 @@ INLINE vf vf_fma(vf a, vf b, vf c)
 #endif
 }
 
+/* Whether a comparison held in any lane. */
+INLINE int vi_any(vi mask)
+{
+    int64_t halves[W / 2], any = 0;
+    memcpy(halves, &mask, sizeof halves);
+    for (int i = 0; i < W / 2; i++)
+        any |= halves[i];
+    return any != 0;
+}
+
+/* W/2 products of 64 bits, each of the lower 32 bits of its factors. */
+typedef uint64_t vu __attribute__((vector_size(4 * W), may_alias));
+INLINE vu vu_multiply(vu a, vu b)
+{
+#if defined(USE_AVX512)
+    return (vu)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(USE_AVX2)
+    return (vu)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(USE_NEON)
+    return (vu)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
+#else
+    return (a & 0xffffffff) * (b & 0xffffffff);
+#endif
+}
+
+/* W/2 doubles, for sums that a rounding of single floats would show in. */
+typedef double vd __attribute__((vector_size(4 * W), may_alias));
+INLINE vd vd_add_all(vd sum, vf v)
+{
+    typedef float half __attribute__((vector_size(2 * W)));
+    half halves[2];
+    memcpy(halves, &v, sizeof v);
+    return sum + __builtin_convertvector(halves[0], vd) + __builtin_convertvector(halves[1], vd);
+}
+
+INLINE double vd_sum(vd v)
+{
+    double sum = v[0];
+    for (int i = 1; i < W / 2; i++)
+        sum += v[i];
+    return sum;
+}
+
 /* Sums of all lanes, in one fixed tree. */
 INLINE float vf_sum(vf v)
 {
