@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,8 +18,7 @@ from engine.sampling_params import SamplingParams
 IntArray = npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True, slots=True)
-class SampleRequest:
+class SampleRequest(msgspec.Struct, frozen=True, gc=False):
     """Sample one token after the last token of a sequence in the batch."""
 
     row: int
@@ -34,8 +34,7 @@ class SampleRequest:
     """The output so far, only where a penalty needs it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PromptLogprobsRequest:
+class PromptLogprobsRequest(msgspec.Struct, frozen=True, gc=False):
     """Report log-probabilities of prompt tokens that this step's positions predict."""
 
     row: int
@@ -54,8 +53,8 @@ class ScheduledBatch:
     """[S] tokens of each sequence in this step, ≥ 1; their sum is T."""
     context_lens: IntArray
     """[S] tokens of each sequence already in the KV cache."""
-    block_tables: tuple[list[int], ...]
-    """S lists of block ids, each covering context and query."""
+    block_tables: IntArray
+    """[S, B] block ids of each sequence, in order; what lies past those that cover context and query means nothing."""
     samples: tuple[SampleRequest, ...]
     """In rising order of row; a sequence whose chunk does not reach its last token has none."""
     prompt_logprobs: tuple[PromptLogprobsRequest, ...] = ()

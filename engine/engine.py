@@ -1,11 +1,13 @@
-"""Engine: schedule → execute → update. Scheduler + Executor, with a clock and no socket."""
+"""Engine: schedule → submit → prepare the next → update. Scheduler + Executor, with a clock and no socket."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
-from engine.batch_builder import build_batch
+from engine.batch import StepResult
+from engine.batch_builder import BatchBuilder
 from engine.block_pool import BlockPool
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
@@ -66,8 +68,10 @@ class Engine:
             block_size=config.block_size,
             max_num_batched_tokens=config.max_num_batched_tokens,
             max_num_seqs=config.max_num_seqs,
+            max_model_len=self.max_model_len,
             enable_prefix_caching=config.enable_prefix_caching,
         )
+        self._builder = BatchBuilder(self._scheduler.block_tables, config.block_size)
         self._steps = 0
 
     @property
@@ -99,18 +103,36 @@ class Engine:
     def abort(self, abort: Abort) -> None:
         self._scheduler.abort(abort)
 
-    def step(self) -> StepOutput:
-        """Compute one step; to be called only while something is pending."""
-        began = self._clock()
-        plan = self._scheduler.schedule(began)
-        if not plan.rows:
+    def begin(self) -> Future[StepResult]:
+        """Plan a step and hand it to the executor; to be called only while something is pending.
+
+        Until ``finish`` is called, choices may start and be aborted: that concerns the next step.
+        """
+        self._began = self._clock()
+        self._plan = self._scheduler.schedule(self._began)
+        if not self._plan.rows:
             raise RuntimeError(f"nothing could be scheduled with {self.num_pending} choices pending")
-        result = self._executor.execute(build_batch(self._steps, plan.rows))
+        self._result = self._executor.submit(self._builder.build(self._steps, self._plan))
+        return self._result
+
+    def prepare(self) -> None:
+        """While the step is computed, do what can be done of the next one."""
+        self._builder.lay_out_ahead(self._scheduler.prepare(self._plan))
+
+    def finish(self) -> StepOutput:
+        """Wait for the step that was begun, and take in what it computed."""
+        result = self._result.result()
         ended = self._clock()
-        outputs = self._scheduler.update(plan, result, ended)
-        stats = self._stats(plan, outputs, ended - began)
+        outputs = self._scheduler.update(self._plan, result, ended)
+        stats = self._stats(self._plan, outputs, ended - self._began)
         self._steps += 1
-        return StepOutput(started=plan.started, outputs=outputs, stats=stats)
+        return StepOutput(started=self._plan.started, outputs=outputs, stats=stats)
+
+    def step(self) -> StepOutput:
+        """One whole step; to be called only while something is pending."""
+        self.begin()
+        self.prepare()
+        return self.finish()
 
     def check_integrity(self) -> None:
         """Raises IntegrityError where a block has leaked or the prefix index is wrong. O(blocks): for idle times."""

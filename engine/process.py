@@ -29,7 +29,7 @@ from engine.engine import Engine, warm_up
 from engine.errors import EngineError
 from engine.executor import find_executor
 from engine.executor.base import Executor, ModelFacts
-from engine.messages import Abort, Drain, EngineInfo, Failed, Idle, Loading, Ready, Start, ToEngine
+from engine.messages import Abort, Drain, EngineInfo, Failed, Idle, Loading, Ready, Start, StepOutput, ToEngine
 from observability.logging import configure_logging, log_context
 
 logger = logging.getLogger(__name__)
@@ -40,12 +40,17 @@ _PARTING = 0.2
 
 
 class EngineLoop:
-    """Messages in, steps, one frame out for each."""
+    """Messages in, steps, one frame out for each.
+
+    While a step is computed, the frame of the one before is sent, the next one is prepared, and messages are
+    taken in as they arrive.
+    """
 
     def __init__(self, engine: Engine, transport: Transport) -> None:
         self._engine = engine
         self._transport = transport
         self._draining = False
+        self._unsent: StepOutput | None = None
 
     def run(self) -> None:
         """Serve until drained. Once it has been idle for a while, the block pool is checked."""
@@ -56,13 +61,29 @@ class EngineLoop:
             for message in messages:
                 self._handle(message)
             if self._engine.num_pending:
-                self._transport.send(self._engine.step())
+                self._step()
                 checked = False
             elif not idle:
+                self._send_output()
                 self._transport.send(Idle(state=self._engine.state))
-            elif idle and not messages and not checked:
+            elif not messages and not checked:
                 self._engine.check_integrity()
                 checked = True
+
+    def _step(self) -> None:
+        step = self._engine.begin()
+        self._send_output()
+        self._engine.prepare()
+        for message in self._transport.receive_during(step):
+            self._handle(message)
+        self._unsent = self._engine.finish()
+        if not self._engine.num_pending:
+            self._send_output()
+
+    def _send_output(self) -> None:
+        if self._unsent is not None:
+            self._transport.send(self._unsent)
+            self._unsent = None
 
     def _handle(self, message: ToEngine) -> None:
         match message:

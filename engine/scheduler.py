@@ -8,14 +8,22 @@ holds up the streams; then by arrival. When blocks run out the youngest running 
 and is computed again later, mostly from the prefix cache, which its blocks stay in. Nothing can wait for
 ever: the oldest sequence is never preempted, waits for nobody and fits the cache, and once it is done the
 next one is the oldest.
+
+While a step is computed the next one is begun: ``prepare`` plans the sequences that go on by the one token
+which the running step samples, and takes the blocks for them. ``schedule`` completes that plan once the
+tokens are known. It preempts nobody and admits nobody, so the plan comes out as if it had been made at once.
 """
 
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
-from engine.batch import StepResult
+import numpy as np
+
+from engine.batch import IntArray, StepResult
 from engine.block_pool import BlockPool
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
 from engine.prefix_cache import PrefixCache
@@ -39,6 +47,8 @@ class Schedule:
     budget: int
     """Tokens left to give out."""
     rows: dict[Sequence, int] = field(default_factory=dict)
+    ahead: dict[Sequence, int] = field(default_factory=dict)
+    """The first of the rows, those planned by ``prepare``: their places among what it planned, in rising order."""
     started: list[str] = field(default_factory=list)
     """Ids of sequences computed for the first time."""
     decode_tokens: int = 0
@@ -53,6 +63,11 @@ class Schedule:
 
     def drop(self, sequence: Sequence) -> None:
         self.budget += self.rows.pop(sequence, 0)
+        self.ahead.pop(sequence, None)
+
+    def rest(self) -> Iterator[tuple[Sequence, int]]:
+        """The rows that were not planned ahead."""
+        return islice(self.rows.items(), len(self.ahead), None)
 
     @property
     def scheduled_tokens(self) -> int:
@@ -69,8 +84,10 @@ class Scheduler:
         block_size: int,
         max_num_batched_tokens: int,
         max_num_seqs: int,
+        max_model_len: int,
         enable_prefix_caching: bool,
     ) -> None:
+        """``max_model_len``: greatest number of tokens of one sequence."""
         self._pool = pool
         self._block_size = block_size
         self._token_budget = max_num_batched_tokens
@@ -81,6 +98,11 @@ class Scheduler:
         """In ``waiting_order``."""
         self._running: list[Sequence] = []
         self._arrivals = 0
+        self._next = Schedule(budget=max_num_batched_tokens)
+        """The plan of the next step, as far as it is made."""
+        self.block_tables: IntArray = np.zeros((max_num_seqs, self._blocks_for(max_model_len)), np.int32)
+        """Of the running sequences, each in its ``table_row``; what a shorter one leaves of a row means nothing."""
+        self._free_rows = list(range(max_num_seqs))
 
     @property
     def num_running(self) -> int:
@@ -114,31 +136,58 @@ class Scheduler:
 
     def schedule(self, now: float) -> Schedule:
         """Plan a step. Its rows are empty only where nothing is pending."""
-        plan = Schedule(budget=self._token_budget)
-        for sequence in sorted(self._running, key=running_order):
-            # An earlier sequence may have preempted this one.
-            if plan.budget and sequence.status is Status.RUNNING:
-                self._continue(sequence, plan)
-        self._admit(plan)
-        for sequence, tokens in plan.rows.items():
+        plan = self._next
+        if len(plan.rows) < len(self._running):
+            for sequence in sorted(self._running, key=running_order):
+                # An earlier sequence may have preempted this one.
+                if plan.budget and sequence.status is Status.RUNNING and sequence not in plan.rows:
+                    self._continue(sequence, plan)
+        if self._waiting:
+            self._admit(plan)
+        plan.decode_tokens = len(plan.ahead)
+        for sequence, tokens in plan.rest():
             plan.decode_tokens += sequence.num_output > 0 and tokens == sequence.num_uncomputed
             if sequence.started_at is None:
                 sequence.started_at = now
                 plan.started.append(sequence.id)
+        self._next = Schedule(budget=self._token_budget)
         return plan
 
+    def prepare(self, plan: Schedule) -> list[Sequence]:
+        """While ``plan`` is computed, begin the plan after it, with the sequences that go on by one token.
+
+        Each counts on the token that ``plan`` samples for it, and leaves the new plan again if it ends instead.
+        Gives them in the order of their rows: none where blocks are too few for them all.
+        """
+        going = [
+            sequence
+            for sequence, tokens in plan.rows.items()
+            if sequence.status is Status.RUNNING and sequence.goes_on_after(tokens)
+        ]
+        full = [s for s in going if s.num_tokens == len(s.block_table) * self._block_size]
+        if len(full) > self._pool.num_free:
+            return []
+        for sequence, block in zip(full, self._pool.allocate(len(full)), strict=True):
+            self._hand_over(sequence, [block])
+        self._next.rows = dict.fromkeys(going, 1)
+        self._next.ahead = {sequence: place for place, sequence in enumerate(going)}
+        self._next.budget -= len(going)
+        return going
+
     def update(self, plan: Schedule, result: StepResult, now: float) -> list[Tokens]:
-        """Take in what a step computed: what each of its sequences has to say."""
+        """Take in what a step computed: what each of its sequences has to say. Those aborted meanwhile are silent."""
         samples = zip(result.token_ids, result.logprobs, strict=True)
         scores = iter(result.prompt_logprobs)
         outputs = []
         for sequence, tokens in plan.rows.items():
-            if len(sequence.prompt_targets(tokens)):
+            if sequence.needs_prompt_logprobs and len(sequence.prompt_targets(tokens)):
                 sequence.prompt_logprobs += next(scores)
             sample = next(samples) if sequence.samples_after(tokens) else None
+            if sequence.status is Status.FINISHED:
+                continue
             sequence.num_computed += tokens
             self._prefix_cache.advance(sequence)
-            if not sequence.num_uncomputed:
+            if sequence.num_computed == sequence.num_tokens:
                 outputs.append(self._reply(sequence, sample, now))
         return outputs
 
@@ -151,7 +200,6 @@ class Scheduler:
         wanted = min(sequence.num_uncomputed, plan.budget)
         while not (tokens := min(wanted, self._room(sequence))):
             youngest = max(self._running, key=waiting_order)
-            plan.drop(youngest)
             self._preempt(youngest)
             plan.preemptions += 1
             if youngest is sequence:
@@ -184,7 +232,8 @@ class Scheduler:
         self._running.append(sequence)
         sequence.status = Status.RUNNING
         self._pool.share(found)
-        sequence.block_table = found
+        sequence.table_row = self._free_rows.pop()
+        self._hand_over(sequence, found)
         sequence.num_computed = len(found) * self._block_size
         self._prefix_cache.begin(sequence)
         if sequence.cached_tokens is None:
@@ -206,12 +255,19 @@ class Scheduler:
 
     def _extend(self, sequence: Sequence, tokens: int) -> None:
         missing = self._blocks_for(sequence.num_computed + tokens) - len(sequence.block_table)
-        if missing:
-            sequence.block_table += self._pool.allocate(missing)
+        if missing > 0:
+            self._hand_over(sequence, self._pool.allocate(missing))
+
+    def _hand_over(self, sequence: Sequence, blocks: list[int]) -> None:
+        """Add blocks to the end of a running sequence's table."""
+        held = len(sequence.block_table)
+        self.block_tables[sequence.table_row, held : held + len(blocks)] = blocks
+        sequence.block_table += blocks
 
     def _preempt(self, sequence: Sequence) -> None:
         self._vacate(sequence)
         sequence.status = Status.WAITING
+        sequence.num_computed = 0
         if not sequence.has_replied:
             sequence.prompt_logprobs.clear()
         insort(self._waiting, sequence, key=waiting_order)
@@ -225,12 +281,17 @@ class Scheduler:
         del self._sequences[sequence.id]
 
     def _vacate(self, sequence: Sequence) -> None:
-        """Take a sequence out of the running queue and give back its blocks."""
+        """Take a sequence out of the running queue and the next plan, and give back its blocks.
+
+        How much of it was computed stays: a step that is under way may still have to tell its rows apart by it.
+        """
         self._prefix_cache.end(sequence)
         self._running.remove(sequence)
+        self._next.drop(sequence)
         self._pool.release(sequence.block_table)
         sequence.block_table = []
-        sequence.num_computed = 0
+        self._free_rows.append(sequence.table_row)
+        sequence.table_row = -1
 
     def _reply(self, sequence: Sequence, sample: tuple[int, TokenLogprobs | None] | None, now: float) -> Tokens:
         """What a sequence says once it has caught up: its next token, unless none was left to sample."""

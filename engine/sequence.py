@@ -35,6 +35,8 @@ class Sequence:
         """When a step first computed it."""
         self.status = Status.WAITING
         self.block_table: list[int] = []
+        self.table_row = -1
+        """Where the Scheduler's array of block tables has the same ids; -1 while it holds none."""
         self.num_prompt = len(start.prompt)
         self.num_tokens = self.num_prompt + len(start.output_prefix)
         """Prompt and output so far."""
@@ -53,6 +55,8 @@ class Sequence:
         self._tokens: IntArray = np.empty(max(self.num_tokens, self.num_prompt + start.params.max_tokens), np.int32)
         self._tokens[: self.num_prompt] = start.prompt
         self._tokens[self.num_prompt : self.num_tokens] = start.output_prefix
+        self.newest = (start.output_prefix or start.prompt)[-1]
+        """The last token."""
         self.finish = self._find_finish()
         """Why no further token is to be sampled, from the output alone; None while one is."""
         self._block_size = block_size
@@ -102,14 +106,17 @@ class Sequence:
         """Whether a step that computes the next ``tokens`` positions samples one more token."""
         return tokens == self.num_uncomputed and self.finish is None
 
+    def goes_on_after(self, tokens: int) -> bool:
+        """Whether the token that such a step samples is computed next, unless it is a stop token."""
+        return self.samples_after(tokens) and self.num_output + 1 < self.params.max_tokens
+
     def append(self, token_id: int) -> None:
-        self._tokens[self.num_tokens] = token_id
+        self._tokens[self.num_tokens] = self.newest = token_id
         self.num_tokens += 1
         self.finish = self._find_finish()
 
     def _find_finish(self) -> EngineFinish | None:
-        if self.num_output > self.params.min_tokens:
-            last = int(self._tokens[self.num_tokens - 1])
-            if last in self.params.stop_token_ids:
-                return "stop"
-        return "length" if self.num_output >= self.params.max_tokens else None
+        params, num_output = self.params, self.num_output
+        if num_output > params.min_tokens and self.newest in params.stop_token_ids:
+            return "stop"
+        return "length" if num_output >= params.max_tokens else None

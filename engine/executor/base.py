@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -55,9 +56,9 @@ class Executor(ABC):
         """Make the KV cache on all ranks and return its size in blocks, the minimum over ranks."""
 
     @abstractmethod
-    def execute(self, batch: ScheduledBatch) -> StepResult:
-        """Compute one step. Blocks until its tokens are known."""
+    def submit(self, batch: ScheduledBatch) -> Future[StepResult]:
+        """Begin to compute one step, and return at once. One step is under way at a time."""
 
     @abstractmethod
     def shutdown(self) -> None:
-        """Let go of devices and ranks."""
+        """Let go of devices and ranks; no step is under way."""

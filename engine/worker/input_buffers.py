@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -61,13 +60,14 @@ class InputBuffers:
         starts = np.concatenate(([0], np.cumsum(query_lens)))
         row = np.repeat(np.arange(sequences), query_lens)
         positions = np.arange(tokens) - np.repeat(starts[:-1] - batch.context_lens, query_lens)
-        tables, blocks = self._fill_tables(batch.block_tables)
-        slots = tables[row, positions // self._block_size].astype(np.int64) * self._block_size
+        slots = batch.block_tables[row, positions // self._block_size].astype(np.int64) * self._block_size
         self._input_ids.array[:tokens] = batch.input_ids
         self._positions.array[:tokens] = positions
         self._slot_mapping.array[:tokens] = slots + positions % self._block_size
         self._query_start_loc.array[: sequences + 1] = starts
         self._seq_lens.array[:sequences] = seq_lens
+        blocks = batch.block_tables.shape[1]
+        self._block_tables.array[:sequences, :blocks] = batch.block_tables
         metadata = AttentionMetadata(
             positions=self._positions.upload(tokens),
             slot_mapping=self._slot_mapping.upload(tokens),
@@ -78,12 +78,3 @@ class InputBuffers:
             max_seq_len=int(seq_lens.max()),
         )
         return self._input_ids.upload(tokens), metadata
-
-    def _fill_tables(self, block_tables: tuple[list[int], ...]) -> tuple[npt.NDArray[np.int32], int]:
-        """The padded tables [S, longest] and the longest's length."""
-        lengths = np.fromiter(map(len, block_tables), np.int64, len(block_tables))
-        longest = int(lengths.max())
-        tables = self._block_tables.array[: len(lengths), :longest]
-        flat = np.fromiter(chain.from_iterable(block_tables), np.int32, int(lengths.sum()))
-        tables[np.arange(longest) < lengths[:, None]] = flat
-        return tables, longest

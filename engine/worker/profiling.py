@@ -29,6 +29,6 @@ def full_step(config: EngineConfig, longest: int) -> ScheduledBatch:
         input_ids=np.zeros(sequences * query_len, dtype=np.int32),
         query_lens=np.full(sequences, query_len, dtype=np.int32),
         context_lens=np.zeros(sequences, dtype=np.int32),
-        block_tables=tuple(list(range(row * blocks, (row + 1) * blocks)) for row in range(sequences)),
+        block_tables=np.arange(sequences * blocks, dtype=np.int32).reshape(sequences, blocks),
         samples=tuple(SampleRequest(row, PARAMS, 0, 0, 0, ids, ids[:0]) for row in range(sequences)),
     )

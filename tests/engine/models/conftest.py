@@ -15,6 +15,12 @@ from engine.executor.base import ModelFacts
 from engine.worker.worker import Worker
 
 
+def _padded(tables: list[list[int]]) -> np.ndarray:
+    """Block tables as the batch has them, an array; -1 would be noticed if it were ever read."""
+    longest = max(map(len, tables))
+    return np.array([table + [-1] * (longest - len(table)) for table in tables], dtype=np.int32)
+
+
 @dataclass
 class Runner:
     """Feeds chunks of sequences to a worker's model and collects the logits of every position."""
@@ -34,7 +40,7 @@ class Runner:
             ),
             query_lens=np.array([query for *_, query, _ in chunks], dtype=np.int32),
             context_lens=np.array([context for _, _, context, _, _ in chunks], dtype=np.int32),
-            block_tables=tuple(table for *_, table in chunks),
+            block_tables=_padded([table for *_, table in chunks]),
             samples=(),
         )
         hidden = self.worker._runner.forward(batch, self.worker._cache)

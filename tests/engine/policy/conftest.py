@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine.batch import ScheduledBatch, StepResult
-from engine.batch_builder import build_batch
+from engine.batch_builder import BatchBuilder
 from engine.block_pool import BlockPool
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
 from engine.sampling_params import SamplingParams
@@ -87,8 +87,10 @@ class Harness:
             block_size=block_size,
             max_num_batched_tokens=max_num_batched_tokens,
             max_num_seqs=max_num_seqs,
+            max_model_len=num_blocks * block_size,
             enable_prefix_caching=enable_prefix_caching,
         )
+        self.builder = BatchBuilder(self.scheduler.block_tables, block_size)
         self.executor = SimulatedExecutor(num_blocks, block_size)
         self.now = 0.0
         self.steps = 0
@@ -125,12 +127,23 @@ class Harness:
         self.scheduler.abort(Abort(id=name, attempt=attempt))
 
     def step(self) -> list[Tokens]:
+        self.begin_step()
+        self.prepare_step()
+        return self.finish_step()
+
+    def begin_step(self) -> None:
         self.plan = self.scheduler.schedule(self.now)
         assert self.plan.rows, "nothing was scheduled"
-        self.batch = build_batch(self.steps, self.plan.rows)
+        self.batch = self.builder.build(self.steps, self.plan)
         self.steps += 1
         self.preemptions += self.plan.preemptions
         self.check_writes()
+
+    def prepare_step(self) -> None:
+        self.builder.lay_out_ahead(self.scheduler.prepare(self.plan))
+
+    def finish_step(self) -> list[Tokens]:
+        """The step computes only now: what was done since it began must not have changed its batch."""
         result = self.executor.execute(self.batch)
         self.now += 1.0
         outputs = self.scheduler.update(self.plan, result, self.now)
@@ -141,7 +154,7 @@ class Harness:
 
     def check_writes(self) -> None:
         """No block that is about to be written belongs to a second sequence or can be found by one."""
-        for table, context in zip(self.batch.block_tables, self.batch.context_lens.tolist(), strict=True):
+        for table, context in zip(self.tables(), self.batch.context_lens.tolist(), strict=True):
             for block in table[context // self.executor.block_size :]:
                 assert self.pool.references(block) == 1
                 assert block not in self.pool._digests
@@ -153,6 +166,12 @@ class Harness:
                 return
             self.step()
         raise AssertionError(f"{self.scheduler.num_pending} choices are still pending after {limit} steps")
+
+    def tables(self) -> list[list[int]]:
+        """The last batch's block tables, without what lies past their ends."""
+        ends = self.batch.context_lens + self.batch.query_lens
+        blocks = -(-ends // self.executor.block_size)
+        return [table[:count].tolist() for table, count in zip(self.batch.block_tables, blocks, strict=True)]
 
     def query_lens(self) -> dict[str, int]:
         """Tokens that the last step computed, by name."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future
+
 import pytest
 
 from engine.block_pool import IntegrityError
@@ -12,10 +15,14 @@ from observability.records import EngineState
 
 
 class Script:
-    """Hands out what was prepared for each call of ``receive``; drains after that."""
+    """Hands out what was prepared for each call of ``receive``; drains after that.
 
-    def __init__(self, *turns: list[ToEngine]) -> None:
+    ``during``: step → what arrives while it is computed.
+    """
+
+    def __init__(self, *turns: list[ToEngine], during: dict[int, list[ToEngine]] | None = None) -> None:
         self.turns = [*turns, [Drain()]]
+        self.during = during or {}
         self.waited: list[bool] = []
         self.sent: list[FromEngine] = []
 
@@ -26,13 +33,17 @@ class Script:
         self.waited.append(wait)
         return self.turns.pop(0) if self.turns else []
 
+    def receive_during(self, step: Future[int]) -> Iterator[ToEngine]:
+        yield from self.during.get(step.result(), [])
+
 
 class CountingEngine:
     """Two steps for each choice; refuses the id "bad"; counts what it is asked."""
 
     def __init__(self) -> None:
         self.work: dict[str, int] = {}
-        self.checks = self.steps = 0
+        self.checks = self.steps = self.prepared = 0
+        self.computed: list[str] = []
 
     @property
     def num_pending(self) -> int:
@@ -51,10 +62,23 @@ class CountingEngine:
     def abort(self, abort: Abort) -> None:
         self.work.pop(abort.id, None)
 
-    def step(self) -> str:
-        assert self.work
+    def begin(self) -> Future[int]:
+        assert self.work and not self.computed
         self.steps += 1
-        self.work = {name: left - 1 for name, left in self.work.items() if left > 1}
+        self.computed = list(self.work)
+        future: Future[int] = Future()
+        future.set_result(self.steps)
+        return future
+
+    def prepare(self) -> None:
+        assert self.computed
+        self.prepared += 1
+
+    def finish(self) -> str:
+        assert self.computed and self.prepared == self.steps
+        self.work = {name: left - (name in self.computed) for name, left in self.work.items()}
+        self.work = {name: left for name, left in self.work.items() if left}
+        self.computed = []
         return f"step {self.steps}"
 
     def check_integrity(self) -> None:
@@ -65,8 +89,8 @@ def start(name: str) -> Start:
     return Start(id=name, attempt=0, prompt=[1], params=SamplingParams(max_tokens=2), seed=0)
 
 
-def run(*turns: list[ToEngine]) -> tuple[CountingEngine, Script]:
-    engine, script = CountingEngine(), Script(*turns)
+def run(*turns: list[ToEngine], during: dict[int, list[ToEngine]] | None = None) -> tuple[CountingEngine, Script]:
+    engine, script = CountingEngine(), Script(*turns, during=during)
     EngineLoop(engine, script).run()
     return engine, script
 
@@ -86,6 +110,29 @@ def test_the_state_is_told_when_an_abort_leaves_nothing_to_step() -> None:
     _, script = run([start("a")], [Abort(id="a", attempt=0)], [], [start("b")])
     assert script.sent[:2] == ["step 1", Idle(state=EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8))]
     assert script.sent[2:] == ["step 2", "step 3"]
+
+
+def test_messages_are_taken_in_during_a_step() -> None:
+    engine, script = run([start("a")], during={1: [start("b"), start("bad")], 2: [Abort(id="b", attempt=0)]})
+    assert script.sent == [Rejected(id="bad", attempt=0, message="no"), "step 1", "step 2"]
+    assert engine.steps == 2
+
+
+def test_an_abort_during_a_step_that_leaves_nothing_is_told_by_that_step() -> None:
+    _, script = run([start("a")], during={1: [Abort(id="a", attempt=0)]})
+    assert script.sent == ["step 1"]
+
+
+def test_a_step_s_output_is_sent_while_the_next_one_is_computed() -> None:
+    class Watching(Script):
+        def receive_during(self, step: Future[int]) -> Iterator[ToEngine]:
+            sent.append(len(self.sent))
+            return super().receive_during(step)
+
+    sent: list[int] = []
+    script = Watching([start("a")])
+    EngineLoop(CountingEngine(), script).run()
+    assert sent == [0, 1] and script.sent == ["step 1", "step 2"]
 
 
 def test_a_refusal_is_sent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import Future
 
 import pytest
 
@@ -35,10 +36,12 @@ class Echo:
     def __init__(self) -> None:
         self.batches: list[ScheduledBatch] = []
 
-    def execute(self, batch: ScheduledBatch) -> StepResult:
+    def submit(self, batch: ScheduledBatch) -> Future[StepResult]:
         self.batches.append(batch)
         ends = batch.context_lens + batch.query_lens
-        return StepResult([int(ends[s.row]) for s in batch.samples], [None] * len(batch.samples), [])
+        future: Future[StepResult] = Future()
+        future.set_result(StepResult([int(ends[s.row]) for s in batch.samples], [None] * len(batch.samples), []))
+        return future
 
 
 def config(**settings: object) -> EngineConfig:

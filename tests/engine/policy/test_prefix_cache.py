@@ -71,7 +71,7 @@ def test_blocks_of_a_running_sequence_are_shared_and_never_written(harness) -> N
     h.step()
     h.start("b", A[:9], choice=1, max_tokens=20)
     h.step()
-    a, b = h.batch.block_tables
+    a, b = h.tables()
     assert a[:2] == b[:2] and not set(a[2:]) & set(b[2:])
     assert h.pool.references(a[0]) == 2 and h.pool.num_used == 4
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from engine.batch_builder import build_batch
 from engine.messages import Start
 
 A = list(range(10, 40))
@@ -30,7 +29,7 @@ def test_a_batch_packs_chunks_of_all_sequences(harness) -> None:
     assert h.batch.sequence_ids == ("a", "b")
     assert h.batch.input_ids.tolist() == A[:3] + B[:6]
     assert h.batch.query_lens.tolist() == [3, 6] and h.batch.context_lens.tolist() == [0, 0]
-    assert [len(table) for table in h.batch.block_tables] == [1, 2]
+    assert [len(table) for table in h.tables()] == [1, 2]
     assert [(s.row, s.position) for s in h.batch.samples] == [(0, 0)]
     h.step()
     assert h.batch.input_ids.tolist() == h.tokens("a")[:1] + B[6:10]
@@ -44,12 +43,14 @@ def test_a_batch_does_not_change_after_it_is_made(harness) -> None:
     h = harness()
     h.start("a", A[:3], max_tokens=4)
     h.step()
-    plan = h.scheduler.schedule(h.now)
-    batch = build_batch(0, plan.rows)
-    before = [table.copy() for table in batch.block_tables], batch.input_ids.tolist()
-    h.scheduler.update(plan, h.executor.execute(batch), h.now)
+    h.begin_step()
+    batch = h.batch
+    before = [array.tolist() for array in (batch.block_tables, batch.input_ids, batch.context_lens)]
+    h.start("b", B[:3])
+    h.prepare_step()
+    h.finish_step()
     h.step()
-    assert ([*batch.block_tables], batch.input_ids.tolist()) == before
+    assert [array.tolist() for array in (batch.block_tables, batch.input_ids, batch.context_lens)] == before
 
 
 def test_a_long_prompt_is_computed_in_chunks_within_the_budget(harness) -> None:

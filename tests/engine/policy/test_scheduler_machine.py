@@ -1,4 +1,9 @@
-"""Random lives of many choices in a tiny cache, over the production Scheduler and BlockPool."""
+"""Random lives of many choices in a tiny cache, over the production Scheduler, BlockPool and BatchBuilder.
+
+Choices come and go while a step is computed, before and after the next one is prepared. Without a prefix cache a
+second scheduler, which never prepares anything, is told the same: both must plan the same steps. (With one, blocks
+that are taken earlier may be other blocks, and something else can no longer be found.)
+"""
 
 from __future__ import annotations
 
@@ -12,11 +17,12 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 
-from engine.messages import Start, TokenLogprobs
+from engine.messages import Start, TokenLogprobs, Tokens
 
 NUM_BLOCKS = 10
 BLOCK_SIZE = 2
@@ -68,15 +74,20 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
         )
         def begin(self, budget: int, max_num_seqs: int, caching: bool) -> None:
             self.budget, self.max_running = budget, min(budget, max_num_seqs)
-            self.h = harness(
-                num_blocks=NUM_BLOCKS,
-                block_size=BLOCK_SIZE,
-                max_num_batched_tokens=budget,
-                max_num_seqs=max_num_seqs,
-                enable_prefix_caching=caching,
-            )
+            self.both = [
+                harness(
+                    num_blocks=NUM_BLOCKS,
+                    block_size=BLOCK_SIZE,
+                    max_num_batched_tokens=budget,
+                    max_num_seqs=max_num_seqs,
+                    enable_prefix_caching=caching,
+                )
+                for _ in range(1 if caching else 2)
+            ]
+            self.h = self.both[0]
             self.alive: dict[str, Expected] = {}
             self.count = 0
+            self.under_way = self.prepared = False
 
         @rule(
             target=ids, prompt=prompts, params=params, salt=st.sampled_from(["", "", "salt"]), choice=st.integers(0, 1)
@@ -106,18 +117,46 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
         def start_again(self, name: str, behind: int) -> None:
             """A known id with no higher attempt changes nothing."""
             if name in self.alive:
-                self.h.start(name, [1, 2, 3], attempt=self.alive[name].start.attempt - behind)
+                for h in self.both:
+                    h.start(name, [1, 2, 3], attempt=self.alive[name].start.attempt - behind)
 
         @rule(name=consumes(ids))
         def abort(self, name: str) -> None:
             attempt = self.alive[name].start.attempt if name in self.alive else 0
-            self.h.abort(name, attempt)
+            for h in self.both:
+                h.abort(name, attempt)
             self.alive.pop(name, None)
 
         @rule(name=ids, ahead=st.sampled_from([-1, 1]))
         def abort_another_attempt(self, name: str, ahead: int) -> None:
             if name in self.alive:
-                self.h.abort(name, self.alive[name].start.attempt + ahead)
+                for h in self.both:
+                    h.abort(name, self.alive[name].start.attempt + ahead)
+
+        @precondition(lambda self: self.alive and not self.under_way)
+        @rule()
+        def begin_step(self) -> None:
+            running = self.h.scheduler._running.copy()
+            for h in self.both:
+                h.begin_step()
+            self.under_way, self.prepared = True, False
+            self.check_batch(running)
+            for name in self.h.plan.started:
+                assert not self.alive[name].started
+                self.alive[name].started = True
+
+        @precondition(lambda self: self.under_way and not self.prepared)
+        @rule()
+        def prepare_step(self) -> None:
+            self.h.prepare_step()
+            self.prepared = True
+
+        @precondition(lambda self: self.under_way)
+        @rule()
+        def finish_step(self) -> None:
+            outputs, *_ = [h.finish_step() for h in self.both]
+            self.under_way = False
+            self.check_outputs(outputs)
 
         @rule(steps=st.integers(1, 5))
         def compute(self, steps: int) -> None:
@@ -153,15 +192,18 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
             self.alive[name] = Expected(
                 start, alone.tokens(name), alone.finish(name), first.prompt_logprobs, held=list(prefix)
             )
-            self.h.scheduler.add(start, self.h.now)
+            for h in self.both:
+                h.scheduler.add(start, h.now)
 
         def step(self) -> None:
-            running = self.h.scheduler._running.copy()
-            outputs = self.h.step()
-            self.check_batch(running)
-            for name in self.h.plan.started:
-                assert not self.alive[name].started
-                self.alive[name].started = True
+            """What is left of the step under way, or a whole one."""
+            if not self.under_way:
+                self.begin_step()
+            if not self.prepared:
+                self.prepare_step()
+            self.finish_step()
+
+        def check_outputs(self, outputs: list[Tokens]) -> None:
             for output in outputs:
                 expected = self.alive[output.id]
                 start = expected.start
@@ -184,6 +226,9 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
             assert all(batch.query_lens > 0)
             if running:
                 assert min(running, key=lambda s: s.arrival).id in batch.sequence_ids
+            for unprepared in self.both[1:]:
+                assert self.h.query_lens() == unprepared.query_lens()
+                assert self.h.plan.preemptions == unprepared.plan.preemptions
 
     return Machine
 

@@ -15,17 +15,18 @@ def random_batch(draw: random.Random, block_size: int) -> ScheduledBatch:
     query_lens = [draw.choice([1, 1, 2, 7, 30]) for _ in range(sequences)]
     context_lens = [draw.randrange(60) for _ in range(sequences)]
     free = draw.sample(range(1000), 1000)
-    tables = tuple(
+    tables = [
         [free.pop() for _ in range(-(-(query + context) // block_size) + draw.randrange(2))]
         for query, context in zip(query_lens, context_lens, strict=True)
-    )
+    ]
+    longest = max(map(len, tables))
     return ScheduledBatch(
         step=0,
         sequence_ids=tuple(map(str, range(sequences))),
         input_ids=np.array([draw.randrange(99) for _ in range(sum(query_lens))], dtype=np.int32),
         query_lens=np.array(query_lens, dtype=np.int32),
         context_lens=np.array(context_lens, dtype=np.int32),
-        block_tables=tables,
+        block_tables=np.array([table + [-1] * (longest - len(table)) for table in tables], dtype=np.int32),
         samples=(),
     )
 
@@ -52,7 +53,7 @@ def test_a_step_is_laid_out_as_plain_loops_would(block_size):
         assert metadata.max_query_len == max(batch.query_lens)
         assert metadata.max_seq_len == max(batch.query_lens + batch.context_lens)
         for row, table in enumerate(batch.block_tables):
-            assert metadata.block_tables[row, : len(table)].tolist() == table
+            assert metadata.block_tables[row].tolist() == table.tolist()
 
 
 def test_the_tensors_are_the_same_memory_every_step():
