@@ -67,7 +67,7 @@ class Checkpoint:
         self._file, self._read = folder, 0
         for file in _files(folder):
             with _readable(file):
-                opened = safe_open(file, framework="pt", device="cpu")
+                opened: Any = safe_open(file, framework="pt", device="cpu")
                 for name in opened.offset_keys():
                     part = opened.get_slice(name)
                     self.tensors[name] = StoredTensor(file, tuple(part.get_shape()), part.get_dtype())
@@ -260,7 +260,8 @@ def _check_repeated(checkpoint: Checkpoint, repeated: str, slot: WeightSlot) -> 
     """A tied weight that the checkpoint repeats must be the same one."""
     found, expected = checkpoint.read(repeated), slot.destination
     if found.shape != expected.shape or not all(
-        torch.equal(part.to(other), other) for part, other in zip(found.split(ROWS), expected.split(ROWS), strict=True)
+        torch.equal(part.to(other), other)
+        for part, other in zip(torch.split(found, ROWS), torch.split(expected, ROWS), strict=True)
     ):
         raise ModelError(
             f"{checkpoint.folder}: config.json ties {repeated} to {slot.name} (tie_word_embeddings), "

@@ -1,6 +1,6 @@
 """Weight-only quantizations: one module each, found by name.
 
-A module that defines ``QUANTIZATION``, an object with the members of ``engine.layers.base.Quantization``, is what
+A module that defines ``build(kernels)``, which returns a ``Quantization`` (``engine.layers.base``), is what
 ``--quantization`` accepts under the module's name. The scan reads names alone, so that the gateway may check a
 setting without importing torch.
 """
@@ -15,6 +15,7 @@ from engine.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from engine.layers.base import Quantization
+    from kernels.registry import Kernels
 
 NONE = "none"
 """Weights stay in the dtype that ``--dtype`` chooses."""
@@ -22,22 +23,19 @@ NONE = "none"
 
 def quantization_names() -> list[str]:
     """What ``--quantization`` accepts: ``none`` and the modules of this package."""
-    return [NONE, *sorted(module.name for module in pkgutil.iter_modules(__path__))]
+    return [NONE, *sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")]
 
 
-def find_quantization(name: str, device: str) -> Quantization | None:
-    """The quantization of that name, None for ``none``. Raises ConfigurationError where it cannot be had.
-
-    ``device`` is torch's name of the device type.
-    """
+def find_quantization(name: str, kernels: Kernels) -> Quantization | None:
+    """The quantization of that name, None for ``none``. Raises ConfigurationError where it cannot be had."""
     if name == NONE:
         return None
     if name not in quantization_names():
         raise ConfigurationError(f"There is no quantization {name!r}; there are: {', '.join(quantization_names())}.")
-    if device != "cpu":
+    if (device := kernels.machine.device) != "cpu":
         raise ConfigurationError(
-            f"--quantization {name} runs on a CPU only: there are no {device} kernels for it yet; "
+            f"--quantization {name} runs on a CPU only: there are no kernels for it on {device} yet; "
             "leave it out, or take --device cpu"
         )
-    quantization: Quantization = import_module(f"{__name__}.{name}").QUANTIZATION
+    quantization: Quantization = import_module(f"{__name__}.{name}").build(kernels)
     return quantization

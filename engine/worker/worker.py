@@ -64,7 +64,7 @@ class Worker:
             cache_dtype=self._dtype,
             block_size=config.block_size,
             max_model_len=config.max_model_len,
-            quantization=find_quantization(config.quantization, device.type),
+            quantization=find_quantization(config.quantization, kernels),
         )
         with torch.inference_mode(), _readable_out_of_memory():
             self._model = build_model(hf_config, context)
