@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not loader.available(), reason="no build of the 
 ROWS = [1, 2, 3, 5, 6, 7, 11, 12, 13, 25, 192, 193, 401]
 """Around the heights at which tiles and blocks are cut."""
 FORMATS = ["float32", "bfloat16", "float16", "int8", "int4"]
-SHAPES = [(32, 1), (64, 40), (288, 100), (544, 130), (800, 17)]
+SHAPES = [(32, 1), (64, 40), (288, 100), (544, 130), (800, 17), (64, 1000)]
 
 
 def make_weight(form, out_features, in_features, generator):

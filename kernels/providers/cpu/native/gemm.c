@@ -122,14 +122,16 @@ typedef void tile_function(const float *x, int64_t x_stride, const char *weight,
     }
 #define NAME(rows, panels, format) [rows - 1][panels - 1] = tile_##rows##_##panels##_##format
 
-/* The tiles there are: of each height the widest, and narrower ones for what is left at the end. */
+/* The tiles there are: of each height the widest, narrower ones for what is left at the end, and the widest of the next
+ * height, beside which it stands where rows do not divide evenly.
+ */
 #if W == 16
 #define EACH_TILE(DO, format, _)                                                                                      \
     DO(1, 8, format) _ DO(1, 4, format) _ DO(1, 2, format) _ DO(1, 1, format) _                                       \
     DO(2, 8, format) _ DO(2, 4, format) _ DO(2, 2, format) _ DO(2, 1, format) _                                       \
     DO(3, 8, format) _ DO(3, 4, format) _ DO(3, 2, format) _ DO(3, 1, format) _                                       \
     DO(4, 4, format) _ DO(4, 2, format) _ DO(4, 1, format) _ DO(5, 4, format) _ DO(5, 2, format) _ DO(5, 1, format) _ \
-    DO(6, 4, format) _ DO(6, 2, format) _ DO(6, 1, format) _ DO(7, 3, format) _ DO(7, 2, format) _ DO(7, 1, format) _ \
+    DO(6, 4, format) _ DO(6, 3, format) _ DO(6, 2, format) _ DO(6, 1, format) _ DO(7, 3, format) _ DO(7, 2, format) _ DO(7, 1, format) _ \
     DO(8, 3, format) _ DO(8, 2, format) _ DO(8, 1, format) _ DO(9, 2, format) _ DO(9, 1, format) _                    \
     DO(10, 2, format) _ DO(10, 1, format) _ DO(11, 2, format) _ DO(11, 1, format) _                                   \
     DO(12, 2, format) _ DO(12, 1, format)
@@ -137,7 +139,8 @@ static const int WIDEST[ROWS] = {8, 8, 8, 4, 4, 4, 3, 3, 2, 2, 2, 2};
 #else
 #define EACH_TILE(DO, format, _)                                                                                      \
     DO(1, 8, format) _ DO(1, 4, format) _ DO(1, 2, format) _ DO(1, 1, format) _                                       \
-    DO(2, 4, format) _ DO(2, 2, format) _ DO(2, 1, format) _ DO(3, 4, format) _ DO(3, 2, format) _ DO(3, 1, format) _ \
+    DO(2, 4, format) _ DO(2, 2, format) _ DO(2, 1, format) _ DO(3, 4, format) _ DO(3, 3, format) _                    \
+    DO(3, 2, format) _ DO(3, 1, format) _                                                                             \
     DO(4, 3, format) _ DO(4, 2, format) _ DO(4, 1, format) _ DO(5, 2, format) _ DO(5, 1, format) _                    \
     DO(6, 2, format) _ DO(6, 1, format)
 static const int WIDEST[ROWS] = {8, 4, 4, 3, 2, 2};
