@@ -17,11 +17,11 @@ def adjust(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
 
     The given tensor is returned where nothing applies, and never changed.
     """
+    if not any(_changes(request) for request in requests):
+        return logits
     biased = [row for row, request in enumerate(requests) if request.params.logit_bias]
     penalised = [row for row, request in enumerate(requests) if request.params.has_penalties]
     held = [row for row, request in enumerate(requests) if _may_not_stop(request)]
-    if not (biased or penalised or held):
-        return logits
     logits = logits.clone()
     if biased:
         _add_bias(logits, biased, requests)
@@ -30,6 +30,10 @@ def adjust(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
     if held:
         _forbid_stops(logits, held, requests)
     return logits
+
+
+def _changes(request: SampleRequest) -> bool:
+    return bool(request.params.logit_bias) or request.params.has_penalties or _may_not_stop(request)
 
 
 def _may_not_stop(request: SampleRequest) -> bool:

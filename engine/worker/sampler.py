@@ -6,6 +6,7 @@ draw whose noise is a function of (seed, choice, position, token id).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,12 +15,9 @@ from torch import Tensor
 
 from engine.batch import SampleRequest
 from engine.messages import TokenLogprobs
-from engine.sampling_params import SamplingParams
 from engine.worker.logits import adjust
-from kernels.ops import filter_logits, gumbel_sample, token_logprobs
+from kernels.ops import argmax, sample_tokens, token_logprobs
 from kernels.registry import Kernels
-
-TINY, HUGE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 
 
 class InvalidLogitsError(ArithmeticError):
@@ -29,8 +27,8 @@ class InvalidLogitsError(ArithmeticError):
 class Sampler:
     def __init__(self, kernels: Kernels, vocab_size: int) -> None:
         self._vocab_size = vocab_size
-        self._filter = kernels.select(filter_logits.OP, filter_logits.FilterLogitsSpec(vocab_size))
-        self._draw = kernels.select(gumbel_sample.OP, gumbel_sample.GumbelSampleSpec(vocab_size))
+        self._argmax = kernels.select(argmax.OP, argmax.ArgmaxSpec(vocab_size))
+        self._draw = kernels.select(sample_tokens.OP, sample_tokens.SampleTokensSpec(vocab_size))
         self._logprobs = kernels.select(token_logprobs.OP, token_logprobs.TokenLogprobsSpec(vocab_size))
 
     def sample(self, logits: Tensor, requests: Sequence[SampleRequest]) -> tuple[list[int], list[TokenLogprobs | None]]:
@@ -38,14 +36,14 @@ class Sampler:
 
         logits [R, V] float32, a row for each request; not changed.
         """
-        _check(logits, requests)
+        likeliest, best = self._argmax(logits)
+        if not all(map(math.isfinite, best.tolist())):
+            _refuse(best, requests)
         adjusted = adjust(logits, requests)
-        token_ids: list[int] = adjusted.argmax(-1).tolist()
-        drawn = [row for row, request in enumerate(requests) if not request.params.greedy]
-        if drawn:
-            chosen = adjusted if len(drawn) == len(requests) else adjusted[drawn]
-            for row, token in zip(drawn, self._drawn(chosen, [requests[row] for row in drawn]), strict=True):
-                token_ids[row] = token
+        if not all(request.params.greedy for request in requests):
+            token_ids = self._draw(adjusted, *_columns(requests, logits.device)).tolist()
+        else:
+            token_ids = (likeliest if adjusted is logits else self._argmax(adjusted)[0]).tolist()
         return token_ids, self._sampled_logprobs(logits, requests, token_ids)
 
     def logprobs(self, logits: Tensor, targets: Sequence[int], tops: Sequence[int]) -> list[TokenLogprobs]:
@@ -58,33 +56,6 @@ class Sampler:
             for logprob, rank, ids, values, top in zip(*columns, tops, strict=True)
         ]
 
-    def _drawn(self, logits: Tensor, requests: Sequence[SampleRequest]) -> list[int]:
-        """Tokens of rows with a temperature above 0."""
-        params = [request.params for request in requests]
-        # The best is brought to 0 first and the temperature kept within float32: however extreme it is, the best stays
-        # finite and nothing becomes NaN.
-        temperature = torch.tensor([each.temperature for each in params], dtype=torch.float64).clamp(TINY, HUGE)
-        temperature = temperature.to(logits)
-        scaled = (logits - logits.amax(-1, keepdim=True)) / temperature[:, None]
-        filtered = [row for row, each in enumerate(params) if _filters(each)]
-        if len(filtered) == len(params):
-            scaled = self._filtered(scaled, params)
-        elif filtered:
-            scaled[filtered] = self._filtered(scaled[filtered], [params[row] for row in filtered])
-        seeds = np.array([request.seed for request in requests], dtype=np.uint64).view(np.int64)
-        places = torch.tensor([(request.choice, request.position) for request in requests], device=logits.device)
-        tokens: list[int] = self._draw(
-            scaled, torch.from_numpy(seeds).to(logits.device), places[:, 0], places[:, 1]
-        ).tolist()
-        return tokens
-
-    def _filtered(self, logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
-        device = logits.device
-        top_k = torch.tensor([each.top_k for each in params], device=device)
-        top_p = torch.tensor([each.top_p for each in params], device=device)
-        min_p = torch.tensor([each.min_p for each in params], device=device)
-        return self._filter(logits, top_k, top_p, min_p)
-
     def _sampled_logprobs(
         self, logits: Tensor, requests: Sequence[SampleRequest], token_ids: Sequence[int]
     ) -> list[TokenLogprobs | None]:
@@ -93,17 +64,25 @@ class Sampler:
         wanted = [(row, top) for row, top in asked if top is not None]
         if wanted:
             rows, tops = [row for row, _ in wanted], [top for _, top in wanted]
-            for row, entry in zip(rows, self.logprobs(logits[rows], [token_ids[r] for r in rows], tops), strict=True):
+            chosen = logits if len(rows) == len(logits) else logits[rows]
+            for row, entry in zip(rows, self.logprobs(chosen, [token_ids[r] for r in rows], tops), strict=True):
                 found[row] = entry
         return found
 
 
-def _filters(params: SamplingParams) -> bool:
-    return params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
+def _columns(requests: Sequence[SampleRequest], device: torch.device) -> tuple[Tensor, ...]:
+    """What ``sample_tokens`` draws each row with, in its order. A temperature of 0 is greedy there, too."""
+    params = [request.params for request in requests]
+    floats = np.array([[each.temperature, each.top_p, each.min_p] for each in params]).T
+    seeds = np.array([request.seed for request in requests], dtype=np.uint64).view(np.int64)
+    others = np.array(
+        [(request.params.top_k, request.choice, request.position) for request in requests], dtype=np.int64
+    ).T
+    temperature, top_p, min_p = torch.from_numpy(np.ascontiguousarray(floats)).to(device)
+    top_k, choices, positions = torch.from_numpy(np.ascontiguousarray(others)).to(device)
+    return temperature, top_k, top_p, min_p, torch.from_numpy(seeds).to(device), choices, positions
 
 
-def _check(logits: Tensor, requests: Sequence[SampleRequest]) -> None:
-    best = logits.amax(-1)
-    if not bool(torch.isfinite(best).all()):
-        bad = [requests[row].row for row in torch.nonzero(~torch.isfinite(best)).flatten().tolist()]
-        raise InvalidLogitsError(f"the logits of rows {bad} of the batch are NaN or infinite")
+def _refuse(best: Tensor, requests: Sequence[SampleRequest]) -> None:
+    bad = [request.row for request, value in zip(requests, best.tolist(), strict=True) if not math.isfinite(value)]
+    raise InvalidLogitsError(f"the logits of rows {bad} of the batch are NaN or infinite")

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from kernels.ops.philox import philox, philox4x32
+from kernels.philox import philox, philox4x32
 
 # From Random123's kat_vectors: counter, key, result.
 KNOWN_ANSWERS = [

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from kernels.ops import (
-    filter_logits,
-    gumbel_sample,
     linear,
     paged_attention,
     rms_norm,
@@ -127,71 +125,6 @@ def test_paged_attention_of_a_row_does_not_depend_on_its_neighbours():
             **options,
         )
         torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=1e-6)
-
-
-def kept_by_the_definition(logits, top_k, top_p, min_p):
-    """Token ids left by the three filters, one token at a time, in float64."""
-    order = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
-    if top_k:
-        last = logits[order[min(top_k, len(order)) - 1]]
-        order = [token for token in order if logits[token] >= last]
-    weights = [math.exp(logits[token] - logits[order[0]]) for token in order]
-    kept, before = [], 0.0
-    for token, weight in zip(order, weights, strict=True):
-        probability = weight / sum(weights)
-        if (not kept or before < top_p or top_p == 1.0) and weight >= min_p * weights[0]:
-            kept.append(token)
-        before += probability
-    return {token for token in kept if logits[token] > -math.inf}
-
-
-def test_filter_logits():
-    for example in examples(filter_logits, torch.float32):
-        logits, top_k, top_p, min_p = example.arguments
-        filtered = filter_logits.filter_logits(*example.arguments)
-        for row in range(len(logits)):
-            expected = kept_by_the_definition(
-                logits[row].tolist(), int(top_k[row]), float(top_p[row]), float(min_p[row])
-            )
-            left = torch.nonzero(filtered[row] > -torch.inf).flatten().tolist()
-            assert set(left) == expected
-            assert torch.equal(filtered[row, left], logits[row, left])
-
-
-def test_filters_match_transformers():
-    from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
-    logits = torch.randn(6, 300, generator=torch.Generator().manual_seed(3)) * 3
-    for top_k, top_p, min_p, temperature in [(7, 0.8, 0.02, 0.7), (50, 0.95, 0.0001, 1.3), (300, 0.3, 0.5, 1.0)]:
-        expected = TemperatureLogitsWarper(temperature)(None, logits)
-        for warper in (TopKLogitsWarper(top_k), TopPLogitsWarper(top_p), MinPLogitsWarper(min_p)):
-            expected = warper(None, expected)
-        ours = filter_logits.filter_logits(
-            logits / temperature, torch.tensor([top_k] * 6), torch.tensor([top_p] * 6), torch.tensor([min_p] * 6)
-        )
-        assert torch.equal(ours, expected)
-
-
-def test_gumbel_sample():
-    for example in examples(gumbel_sample, torch.float32):
-        logits, seeds, choices, positions = example.arguments
-        expected = []
-        for row in range(len(logits)):
-            tokens = torch.arange(logits.shape[1])
-            same = [value[row].expand(len(tokens)) for value in (seeds, choices, positions)]
-            words = gumbel_sample.philox(*same, tokens // 4).gather(1, tokens[:, None] % 4)[:, 0]
-            scores = [
-                float(logit) - math.log(-math.log(((word >> 8) + 0.5) / 2**24))
-                for logit, word in zip(logits[row], words.tolist(), strict=True)
-            ]
-            expected.append(max(range(len(scores)), key=scores.__getitem__))
-        assert gumbel_sample.gumbel_sample(*example.arguments).tolist() == expected
-
-
-def test_the_noise_lies_where_skipping_tokens_assumes():
-    extremes = gumbel_sample.gumbel(torch.tensor([0, 2**32 - 1]))
-    assert extremes.isfinite().all()
-    assert (extremes[1] - extremes[0]).item() < gumbel_sample.OUT_OF_REACH
 
 
 def test_token_logprobs():

@@ -62,8 +62,29 @@ INLINE vf vf_set(float value) { return value - (vf){0}; }
 INLINE vi vi_set(int32_t value) { return value - (vi){0}; }
 INLINE vf vf_from_int(vi v) { return __builtin_convertvector(v, vf); }
 INLINE vf vf_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
-INLINE vf vf_max(vf a, vf b) { return vf_select(a > b, a, b); }
-INLINE vf vf_min(vf a, vf b) { return vf_select(a < b, a, b); }
+
+/* a > b ? a : b and a < b ? a : b, to the bit: with a NaN among them b. */
+INLINE vf vf_max(vf a, vf b)
+{
+#if defined(USE_AVX512)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(USE_AVX2)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return vf_select(a > b, a, b);
+#endif
+}
+
+INLINE vf vf_min(vf a, vf b)
+{
+#if defined(USE_AVX512)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(USE_AVX2)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return vf_select(a < b, a, b);
+#endif
+}
 
 /* a * b + c, rounded once where the machine can. */
 INLINE vf vf_fma(vf a, vf b, vf c)
@@ -259,29 +280,41 @@ INLINE void vf_store_f16(uint16_t *to, vf v)
 #endif
 }
 
-/* e^x to about 1 ulp: x = n ln 2 + r, a polynomial in r (coefficients: Cephes, expf), and n put into the exponent.
- * Below -87.3 the result is 0, above 88.7 infinity. NaN gives NaN.
- */
-INLINE vf vf_exp(vf x)
+/* e^x = 2^n p to about 1 ulp: x = n ln 2 + r, and p a polynomial in r (coefficients: Cephes, expf). */
+INLINE vf exp_parts(vf x, vi *n)
 {
-    vf clamped = vf_min(vf_max(x, vf_set(-88.0f)), vf_set(89.0f));
     const vf magic = vf_set(0x1.8p23f); /* adding it rounds to an integer, in every instruction set alike */
-    vf shifted = vf_fma(clamped, vf_set(1.44269504088896341f), magic);
-    vf n = shifted - magic;
-    vf r = vf_fma(n, vf_set(-0.693359375f), clamped);
-    r = vf_fma(n, vf_set(2.12194440e-4f), r);
+    vf shifted = vf_fma(x, vf_set(1.44269504088896341f), magic);
+    vf whole = shifted - magic;
+    vf r = vf_fma(whole, vf_set(-0.693359375f), x);
+    r = vf_fma(whole, vf_set(2.12194440e-4f), r);
     vf p = vf_set(1.9875691500e-4f);
     p = vf_fma(p, r, vf_set(1.3981999507e-3f));
     p = vf_fma(p, r, vf_set(8.3334519073e-3f));
     p = vf_fma(p, r, vf_set(4.1665795894e-2f));
     p = vf_fma(p, r, vf_set(1.6666665459e-1f));
     p = vf_fma(p, r, vf_set(5.0000001201e-1f));
-    p = vf_fma(p, r * r, r + 1.0f);
-    vi exponent = (vi)shifted - (vi)magic;
+    *n = (vi)shifted - (vi)magic;
+    return vf_fma(p, r * r, r + 1.0f);
+}
+
+/* Below -87.3 the result is 0, above 88.7 infinity. NaN gives NaN. */
+INLINE vf vf_exp(vf x)
+{
+    vi exponent;
+    vf p = exp_parts(vf_min(vf_max(x, vf_set(-88.0f)), vf_set(89.0f)), &exponent);
     vi half = exponent >> 1; /* in two factors: 2^128 alone is no float */
     vf scaled = p * (vf)((half + 127) << 23) * (vf)((exponent - half + 127) << 23);
     vf result = vf_select(x < -87.3f, vf_set(0.0f), vf_select(x > 88.72f, vf_set(__builtin_inff()), scaled));
     return vf_select(x == x, result, x);
+}
+
+/* The same bits for x <= 0 in fewer instructions. */
+INLINE vf vf_exp_of_negative(vf x)
+{
+    vi exponent;
+    vf p = exp_parts(x, &exponent);
+    return (vf)((vi)(p * (vf)((exponent + 127) << 23)) & ~(vi)(x < -87.3f));
 }
 
 /* The error function to about 2e-7 of its value. Up to 1 a polynomial in x^2 times x, beyond 1 - t P(t) e^(-x^2) with

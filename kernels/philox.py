@@ -1,20 +1,14 @@
 """Philox4x32-10: a counter-based generator of random integers (Salmon et al. 2011, the Random123 library).
 
 The noise of sampling is a pure function of (seed, choice, position, token id): the seed is the key and the others make
-the counter, so no generator has a state and no row depends on another. Every provider gives the same integers bit for
-bit.
+the counter, so no generator has a state and no row depends on another. Every provider of ``sample_tokens`` uses the
+same integers bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
-
 import torch
 from torch import Tensor
-
-from kernels.registry import EXACT, Example, Op
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
@@ -22,15 +16,6 @@ ROUNDS = 10
 WORD = 0xFFFFFFFF
 LANES = 4
 """Words of one counter, so tokens that share it: token id = LANES * block + lane."""
-
-
-class Philox(Protocol):
-    def __call__(self, seeds: Tensor, choices: Tensor, positions: Tensor, blocks: Tensor) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class PhiloxSpec:
-    pass
 
 
 def philox(seeds: Tensor, choices: Tensor, positions: Tensor, blocks: Tensor) -> Tensor:
@@ -53,15 +38,3 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
         c2, c3 = ((product0 >> 32) & WORD) ^ c3 ^ k1, product0 & WORD
         k0, k1 = (k0 + KEY_INCREMENTS[0]) & WORD, (k1 + KEY_INCREMENTS[1]) & WORD
     return [c0, c1, c2, c3]
-
-
-def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Example[PhiloxSpec]]:
-    for count in (1, 7, 1000):
-        seeds = torch.randint(-(2**63), 2**63 - 1, (count,), generator=generator)
-        others = torch.randint(0, 2**32, (3, count), generator=generator)
-        yield Example(PhiloxSpec(), (seeds, others[0], others[1], others[2]))
-    extremes = torch.tensor([0, -1, 1 << 62, -(1 << 63)])
-    yield Example(PhiloxSpec(), (extremes, *(torch.tensor([0, WORD, 1, WORD]),) * 3))
-
-
-OP: Op[Philox, PhiloxSpec] = Op(name="philox", reference=philox, tolerances={torch.int64: EXACT}, examples=_examples)
