@@ -19,7 +19,7 @@ class Replay(Protocol):
     """What the forward pass returned, of the largest size; a replay writes its leading rows."""
 
     def run(self, tokens: int, sequences: int) -> None:
-        """Compute the pass again for the first ``tokens`` rows and ``sequences`` of the buffers it was captured over."""
+        """Compute the pass again, for the first ``tokens`` rows and ``sequences`` of the captured buffers."""
         ...
 
 

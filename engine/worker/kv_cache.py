@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from engine.errors import ConfigurationError
 from engine.layers.attention import LayerCache
 from engine.models.base import CacheShape
+from kernels.memory import untouched
 
 
 class KVCache:
@@ -27,7 +27,11 @@ class KVCache:
         self.num_blocks = num_blocks
         size = (shape.num_layers, 2, num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
         try:
-            memory = _untouched(size, dtype) if device.type == "cpu" else torch.zeros(size, dtype=dtype, device=device)
+            memory = (
+                untouched(math.prod(size) * dtype.itemsize).view(dtype).view(size)
+                if device.type == "cpu"
+                else torch.zeros(size, dtype=dtype, device=device)
+            )
         except (OSError, OverflowError, torch.OutOfMemoryError) as error:
             raise ConfigurationError(
                 f"the KV cache of {math.prod(size) * dtype.itemsize:,} bytes does not fit into memory: "
@@ -44,11 +48,6 @@ def _heads_first(keys: Tensor, values: Tensor) -> LayerCache:
         keys.view(blocks, heads, head_dim, block_size).permute(0, 3, 1, 2),
         values.view(blocks, heads, block_size, head_dim).transpose(1, 2),
     )
-
-
-def _untouched(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros whose pages the operating system provides when they are first written: torch's own would write them all."""
-    return torch.frombuffer(mmap.mmap(-1, math.prod(size) * dtype.itemsize), dtype=dtype).view(size)
 
 
 def block_bytes(shape: CacheShape, block_size: int, dtype: torch.dtype) -> int:

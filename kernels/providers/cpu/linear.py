@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kernels.memory import untouched
 from kernels.ops.linear import GROUP, Int4Weight, Int8Weight, Linear, LinearSpec, Weight
 from kernels.providers.cpu.loader import available, load
 from kernels.providers.cpu.native import DTYPES, Library
@@ -95,7 +95,7 @@ class PackedLinear:
         size = columns * (in_features + (form == DTYPES[torch.bfloat16]) * (in_features % 2)) * values.element_size()
         if group_scales is not None:
             size = columns * in_features // 2 + columns * in_features // GROUP * 2
-        packed = _large(size)
+        packed = untouched(size)
         arguments = _Pack(values.data_ptr(), _address(group_scales), packed.data_ptr(), in_features, out_features, form)
         kept = (values, packed) if group_scales is None else (values, packed, group_scales)
         self._library.launch(self._pack, arguments, kept, 1)
@@ -143,14 +143,6 @@ class PackedLinear:
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
-
-
-def _large(size: int) -> Tensor:
-    """Memory in large pages where the system has them: weights are read from end to end at every step."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def _supported(machine: Machine) -> bool:

@@ -46,9 +46,8 @@ class _Computations(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func is not torch.ops.aten.empty.memory_format:
             seen = {tensor.untyped_storage().data_ptr() for tensor in _tensors(args)}
-            if any(tensor.untyped_storage().data_ptr() not in seen for tensor in _tensors(result)):
-                self.names.add(str(func))
-            elif func._schema.is_mutable:
+            new = any(tensor.untyped_storage().data_ptr() not in seen for tensor in _tensors(result))
+            if new or func._schema.is_mutable:
                 self.names.add(str(func))
         return result
 
