@@ -3,6 +3,7 @@
 A machine without a compiler installs without them, and torch's reference computes.
 """
 
+import copy
 import runpy
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def extensions() -> list[Extension]:
             depends=[*sorted(map(str, native.glob("*.h"))), str(native.parent / "variants.py")],
             define_macros=[("PENSTOCK_SOURCES", f'"{TABLE["digest"](variant)}"')],
             extra_compile_args=[*TABLE["FLAGS"], *variant.flags],
+            libraries=["m"],
             optional=True,
         )
         for variant in TABLE["builds"]()
@@ -32,18 +34,20 @@ def extensions() -> list[Extension]:
 class BuildKernels(build_ext):
     """They are no Python modules: nothing of Python is linked, and each variant has objects of its own."""
 
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.parallel = True
+
     def build_extension(self, ext: Extension) -> None:
-        temp, self.build_temp = self.build_temp, str(Path(self.build_temp) / ext.name)
+        own = copy.copy(self)
+        own.build_temp = str(Path(self.build_temp) / ext.name)
         arguments = ext.extra_compile_args
         try:
-            try:
-                ext.extra_compile_args, ext.extra_link_args = [*arguments, "-fopenmp"], ["-fopenmp"]
-                super().build_extension(ext)
-            except Exception:  # A compiler without OpenMP (Apple's): one thread computes.
-                ext.extra_compile_args, ext.extra_link_args = arguments, []
-                super().build_extension(ext)
-        finally:
-            self.build_temp = temp
+            ext.extra_compile_args, ext.extra_link_args = [*arguments, "-fopenmp"], ["-fopenmp"]
+            super(BuildKernels, own).build_extension(ext)
+        except Exception:  # A compiler without OpenMP (Apple's): one thread computes.
+            ext.extra_compile_args, ext.extra_link_args = arguments, []
+            super(BuildKernels, own).build_extension(ext)
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         return []

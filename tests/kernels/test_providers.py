@@ -1,11 +1,12 @@
-"""Every provider of every op agrees with the op's reference on the op's own examples."""
+"""Every provider of every op agrees with the op's reference on the op's own examples; on a CPU in every build."""
 
 import re
 
+import builds_for_tests
 import pytest
 import torch
 
-from kernels.registry import Machine, Op, ops, providers
+from kernels.registry import Machine, Op, Provider, ops, providers
 
 CPU = Machine.detect(torch.device("cpu"))
 OPS = {op.name: op for op in ops()}
@@ -21,21 +22,43 @@ def assert_agrees(actual, expected, tolerance):
         torch.testing.assert_close(got, want, atol=tolerance.atol, rtol=tolerance.rtol, equal_nan=True)
 
 
+def bits(outputs):
+    return [tensor.contiguous().flatten().view(torch.uint8).tolist() for tensor in tensors(outputs)]
+
+
+def examples(op, provider, dtype):
+    """Those that the provider accepts."""
+    every = op.examples(dtype, torch.Generator().manual_seed(0))
+    return (example for example in every if provider.accepts(example.spec))
+
+
 def cases():
+    """Op, provider, dtype, and the build of the kernels where the provider is of those that have several."""
     for op in OPS.values():
-        for provider in filter(lambda provider: provider.supported(CPU), providers(op.name)):
+        for provider in providers(op.name):
+            builds = builds_for_tests.NAMES if provider.name == "cpu" else [None] if provider.supported(CPU) else []
             for dtype in op.tolerances:
-                yield pytest.param(op, provider, dtype, id=f"{op.name}-{provider.name}-{dtype}")
+                if next(examples(op, provider, dtype), None):
+                    for build in builds:
+                        name = f"{op.name}-{build or provider.name}-{dtype}"
+                        yield pytest.param(op, provider, dtype, build, id=name)
 
 
-@pytest.mark.parametrize(("op", "provider", "dtype"), list(cases()))
-def test_provider_agrees_with_the_reference(op: Op, provider, dtype):
+@pytest.mark.parametrize(("op", "provider", "dtype", "library"), list(cases()), indirect=["library"])
+def test_a_provider_agrees_with_the_reference(op: Op, provider: Provider, dtype, computing_with, set_threads):
+    """And with itself, bit for bit, at any number of threads."""
     implementation = provider.load()
-    for example in op.examples(dtype, torch.Generator().manual_seed(0)):
-        if provider.accepts(example.spec):
-            expected = op.run(op.reference, *example.arguments, **example.options)
-            actual = op.run(implementation, *example.arguments, **example.options)
-            assert_agrees(actual, expected, op.tolerances[dtype])
+    before = computing_with and computing_with.launches
+    for example in examples(op, provider, dtype):
+        expected = op.run(op.reference, *example.arguments, **example.options)
+        results = []
+        for threads in (1, 2, 3):
+            set_threads(threads)
+            results.append(op.run(implementation, *example.arguments, **example.options))
+        assert_agrees(results[0], expected, op.tolerances[dtype])
+        if computing_with:
+            assert bits(results[0]) == bits(results[1]) == bits(results[2])
+    assert computing_with is None or computing_with.launches > before, "nothing ran in this build"
 
 
 @pytest.mark.parametrize("op", list(OPS.values()), ids=list(OPS))
