@@ -32,8 +32,7 @@ struct attention {
 
 enum {
     SPLIT = 512,
-    TILE_ROWS = 48,       /* most rows of a piece */
-    WIDEN_ROWS = 8        /* from here on a chunk of 16-bit numbers is widened once for all rows */
+    TILE_ROWS = 48 /* most rows of a piece */
 };
 
 /* What one row has come to. */
@@ -89,13 +88,6 @@ static void load_queries(struct piece *p)
     }
 }
 
-INLINE const char *element(const struct piece *p, const struct cache *cache, int position)
-{
-    int block_size = p->a->block_size;
-    int64_t at = p->table[position / block_size] * cache->block + position % block_size * cache->offset;
-    return cache->memory + (at + p->head * cache->head) * dtype_size(p->a->cache_dtype);
-}
-
 /* Whether groups lie in the cache as the tiles want them. */
 static int in_place(const struct attention *a)
 {
@@ -107,15 +99,26 @@ static int in_place(const struct attention *a)
 static void locate(const struct piece *p, int start, int low, int high, struct chunk *chunk)
 {
     const struct attention *a = p->a;
+    const int size = dtype_size(a->cache_dtype);
     int first = most(low - start, 0) / LANES, last = (least(high - start, CHUNK) - 1) / LANES;
     for (int g = 0; g < GROUPS; g++) {
-        int position = start + least(most(g, first), last) * LANES;
-        chunk->keys[g] = element(p, &a->keys, position);
-        chunk->values[g] = element(p, &a->values, position);
+        int position = start + least(most(g, first), last) * LANES, offset = position % a->block_size;
+        int64_t block = p->table[position / a->block_size];
+        chunk->keys[g] =
+            a->keys.memory + (block * a->keys.block + offset * a->keys.offset + p->head * a->keys.head) * size;
+        chunk->values[g] =
+            a->values.memory + (block * a->values.block + offset * a->values.offset + p->head * a->values.head) * size;
     }
     chunk->key_stride = a->keys.dim;
     chunk->value_stride = a->values.offset;
     chunk->dtype = a->cache_dtype;
+}
+
+INLINE const char *element(const struct piece *p, const struct cache *cache, int position)
+{
+    int block_size = p->a->block_size;
+    int64_t at = p->table[position / block_size] * cache->block + position % block_size * cache->offset;
+    return cache->memory + (at + p->head * cache->head) * dtype_size(p->a->cache_dtype);
 }
 
 static float number(int dtype, const char *from)
@@ -141,30 +144,15 @@ static void widen_one(const struct piece *p, int position, float *key, float *va
 /* The keys [low, high) of the chunk at `start` in float32, keys [group][head_dim][LANES], values [key][columns]. */
 static void widen(const struct piece *p, int start, int low, int high, struct chunk *chunk)
 {
-    const struct attention *a = p->a;
-    const int dtype = a->cache_dtype;
-    int from = most(low - start, 0), to = least(high - start, CHUNK);
-    if (!in_place(a)) {
-        for (int i = from; i < to; i++)
-            widen_one(p, start + i, p->wide_keys + i / LANES * LANES * a->head_dim + i % LANES,
-                      p->wide_values + i * p->columns);
-    } else {
-        for (int g = from / LANES; g < up(to, LANES); g++)
-            for (int d = 0; d < a->head_dim; d++)
-                for (int i = 0; i < LANES; i += W)
-                    vf_store(p->wide_keys + (g * a->head_dim + d) * LANES + i,
-                             vf_load_as(dtype, chunk->keys[g], d * chunk->key_stride + i));
-        for (int i = from; i < to; i++)
-            for (int c = 0; c < p->columns; c += W)
-                vf_store(p->wide_values + i * p->columns + c,
-                         vf_load_as(dtype, chunk->values[i / LANES], i % LANES * chunk->value_stride + c));
-    }
+    int64_t dim = p->a->head_dim, columns = p->columns;
+    for (int i = most(low - start, 0); i < least(high - start, CHUNK); i++)
+        widen_one(p, start + i, p->wide_keys + i / LANES * LANES * dim + i % LANES, p->wide_values + i * columns);
     for (int g = 0; g < GROUPS; g++) {
-        chunk->keys[g] = (const char *)(p->wide_keys + g * LANES * a->head_dim);
-        chunk->values[g] = (const char *)(p->wide_values + g * LANES * p->columns);
+        chunk->keys[g] = (const char *)(p->wide_keys + g * LANES * dim);
+        chunk->values[g] = (const char *)(p->wide_values + g * LANES * columns);
     }
     chunk->key_stride = LANES;
-    chunk->value_stride = p->columns;
+    chunk->value_stride = columns;
     chunk->dtype = F32;
 }
 
@@ -206,12 +194,14 @@ static float weigh(struct row *row, float *scores, int low, int high)
     float largest = vf_largest(best), before = row->split_top, factor = 1.0f;
     vf sum = vf_load(row->split_lanes);
     if (largest > before) {
-        factor = vf_exp(vf_set(before - largest))[0];
+        factor = vf_exp_of_negative(vf_set(before - largest))[0];
         sum = sum * factor;
-        row->split_top = largest;
+        row->split_top = before = largest;
     }
+    const vf top = vf_set(before);
+#pragma GCC unroll 2
     for (int i = from; i < to; i += W) {
-        vf weight = vf_exp(vf_load(scores + i) - row->split_top);
+        vf weight = vf_exp_of_negative(vf_load(scores + i) - top);
         vf_store(scores + i, weight);
         sum = sum + weight;
     }
@@ -225,7 +215,7 @@ static void attend_tile(struct piece *p, const float *q, int from, int height, i
                         const struct chunk *next)
 {
     const struct attention *a = p->a;
-    int low[ROWS], high[ROWS], columns = p->columns;
+    int low[ROWS] = {0}, high[ROWS] = {0}, columns = p->columns;
     float *scores = p->scores, *sums = p->sums + from * columns;
     for (int r = 0; r < height; r++) {
         int position = position_of(p, from + r);
@@ -268,20 +258,15 @@ static void attend_split(struct piece *p, int split)
         p->state[r].split_top = -FLT_MAX;
         memset(p->state[r].split_lanes, 0, sizeof p->state[r].split_lanes);
     }
-    int wide = !in_place(p->a) || (p->a->cache_dtype != F32 && p->rows >= WIDEN_ROWS);
     struct chunk chunk, next;
     for (int start = from / CHUNK * CHUNK; start < to; start += CHUNK) {
-        if (wide) {
-            locate(p, start, low, high, &chunk);
-            widen(p, start, low, high, &chunk);
-            next = chunk;
-        } else {
-            if (start <= from)
-                locate(p, start, low, high, &next);
-            chunk = next;
-            if (start + CHUNK < high)
-                locate(p, start + CHUNK, low, high, &next);
-        }
+        if (!in_place(p->a))
+            widen(p, start, low, high, &next);
+        else if (start <= from)
+            locate(p, start, low, high, &next);
+        chunk = next;
+        if (in_place(p->a) && start + CHUNK < high)
+            locate(p, start + CHUNK, low, high, &next);
         const float *q = p->q;
         for (int tile = 0, row = 0; row < p->rows; tile++) {
             int height = tile_end(p->rows, tile) - row;

@@ -14,7 +14,9 @@ enum {
     LANES = 16,           /* keys of a group, which lie side by side in each dimension; columns of a unit of values */
     GROUPS = CHUNK / LANES,
     VECTORS = LANES / W,
-    ROWS = W == 4 ? 4 : 6 /* most rows of a register tile */
+    ROWS = W == 4 ? 4 : 6, /* most rows of a register tile */
+    MOST = 4 * VECTORS     /* and most vectors of a row. Arrays are of these sizes: one of a size that is constant only
+                            * once its function is inlined would stay in memory. */
 };
 
 /* Groups of keys and units of values that a tile of so many rows holds: its accumulators just fit the registers, and
@@ -35,8 +37,8 @@ INLINE void score_tile(const int rows, const int groups, const int dtype, const 
                        const struct chunk *chunk, const struct chunk *next, int from, float *scores)
 {
     const int size = dtype_size(dtype);
-    vf acc[rows][groups * VECTORS];
-    const char *keys[groups], *ahead[groups];
+    vf acc[ROWS][MOST];
+    const char *keys[GROUPS], *ahead[GROUPS];
     const int64_t step = chunk->key_stride * size;
 #pragma GCC unroll 8
     for (int g = 0; g < groups; g++) {
@@ -48,18 +50,20 @@ INLINE void score_tile(const int rows, const int groups, const int dtype, const 
 #pragma GCC unroll 16
         for (int v = 0; v < groups * VECTORS; v++)
             acc[r][v] = vf_set(0.0f);
-    for (int d = 0; d < dim; d++) {
-        vf k[groups * VECTORS];
+    for (const float *end = q + dim * rows; q < end; q += rows) {
+        vf k[MOST];
 #pragma GCC unroll 8
         for (int g = 0; g < groups; g++) {
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++)
-                k[g * VECTORS + v] = vf_load_as(dtype, keys[g] + d * step, v * W);
-            __builtin_prefetch(ahead[g] + d * step, 0, 3);
+                k[g * VECTORS + v] = vf_load_as(dtype, keys[g], v * W);
+            __builtin_prefetch(ahead[g], 0, 3);
+            keys[g] += step;
+            ahead[g] += step;
         }
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            vf value = vf_set(q[d * rows + r]);
+            vf value = vf_set(q[r]);
 #pragma GCC unroll 16
             for (int v = 0; v < groups * VECTORS; v++)
                 acc[r][v] = vf_fma(value, k[v], acc[r][v]);
@@ -78,7 +82,7 @@ INLINE void value_tile(const int rows, const int units, const int dtype, const f
 {
     const int size = dtype_size(dtype);
     const int64_t step = chunk->value_stride * size;
-    vf acc[rows][units * VECTORS];
+    vf acc[ROWS][MOST];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 16
@@ -88,8 +92,9 @@ INLINE void value_tile(const int rows, const int units, const int dtype, const f
         int group = key / LANES, end = (group + 1) * LANES < to ? (group + 1) * LANES : to;
         const char *values = chunk->values[group] + (key % LANES) * step + column * size;
         const char *ahead = next->values[group] + (key % LANES) * step + column * size;
-        for (; key < end; key++, values += step, ahead += step) {
-            vf value[units * VECTORS];
+        const float *weights = p + key;
+        for (; key < end; key++, weights++, values += step, ahead += step) {
+            vf value[MOST];
 #pragma GCC unroll 16
             for (int v = 0; v < units * VECTORS; v++)
                 value[v] = vf_load_as(dtype, values, v * W);
@@ -98,7 +103,7 @@ INLINE void value_tile(const int rows, const int units, const int dtype, const f
                 __builtin_prefetch(ahead + u * LANES * size, 0, 3);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
-                vf weight = vf_set(p[r * CHUNK + key]);
+                vf weight = vf_set(weights[r * CHUNK]);
 #pragma GCC unroll 16
                 for (int v = 0; v < units * VECTORS; v++)
                     acc[r][v] = vf_fma(weight, value[v], acc[r][v]);
@@ -157,12 +162,17 @@ typedef void value_function(const float *p, const struct chunk *chunk, const str
     {                                                                                                                 \
         value_rows(rows, dtype, p, chunk, next, from, to, columns, out, out_stride);                                  \
     }
+#if W == 4
+#define TILES(dtype) TILE(1, dtype) TILE(2, dtype) TILE(3, dtype) TILE(4, dtype)
+#define NAMES(what, dtype) {what##_1_##dtype, what##_2_##dtype, what##_3_##dtype, what##_4_##dtype}
+#else
 #define TILES(dtype) TILE(1, dtype) TILE(2, dtype) TILE(3, dtype) TILE(4, dtype) TILE(5, dtype) TILE(6, dtype)
-TILES(F32) TILES(BF16) TILES(F16)
-
 #define NAMES(what, dtype)                                                                                            \
     {what##_1_##dtype, what##_2_##dtype, what##_3_##dtype, what##_4_##dtype, what##_5_##dtype, what##_6_##dtype}
-static score_function *const SCORE[][6] = {NAMES(score, F32), NAMES(score, BF16), NAMES(score, F16)};
-static value_function *const VALUE[][6] = {NAMES(value, F32), NAMES(value, BF16), NAMES(value, F16)};
+#endif
+TILES(F32) TILES(BF16) TILES(F16)
+
+static score_function *const SCORE[][ROWS] = {NAMES(score, F32), NAMES(score, BF16), NAMES(score, F16)};
+static value_function *const VALUE[][ROWS] = {NAMES(value, F32), NAMES(value, BF16), NAMES(value, F16)};
 
 #endif

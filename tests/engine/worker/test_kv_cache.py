@@ -1,0 +1,28 @@
+"""The cache's shape is one thing everywhere; on a CPU its memory has an order of its own."""
+
+import pytest
+import torch
+
+from engine.models.base import CacheShape
+from engine.worker.kv_cache import KVCache, block_bytes
+
+SHAPE, BLOCKS, BLOCK_SIZE = CacheShape(num_layers=3, num_kv_heads=2, head_dim=8), 5, 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_every_number_of_every_layer_has_a_place_of_its_own(dtype):
+    cache = KVCache(SHAPE, BLOCKS, BLOCK_SIZE, dtype, torch.device("cpu"))
+    tensors = [tensor for layer in cache.layers for tensor in layer]
+    assert [tuple(tensor.shape) for tensor in tensors] == [(BLOCKS, BLOCK_SIZE, 2, 8)] * 6
+    for number, tensor in enumerate(tensors):
+        tensor.copy_(torch.arange(tensor.numel()).view(tensor.shape) % 100 + number)
+    for number, tensor in enumerate(tensors):
+        assert torch.equal(tensor.long(), torch.arange(tensor.numel()).view(tensor.shape) % 100 + number)
+    assert sum(tensor.nbytes for tensor in tensors) == BLOCKS * block_bytes(SHAPE, BLOCK_SIZE, dtype)
+
+
+def test_on_a_cpu_the_keys_of_a_dimension_and_the_dimensions_of_a_value_are_neighbours():
+    cache = KVCache(SHAPE, BLOCKS, BLOCK_SIZE, torch.float32, torch.device("cpu"))
+    for keys, values in cache.layers:
+        assert keys.permute(0, 2, 3, 1).is_contiguous()
+        assert values.transpose(1, 2).is_contiguous()
