@@ -125,9 +125,11 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     """``cpu`` or ``cuda:0 (NAME)``."""
     dtype: str
-    """Of the weights, as torch names it without the prefix."""
+    """Of the weights, or of what they were quantized from, as torch names it without the prefix."""
+    quantization: str = "none"
     parameters: int
     weight_bytes: int
+    """Held, in whatever form they are computed with."""
     max_model_len: int
     block_size: int
     num_blocks: int

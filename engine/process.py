@@ -133,6 +133,7 @@ class Startup:
         return EngineInfo(
             device=facts.device,
             dtype=facts.dtype,
+            quantization=self._config.quantization,
             parameters=facts.parameters,
             weight_bytes=facts.weight_bytes,
             max_model_len=engine.max_model_len,

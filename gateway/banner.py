@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.messages import EngineInfo, Loading
+from engine.quantization import NONE
 
 QUIET_SECONDS = 5.0
 """On plain output a long stage says how far it is this often."""
@@ -130,7 +131,7 @@ def print_banner(console: Console, started: Started) -> None:
         "URL": f"{started.url}/v1",
         "Chat page": f"{started.url}/",
         "Model": f"{started.model}, {format_count(info.parameters)} parameters, {format_bytes(info.weight_bytes)}",
-        "Runs on": f"{info.device}, {info.dtype}",
+        "Runs on": f"{info.device}, {info.dtype}{_quantized(info)}",
         "KV cache": f"{info.cache_tokens:,} tokens, {format_bytes(info.cache_bytes)}",
         "Context": f"up to {info.max_model_len:,} tokens",
         "Started in": f"{started.seconds:.1f} s{_where(started.stages)}",
@@ -153,6 +154,10 @@ def curl_line(started: Started) -> str:
     key = ' -H "Authorization: Bearer $PENSTOCK_API_KEY"' if started.needs_key else ""
     data = shlex.quote(json.dumps(body, ensure_ascii=False))
     return f"curl {started.url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {data}"
+
+
+def _quantized(info: EngineInfo) -> str:
+    return "" if info.quantization == NONE else f", weights quantized to {info.quantization}"
 
 
 def _where(stages: Mapping[str, float]) -> str:

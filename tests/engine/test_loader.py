@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from engine import loader
 from engine.config import EngineConfig
@@ -169,6 +170,41 @@ def test_progress_counts_the_bytes_of_the_weights(checkpoint):
     done = [done for _, done, _, _ in progress]
     assert done == sorted(done)
     assert done[-1] == facts.weight_bytes
+
+
+def test_a_layer_is_packed_before_the_next_is_filled(checkpoint, monkeypatch):
+    """And nothing holds on to what it was filled into: the peak is the packed weights and one layer."""
+    storages: list[StorageWeakRef] = []
+    unpacked: list[int] = []
+    fill = loader._fill
+
+    def watched(layer, put):
+        filled = fill(layer, put)
+        # A norm's weight is kept as it is; a matrix is replaced by what it is packed into.
+        matrices = [slot.destination.untyped_storage() for slot in layer.weights() if slot.destination.dim() == 2]
+        if matrices:
+            storages.append(StorageWeakRef(matrices[0]))
+            unpacked.append(sum(not storage.expired() for storage in storages))
+        return filled
+
+    monkeypatch.setattr(loader, "_fill", watched)
+    load(checkpoint, quantization="int8")
+    assert unpacked == [1] * (2 + 3 * 4)
+
+
+def test_files_are_mapped_anew_now_and_then(checkpoint, monkeypatch):
+    expected = weights(load(checkpoint)[1])
+    opened = []
+    open_file = loader.safe_open
+
+    def counted(file, **options):
+        opened.append(file)
+        return open_file(file, **options)
+
+    monkeypatch.setattr(loader, "safe_open", counted)
+    monkeypatch.setattr(loader, "MAPPED", 20_000)
+    assert torch.equal(weights(load(checkpoint)[1]), expected)
+    assert len(opened) > 4
 
 
 def test_dummy_weights_need_no_checkpoint_and_follow_the_seed(checkpoint):

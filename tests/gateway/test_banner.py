@@ -4,6 +4,7 @@ import io
 import json
 import shlex
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -106,6 +107,13 @@ def test_the_banner_says_what_a_newcomer_needs(width: int) -> None:
         assert part in text
     assert "3.4 s: import torch 1.9, cache 0.3" in " ".join(text.split())
     assert curl_line(started()) in text.splitlines(), "the line to copy is broken"
+
+
+def test_the_banner_tells_of_quantization() -> None:
+    for quantization, said in (("none", False), ("int8", True)):
+        console = plain()
+        print_banner(console, started(info=msgspec.structs.replace(INFO, quantization=quantization)))
+        assert ("cpu, bfloat16, weights quantized to int8" in console.file.getvalue()) == said
 
 
 def test_the_curl_line_survives_a_shell() -> None:

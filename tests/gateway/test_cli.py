@@ -116,6 +116,10 @@ def test_version() -> None:
     ("arguments", "line"),
     [
         (("serve", "--port", "99999"), "penstock: error: --port must be at most 65535, not '99999'"),
+        (
+            ("serve", "--quantization", "foo"),
+            "penstock: error: --quantization must be one of none, int4, int8, not 'foo'",
+        ),
         (("serve", "--prot", "1"), "penstock: error: No such option: --prot"),
         (("serve", "one", "two"), "penstock: error: Got unexpected extra argument"),
         (("server",), "penstock: error: No such command 'server'"),
