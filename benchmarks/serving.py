@@ -1,195 +1,184 @@
-"""How fast a server answers: many streaming requests at a time, random prompts of a fixed length.
+"""How fast a server answers: a load generator over HTTP for anything that speaks OpenAI's API.
 
     make bench                                          the demo model, on a server that this starts and stops
     make bench ARGS="--concurrency 32 --serve 'DIR --dtype float32'"
-    make bench ARGS="--url http://127.0.0.1:8000"       a server that runs already
+    make bench ARGS="--url http://127.0.0.1:8000 --tokenizer DIR --rate 4 --slo ttft=500,itl=100"
 
-Prompts are token ids drawn from a fixed seed, so no two share a prefix and every run sends the same work.
+A closed loop keeps --concurrency requests under way; an open loop (--rate) sends them at random times, as users do who
+do not wait for each other. Lengths are 128, 64-192 (uniform), 64,1024 (one of these) or lognormal:128:0.6.
+With --tokenizer prompts are text of exactly so many tokens, else token ids. No two prompts share a beginning that was
+not asked for, and no two runs do unless --seed repeats it.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import contextlib
 import json
-import random
 import shlex
-import socket
-import statistics
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
+import uvloop
 from rich.console import Console
 from rich.table import Table
+from tokenizers import Tokenizer
 
-SMALLEST_ID, LARGEST_ID = 100, 1000
-"""Token ids of prompts: in every vocabulary, and above the special tokens that most begin with."""
+from benchmarks import processes
+from benchmarks.load import picture
+from benchmarks.load.client import Client, Course, Exchange, Request
+from benchmarks.load.prompts import Lengths, PromptMaker
+from benchmarks.load.summary import Slo, summarize
+from benchmarks.load.traffic import closed_loop, open_loop, poisson_arrivals
 
-
-@dataclass(slots=True)
-class Answer:
-    """One request's course. Seconds since it was sent."""
-
-    first_token: float | None = None
-    gaps: list[float] = field(default_factory=list)
-    """Between successive chunks."""
-    duration: float = 0.0
-    tokens: int = 0
+PENSTOCK = (sys.executable, "-c", "from gateway.cli import main; main()", "serve")
 
 
-async def ask(client: httpx.AsyncClient, prompt: list[int], output_tokens: int) -> Answer:
-    """Send one request and read its stream to the end. Raises where the answer is not a success."""
-    body = {
-        "prompt": prompt,
-        "max_tokens": output_tokens,
-        "ignore_eos": True,
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    answer, sent = Answer(), time.perf_counter()
-    last = sent
-    async with client.stream("POST", "/v1/completions", json=body) as response:
-        if response.is_error:
-            raise RuntimeError(f"status {response.status_code}: {(await response.aread()).decode()[:300]}")
-        async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            chunk = json.loads(line.removeprefix("data: "))
-            if "error" in chunk:
-                raise RuntimeError(chunk["error"]["message"])
-            if chunk.get("usage"):
-                answer.tokens = chunk["usage"]["completion_tokens"]
-            if chunk["choices"]:
-                now = time.perf_counter()
-                if answer.first_token is None:
-                    answer.first_token = now - sent
-                else:
-                    answer.gaps.append(now - last)
-                last = now
-    answer.duration = time.perf_counter() - sent
-    return answer
-
-
-async def load(url: str, prompts: Sequence[list[int]], concurrency: int, output_tokens: int) -> list[Answer]:
-    """Send every prompt, ``concurrency`` of them at a time."""
-    places = asyncio.Semaphore(concurrency)
-    limits = httpx.Limits(max_connections=concurrency)
-
-    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-
-        async def one(prompt: list[int]) -> Answer:
-            async with places:
-                return await ask(client, prompt, output_tokens)
-
-        return list(await asyncio.gather(*map(one, prompts)))
-
-
-def random_prompts(count: int, length: int) -> list[list[int]]:
-    draw = random.Random(0)
-    return [[draw.randrange(SMALLEST_ID, LARGEST_ID) for _ in range(length)] for _ in range(count)]
-
-
-@contextmanager
-def server(arguments: str) -> Iterator[str]:
+@contextlib.contextmanager
+def server(arguments: Sequence[str], log: Path) -> Iterator[str]:
     """Run ``penstock serve`` with ``arguments`` on a free port; gives its URL once it is ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    code = "from gateway.cli import main; main()"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "serve",
-        *shlex.split(arguments),
-        "--port",
-        str(port),
-        "--log-level",
-        "warning",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while not _is_ready(url):
-            if process.poll() is not None:
-                raise SystemExit("the server did not start")
-            time.sleep(0.2)
+    url = f"http://127.0.0.1:{(port := processes.free_port())}"
+    with processes.run([*PENSTOCK, *arguments, "--port", str(port), "--log-level", "warning"], log) as process:
+        processes.wait_until_ready(process, f"{url}/ready", log, 600)
         yield url
-    finally:
-        process.terminate()
-        process.wait()
 
 
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/ready", timeout=1).is_success
-    except httpx.TransportError:
-        return False
+def first_model(url: str, api_key: str | None) -> str:
+    """The name that the server gives its first model."""
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    answer = httpx.get(f"{url}/v1/models", headers=headers, timeout=60, trust_env=False)
+    return str(answer.raise_for_status().json()["data"][0]["id"])
 
 
-def summarize(answers: Sequence[Answer], seconds: float, prompt_tokens: int) -> dict[str, Any]:
-    """Rates in tokens a second, latencies in milliseconds."""
-    generated = sum(answer.tokens for answer in answers)
-    first = [answer.first_token for answer in answers if answer.first_token is not None]
-    gaps = [gap for answer in answers for gap in answer.gaps]
-    return {
-        "requests": len(answers),
-        "seconds": seconds,
-        "output tokens/s": generated / seconds,
-        "prompt and output tokens/s": (generated + prompt_tokens * len(answers)) / seconds,
-        "time to first token, ms": _percentiles(first),
-        "inter-token latency, ms": _percentiles(gaps),
-        "request, ms": _percentiles([answer.duration for answer in answers]),
-    }
+def client_of(options: argparse.Namespace, url: str) -> Client:
+    return Client(
+        url=url,
+        model=options.model or first_model(url, options.api_key),
+        api=options.api,
+        prompt_as="ids" if options.token_ids or not options.tokenizer else "text",
+        extra=options.extra | ({"ignore_eos": None} if options.plain else {}),
+        api_key=options.api_key,
+        timeout=options.timeout,
+    )
 
 
-def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    if len(seconds) < 2:
-        return {"p50": 1000 * sum(seconds), "p99": 1000 * sum(seconds)}
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    return {"p50": 1000 * cuts[49], "p99": 1000 * cuts[98]}
+def requests_of(options: argparse.Namespace) -> list[Request]:
+    """One to warm up with, then those that are measured."""
+    source = options.tokenizer
+    path = source / "tokenizer.json" if source and source.is_dir() else source
+    maker = PromptMaker(Tokenizer.from_file(str(path)) if path else None, options.seed)
+    prompts = maker.make(options.requests, options.prompt_tokens, options.shared_prefix, options.prefixes)
+    lengths = maker.lengths(options.requests, options.output_tokens)
+    warm_up = Request(maker.make(1, Lengths.parse("32"))[0], 4)
+    return [warm_up, *map(Request, prompts, lengths)]
+
+
+def measure(options: argparse.Namespace, url: str) -> tuple[list[Course], dict[str, Any]]:
+    """Raises RuntimeError where the first request, which is not counted, fails."""
+    client = client_of(options, url)
+    warm_up, *requests = requests_of(options)
+
+    async def load() -> list[Exchange]:
+        first = (await client.ask(warm_up)).read()
+        if first.error:
+            raise RuntimeError(first.error)
+        if options.rate:
+            return await open_loop(client.ask, requests, poisson_arrivals(len(requests), options.rate, options.seed))
+        return await closed_loop(client.ask, requests, options.concurrency)
+
+    before = time.process_time()
+    exchanges = uvloop.run(load())
+    cpu = time.process_time() - before
+    courses = [exchange.read() for exchange in exchanges]
+    result = summarize(courses, None if options.rate else options.concurrency, options.slo)
+    settings = {name: str(value) for name, value in vars(options).items() if name != "api_key" and value is not None}
+    client_share = cpu / result["seconds"] if "seconds" in result else None
+    return courses, {"settings": settings, **result, "client_cpu_cores": client_share}
 
 
 def show(result: dict[str, Any]) -> None:
-    table = Table("", "p50", "p99")
+    table = Table("", "p50", "p90", "p99", "mean")
     for name, value in result.items():
-        cells = [value["p50"], value["p99"]] if isinstance(value, dict) else [value]
-        table.add_row(name, *(f"{cell:,.1f}" for cell in cells))
-    Console().print(table)
+        if name.endswith("_ms"):
+            label = f"{name.removesuffix('_ms')}, ms"
+            table.add_row(label, *(f"{value[column]:,.1f}" for column in ("p50", "p90", "p99", "mean")))
+    console = Console()
+    for name in ("requests", "failed", "seconds", "output_tokens_per_second", "input_tokens_per_second"):
+        if name in result:
+            console.print(f"{name.replace('_', ' ')}: {result[name]:,.1f}")
+    for name in ("steady_decode", "goodput"):
+        if name in result:
+            console.print(f"{name.replace('_', ' ')}: {json.dumps(result[name])}")
+    console.print(*result["errors"], sep="\n") if result["errors"] else console.print(table)
+
+
+def _lengths(text: str) -> Lengths:
+    try:
+        return Lengths.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _slo(text: str) -> Slo:
+    try:
+        return Slo.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; write ttft=500,itl=100") from error
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", help="a server that runs already, without /v1")
+    where.add_argument("--serve", default="", metavar="ARGS", help="arguments of penstock serve, MODEL among them")
+    parser.add_argument("--model", help="name to ask for (default: the server's first)")
+    parser.add_argument("--api", choices=("completions", "chat"), default="completions")
+    parser.add_argument("--api-key")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json, or a folder that holds it: prompts are text")
+    parser.add_argument("--token-ids", action="store_true", help="send token ids though there is a tokenizer")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--concurrency", type=int, default=16, help="closed loop (default: 16)")
+    how.add_argument("--rate", type=float, help="open loop: Poisson arrivals, requests per second")
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--prompt-tokens", type=_lengths, default="128", metavar="LENGTHS")
+    parser.add_argument("--output-tokens", type=_lengths, default="64", metavar="LENGTHS")
+    parser.add_argument("--shared-prefix", type=int, default=0, metavar="TOKENS", help="beginning that prompts share")
+    parser.add_argument("--prefixes", type=int, default=1, help="how many such beginnings there are")
+    parser.add_argument("--slo", type=_slo, help="limits in ms for goodput, of ttft, itl, tpot, e2e: ttft=500,itl=100")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32, help="of prompts and arrivals")
+    parser.add_argument("--plain", action="store_true", help="send no field that OpenAI does not know")
+    parser.add_argument(
+        "--extra", type=json.loads, default={}, help="JSON to merge into every body; null omits a field"
+    )
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one request")
+    parser.add_argument("--json", action="store_true", help="print JSON rather than a table")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the JSON there")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="write a picture there; the suffix says which kind"
+    )
+    return parser.parse_args(arguments)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--url", help="a server that runs already")
-    where.add_argument("--serve", default="", metavar="ARGS", help="arguments of penstock serve, MODEL among them")
-    parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--prompt-tokens", type=int, default=128)
-    parser.add_argument("--output-tokens", type=int, default=64)
-    parser.add_argument("--json", action="store_true", help="print JSON rather than a table")
-    options = parser.parse_args()
-
-    def measure(url: str) -> dict[str, Any]:
-        warm_up, *prompts = random_prompts(options.requests + 1, options.prompt_tokens)
-        asyncio.run(load(url, [warm_up], 1, 4))
-        began = time.perf_counter()
-        answers = asyncio.run(load(url, prompts, options.concurrency, options.output_tokens))
-        return summarize(answers, time.perf_counter() - began, options.prompt_tokens)
-
-    if options.url:
-        result = measure(options.url)
-    else:
-        with server(options.serve) as url:
-            result = measure(url)
+    options = parse()
+    with contextlib.ExitStack() as stack:
+        url = (options.url or "").rstrip("/")
+        if not url:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            url = stack.enter_context(server(shlex.split(options.serve), folder / "server.log"))
+        courses, result = measure(options, url)
+    if options.save:
+        options.save.write_text(json.dumps(result, indent=1) + "\n")
+    if options.picture and result["failed"] < result["requests"]:
+        picture.draw(courses, f"{result['output_tokens_per_second']:,.0f} output tokens per second", options.picture)
     print(json.dumps(result)) if options.json else show(result)
+    if result["failed"]:
+        raise SystemExit(f"{result['failed']} of {result['requests']} requests failed")
 
 
 if __name__ == "__main__":
