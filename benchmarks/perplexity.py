@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,6 @@ class Loaded:
     weight_bytes: int
     peak_bytes: int
     """Of resident memory, beyond what it was before loading."""
-    seconds: float
     logits: np.ndarray
     """[LOGIT_POSITIONS, vocabulary], log-probabilities less their mean: the logits but for a constant."""
 
@@ -144,9 +142,9 @@ def load(kind: Kind, threads: int | None, folder: Path) -> Loaded:
     import torch  # so that its import is no part of what loading takes
 
     torch.zeros(1)
-    before, began = _resident("VmRSS"), time.perf_counter()
+    before = _resident("VmRSS")
     engine = LocalEngine(folder, kind, threads)
-    seconds, peak = time.perf_counter() - began, _resident("VmHWM") - before
+    peak = _resident("VmHWM") - before
     vocabulary = engine.facts.vocab_size
     prompt = np.random.default_rng(0).integers(100, 1000, LOGIT_POSITIONS + 1).tolist()
     params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=vocabulary)
@@ -154,7 +152,7 @@ def load(kind: Kind, threads: int | None, folder: Path) -> Loaded:
     entries = [entry for output in engine.run([prompt], params)[0] for entry in output.prompt_logprobs or ()]
     for row, entry in zip(logits, entries, strict=True):
         row[entry.top_ids] = entry.top_logprobs
-    return Loaded(engine.facts.weight_bytes, peak, seconds, logits - logits.mean(1, keepdims=True))
+    return Loaded(engine.facts.weight_bytes, peak, logits - logits.mean(1, keepdims=True))
 
 
 def _resident(name: str) -> int:
@@ -184,7 +182,8 @@ def demo_table(count: int, threads: int | None) -> str:
         rows.append(cells)
     about = (
         f"Held-out conversations of the demo corpus, {count} of each skill: {found.questions:,} conversations, "
-        f"{found.tokens:,} tokens, {found.answer_tokens:,} of them the answers that the score is about.\n\n"
+        f"{found.tokens:,} tokens, {found.answer_tokens:,} of them the answers that the score is about. "
+        "The checkpoint is in bfloat16: the first two rows differ in the KV cache alone.\n\n"
     )
     head = ("weights", "bytes held", "perplexity, all tokens", "perplexity, answers", "right answers")
     return about + _table(head, rows)
@@ -202,7 +201,6 @@ def random_table(models: Path, threads: int | None) -> str:
             kind.name,
             f"{found.weight_bytes / 2**20:,.0f} MiB",
             f"{found.peak_bytes / 2**20:,.0f} MiB",
-            f"{found.seconds:.1f} s",
             f"{100 * error:.2f} %",
         )
         print(*cells, flush=True)
@@ -210,10 +208,12 @@ def random_table(models: Path, threads: int | None) -> str:
     about = (
         "Random weights (M of `benchmarks.models`, 0.4 billion parameters, a float32 checkpoint of 1,475 MiB). The "
         "peak is of resident memory, less what Python and torch took before; it includes what is mapped of the file, "
-        "the KV cache's bookkeeping and the threads. The error is the root mean square difference from float32's "
-        f"logits, relative to theirs, over {LOGIT_POSITIONS} positions.\n\n"
+        "the KV cache and the threads. The error is the root mean square difference from float32's logits, relative "
+        f"to theirs, over {LOGIT_POSITIONS} positions: what 24 layers make of the errors of their weights. What it "
+        "means for a trained model, the table above shows.\n\n"
     )
-    return about + _table(("weights", "bytes held", "peak while loading", "loading", "error of the logits"), rows)
+    head = ("weights", "bytes held", "peak while loading", "error of the logits")
+    return about + _table(head, rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="where the random model is, or will be made")
     options = parser.parse_args()
     parts = [
-        "<!-- Written by `python -m benchmarks.perplexity --models FOLDER`. -->\n",
+        f"<!-- Written by `python -m benchmarks.perplexity --count {options.count} --models FOLDER`. -->\n",
         "# What quantization costs and saves\n",
         "How it is done stands in [quantization.md](../quantization.md).\n",
         f"## The demo model\n\n{demo_table(options.count, options.threads)}",
