@@ -117,7 +117,7 @@ def score(kind: Kind, threads: int | None, count: int) -> Scored:
     logprobs = [[entry.logprob for output in outputs for entry in output.prompt_logprobs or ()] for outputs in read]
     # The first token has no log-probability, so those of the answer begin one place earlier.
     answers = [found[len(question) - 1 :] for found, question in zip(logprobs, questions, strict=True)]
-    end = tokenizer.token_to_id(END)
+    (end,) = encode(END)
     params = SamplingParams(max_tokens=LONGEST_ANSWER, temperature=0.0, stop_token_ids=(end,))
     for item, outputs in zip(items, engine.run(questions, params), strict=True):
         ids = [token for output in outputs for token in output.ids]
