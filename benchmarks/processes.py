@@ -50,11 +50,16 @@ def run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    family = [] if process.poll() is not None else tree(process.pid)
     for number, patience in ((signal.SIGCONT, 0.0), (signal.SIGTERM, 20.0), (signal.SIGKILL, 20.0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
+        # What left the group is reached one by one.
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.send_signal(number)
+        psutil.wait_procs(family, timeout=patience)
+    process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe:
             with contextlib.suppress(OSError):
