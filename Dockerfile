@@ -4,11 +4,14 @@ FROM python:3.12-slim-bookworm AS build
 # An index with CPU builds of torch saves gigabytes; README.md says which to name here.
 ARG PIP_EXTRA_INDEX_URL=""
 
+# A compiler, for the kernels.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/penstock
 WORKDIR /src
 # Dependencies first: they change seldom, and torch is large.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY gateway/version.py gateway/version.py
+COPY kernels/providers/cpu/variants.py kernels/providers/cpu/variants.py
 RUN /opt/penstock/bin/pip install --no-cache-dir .
 COPY gateway gateway
 COPY engine engine
@@ -17,6 +20,8 @@ COPY observability observability
 RUN rm -rf build && /opt/penstock/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM python:3.12-slim-bookworm
+# OpenMP, where torch does not bring it under its own name.
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/penstock /opt/penstock
 # The folder is there so that a volume mounted over it belongs to the user.
 RUN useradd --create-home penstock && install -d -o penstock -g penstock /home/penstock/.cache/huggingface

@@ -1,17 +1,22 @@
 """What is installed, and how it lives beside Hugging Face's distribution that is also imported as ``kernels``."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 from gateway.version import VERSION
+from kernels.providers.cpu import variants
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -80,21 +85,87 @@ def _top_level(node: ast.AST) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built from a copy of what git tracks or would, so that nothing left lying about changes the result."""
-    folder = tmp_path_factory.mktemp("wheel")
+def source_distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made from a copy of what git tracks or would, so that nothing left lying about changes the result."""
+    folder = tmp_path_factory.mktemp("sources")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
-            target = folder / "source" / name
+            target = folder / "copy" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
-    command = ["pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "source")]
-    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True, text=True)
-    return zipfile.ZipFile(next(folder.glob("penstock-*.whl")))
+    code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(folder)], cwd=folder / "copy", check=True, capture_output=True)
+    return next(folder.glob("penstock-*.tar.gz"))
+
+
+def build_wheel(source_distribution: Path, folder: Path, compiler: str) -> Path:
+    """From the source distribution alone, with what the script ``compiler`` does as the C compiler."""
+    script = folder / "cc"
+    script.write_text(f"#!/bin/sh\n{compiler}\n")
+    script.chmod(0o755)
+    command = ["pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    environment = os.environ | {"CC": str(script)}
+    subprocess.run(
+        [sys.executable, "-m", *command, str(source_distribution)], env=environment, check=True, capture_output=True
+    )
+    return next(folder.glob("penstock-*.whl"))
+
+
+@pytest.fixture(scope="session")
+def wheel(source_distribution: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """As it is installed, but for the optimisation of the kernels, which takes a while."""
+    return zipfile.ZipFile(build_wheel(source_distribution, tmp_path_factory.mktemp("wheel"), 'exec cc "$@" -O0'))
+
+
+def compute_with(wheel: Path, folder: Path) -> str:
+    """What a process says that computes with the unpacked wheel, far from any checkout: provider, variant, log."""
+    zipfile.ZipFile(wheel).extractall(folder)
+    code = """
+import logging, sys, torch
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level="INFO")
+from kernels.ops.rms_norm import OP, RMSNormSpec
+from kernels.providers.cpu import variants
+from kernels.registry import Kernels, Machine
+kernels = Kernels(Machine.detect(torch.device("cpu")))
+x, weight = torch.randn(3, 40), torch.randn(40)
+for _ in range(2):
+    norm = kernels.select(OP, RMSNormSpec(40, torch.float32))
+    torch.testing.assert_close(norm(x, weight, 1e-6)[0], OP.reference(x, weight, 1e-6)[0])
+print(kernels.chosen["rms_norm"], variants.FOLDER.is_relative_to(sys.argv[1]))
+"""
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", code, str(folder)]
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+    ).stdout  # fmt: skip
+
+
+def test_the_source_distribution_has_the_kernels(source_distribution: Path) -> None:
+    with tarfile.open(source_distribution) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    assert {str(path.relative_to(ROOT)) for path in variants.SOURCES.glob("*.[ch]")} < packed
+
+
+def test_the_wheel_has_the_kernels_and_computes_with_them(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    kernels = {name for name in wheel.namelist() if name.startswith("kernels/providers/cpu/") and ".py" not in name}
+    assert kernels == {f"kernels/providers/cpu/{variant.file}" for variant in variants.builds()}
+    assert "-py3-none-" in str(wheel.filename)
+    variant = variants.choose(torch.backends.cpu.get_cpu_capability())
+    assert compute_with(Path(str(wheel.filename)), tmp_path).splitlines() == [
+        f"the kernels are the {variant.name} build",
+        "cpu True",
+    ]
+
+
+def test_without_a_compiler_torch_computes_and_that_is_said_once(source_distribution: Path, tmp_path: Path) -> None:
+    wheel = build_wheel(source_distribution, tmp_path, "exit 1")
+    said, chosen = compute_with(wheel, tmp_path / "installed").splitlines()
+    assert re.fullmatch("torch computes in place of the compiled kernels.* install a C compiler, .*", said)
+    assert chosen == "torch True"
 
 
 def test_the_wheel_has_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:

@@ -1,5 +1,6 @@
 """The scripts behind `make`: what they say on a machine that lacks something."""
 
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CROSS = "" if platform.machine() == "aarch64" else " gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 
 
 @pytest.fixture
@@ -30,13 +32,15 @@ def run(machine: Path, script: str, *arguments: str) -> subprocess.CompletedProc
 
 
 def test_nothing_is_installed_where_nothing_is_missing(machine: Path) -> None:
-    command(machine, "chromium", "exit 0")
+    for name in ("chromium", "cc", "aarch64-linux-gnu-gcc", "qemu-aarch64-static"):
+        command(machine, name, "exit 0")
     command(machine, "apt-get", "echo called; exit 1")
     result = run(machine, "install-debian-packages")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_a_machine_without_apt_is_told_what_is_missing(machine: Path) -> None:
+    command(machine, "cc", "exit 0")
     result = run(machine, "install-debian-packages")
     assert result.returncode == 1
     assert "the tests need chromium" in result.stderr and len(result.stderr.splitlines()) == 1
@@ -44,6 +48,7 @@ def test_a_machine_without_apt_is_told_what_is_missing(machine: Path) -> None:
 
 def test_missing_packages_are_installed_without_a_question(machine: Path) -> None:
     calls = machine.parent / "calls"
+    command(machine, "qemu-aarch64-static", "exit 0")
     command(machine, "apt-get", f'echo "${{DEBIAN_FRONTEND:-}}: $@" >> {calls}; if read -r line; then exit 1; fi')
     command(machine, "sudo", '[[ $1 == -n ]] && shift && exec "$@"')
     for name in ("env", "true"):
@@ -51,7 +56,7 @@ def test_missing_packages_are_installed_without_a_question(machine: Path) -> Non
     assert run(machine, "install-debian-packages").returncode == 0
     assert calls.read_text().splitlines() == [
         ": update",
-        "noninteractive: install -y --no-install-recommends chromium",
+        f"noninteractive: install -y --no-install-recommends chromium gcc libc6-dev{CROSS}",
     ]
 
 

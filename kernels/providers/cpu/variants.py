@@ -17,6 +17,7 @@ SOURCES = FOLDER / "native"
 FLAGS = (
     "-std=gnu11",
     "-O3",
+    "-g0",  # Python's own flags may ask for symbols: ten times the size
     "-fvisibility=hidden",
     "-fno-math-errno",
     "-fwrapv",
