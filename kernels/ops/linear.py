@@ -144,7 +144,9 @@ def _example_weight(weights: WeightFormat, rows: int, columns: int, generator: t
     if weights == "int4":
         values = torch.randint(-8, 8, (rows, columns), generator=generator, dtype=torch.int8)
         return Int4Weight(values, (torch.rand(rows, columns // GROUP, generator=generator) * scale / 4).half())
-    return (torch.randn(rows, columns, generator=generator) * scale).to(getattr(torch, weights))
+    dtype = next(dtype for dtype, name in DENSE.items() if name == weights)
+    dense: Tensor = (torch.randn(rows, columns, generator=generator) * scale).to(dtype)
+    return dense
 
 
 OP: Op[Linear, LinearSpec] = Op(

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent / "cpu"))
 import builds_for_tests
 
 from kernels.providers.cpu import loader
-from kernels.providers.cpu.native import Library
+from kernels.providers.cpu.library import Library
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from kernels.ops.argmax import Argmax, ArgmaxSpec
+from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.loader import available, load
-from kernels.providers.cpu.native import Library
 from kernels.registry import Machine, Provider
 
 

@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from kernels.providers.cpu.native import Library
+from kernels.providers.cpu.library import Library
 
 
 class _Gated(ctypes.Structure):

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from kernels.memory import untouched
 from kernels.ops.linear import GROUP, Int4Weight, Int8Weight, Linear, LinearSpec, Weight
+from kernels.providers.cpu.library import DTYPES, Library
 from kernels.providers.cpu.loader import available, load
-from kernels.providers.cpu.native import DTYPES, Library
 from kernels.registry import Machine, Provider
 
 INT8, INT4 = 3, 4

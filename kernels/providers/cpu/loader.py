@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 
-from kernels.providers.cpu.native import Library
+from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.variants import FOLDER, Variant, choose
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from kernels.ops.paged_attention import PagedAttention, PagedAttentionSpec
+from kernels.providers.cpu.library import DTYPES, Library
 from kernels.providers.cpu.loader import available, load
-from kernels.providers.cpu.native import DTYPES, Library
 from kernels.providers.cpu.rope_and_cache import Cache
 from kernels.registry import Machine, Provider
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kernels.ops.linear import GROUP, Int4Weight, Int8Weight
 from kernels.ops.quantize import Quantize, QuantizedFormat, QuantizeSpec
+from kernels.providers.cpu.library import DTYPES, Library
 from kernels.providers.cpu.loader import available, load
-from kernels.providers.cpu.native import DTYPES, Library
 from kernels.registry import Machine, Provider
 
 

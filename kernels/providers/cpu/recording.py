@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernels.providers.cpu.native import Library, Program
+from kernels.providers.cpu.library import Library, Program
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ def record(library: Library, forward: Callable[[], Tensor]) -> Recorded | None:
     return Recorded(program, output)
 
 
-class _Computations(TorchDispatchMode):
+class _Computations(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     """Collects the names of the torch operations that do more than to look at memory in another shape."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
 
     def __torch_dispatch__(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kernels.ops.rms_norm import RMSNorm, RMSNormSpec
+from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.loader import available, load
-from kernels.providers.cpu.native import Library
 from kernels.providers.cpu.norm import launch
 from kernels.registry import Machine, Provider
 

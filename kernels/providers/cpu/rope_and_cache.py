@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from kernels.ops.rope_and_cache import RopeAndCache, RopeAndCacheSpec
+from kernels.providers.cpu.library import DTYPES, Library
 from kernels.providers.cpu.loader import available, load
-from kernels.providers.cpu.native import DTYPES, Library
 from kernels.registry import Machine, Provider
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kernels.ops.sample_tokens import SampleTokens, SampleTokensSpec
 from kernels.providers.cpu.argmax import rows_of
+from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.loader import available, load
-from kernels.providers.cpu.native import Library
 from kernels.registry import Machine, Provider
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from kernels.ops.silu_and_mul import SiluAndMul, SiluAndMulSpec
 from kernels.providers.cpu.gated import launch
+from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.loader import available, load
-from kernels.providers.cpu.native import Library
 from kernels.registry import Machine, Provider
 
 

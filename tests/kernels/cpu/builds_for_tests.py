@@ -14,8 +14,8 @@ import pytest
 import torch
 from remote_library import RemoteLibrary, harness
 
+from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.loader import open_build
-from kernels.providers.cpu.native import Library
 from kernels.providers.cpu.variants import FLAGS, FOLDER, SOURCES, VARIANTS, Variant, builds, choose
 
 INCLUDED = {"AVX512": {"AVX512", "AVX2"}}

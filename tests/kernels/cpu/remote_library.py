@@ -16,7 +16,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from kernels.providers.cpu.native import Library
+from kernels.providers.cpu.library import Library
 
 FIND, CALL, LAUNCH = range(3)
 """As in ``harness.c``."""

@@ -13,7 +13,7 @@ import torch
 from kernels.ops.paged_attention import paged_attention
 from kernels.ops.rope_and_cache import rope_and_cache, transposed
 from kernels.providers.cpu import loader
-from kernels.providers.cpu.native import Library
+from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.paged_attention import NativePagedAttention
 from kernels.providers.cpu.rope_and_cache import NativeRopeAndCache
 from kernels.providers.cpu.variants import FOLDER, builds

@@ -10,7 +10,7 @@ from kernels.ops.gelu_and_mul import gelu_and_mul
 from kernels.ops.layer_norm import layer_norm
 from kernels.providers.cpu.gelu_and_mul import NativeGeluAndMul
 from kernels.providers.cpu.layer_norm import NativeLayerNorm
-from kernels.providers.cpu.native import Library
+from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.rms_norm import NativeRMSNorm
 from kernels.providers.cpu.silu_and_mul import NativeSiluAndMul
 from kernels.providers.cpu.variants import FOLDER, builds

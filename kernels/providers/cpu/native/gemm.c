@@ -258,12 +258,13 @@ static void many_rows(const struct linear *a, int row, int rows, int panel, int 
     int lines = (int)((panel_bytes(a->format, GROUP) / 4 / 64 + tiles - 1) / tiles);
     for (int k = 0; k < a->in_features; k += DEPTH) {
         int depth = a->in_features - k < DEPTH ? a->in_features - k : DEPTH;
+        int64_t block_bytes = panel_bytes(a->format, depth);
         for (int done = 0, width; done < panels; done += width) {
             width = tile_width((rows + tiles - 1) / tiles, panels - done);
             const char *weight = a->weight + (panel + done) * stride + panel_bytes(a->format, k);
             const char *ahead = weight + width * stride;
             if (done + width >= panels)
-                ahead = weight - done * stride + panel_bytes(a->format, depth);
+                ahead = weight - done * stride + block_bytes;
             int64_t between = stride;
             if (widen_all) {
                 between = (int64_t)depth * PANEL * (int64_t)sizeof(float);
@@ -274,9 +275,10 @@ static void many_rows(const struct linear *a, int row, int rows, int panel, int 
             int from = 0;
             for (int t = 0; t < tiles; t++) {
                 int height = (rows - from + tiles - t - 1) / (tiles - t);
+                int64_t fetched = (int64_t)t * lines * (depth / 8) * 64;
                 TILES[format][height - 1][width - 1](a->x + (row + from) * a->x_stride + k, a->x_stride, weight, between,
                                                      depth, sums + from * sums_stride + done * PANEL, sums_stride,
-                                                     k == 0, ahead + (int64_t)t * lines * (depth / 8) * 64, lines);
+                                                     k == 0, ahead + fetched, fetched < block_bytes ? lines : 0);
                 from += height;
             }
         }
@@ -290,7 +292,7 @@ EXPORT void penstock_linear(const void *args, const struct step *step, struct me
     const struct linear *a = args;
     int rows = step->tokens, panels = (a->out_features + PANEL - 1) / PANEL;
     int blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    int group = panels / (4 * member->threads), widest = WIDEST[rows < ROWS ? rows - 1 : ROWS - 1];
+    int group = panels / (8 * member->threads), widest = WIDEST[rows < ROWS ? rows - 1 : ROWS - 1];
     group = group < 1 ? 1 : group > GROUP_PANELS ? GROUP_PANELS : group;
     if (group > widest)
         group -= group % widest;

@@ -1,4 +1,4 @@
-/* Log-probabilities of given tokens, their ranks and the likeliest tokens, as kernels/ops/token_logprobs.py defines them. */
+/* Log-probabilities of given tokens, their ranks and the likeliest tokens: see kernels/ops/token_logprobs.py. */
 #include <stdlib.h>
 
 #include "row.h"
@@ -66,8 +66,10 @@ EXPORT void penstock_token_logprobs(const void *arguments, const struct step *st
     for (int32_t at; (at = next_piece(member)) < step->tokens;) {
         vi nan;
         struct row row = open_row(args->logits + at * args->row, args->vocab, memory, &nan);
-        double total = (double)row.best + log(row_mass(&row, key_of(-__builtin_inff())));
-        if (vi_any(nan))
+        double mass;
+        row_masses(&row, (const float[]){-__builtin_inff()}, 1, &mass);
+        double total = (double)row.best + log(mass);
+        if (vi_lanes(nan))
             total = __builtin_nan("");
         int32_t target = (int32_t)args->targets[at];
         args->logprobs[at] = (float)((double)row.x[target] - total);

@@ -12,7 +12,9 @@ struct stream {
     uint32_t choice, position;
 };
 
-/* The upper 24 bits of the words of tokens at..at+WORDS-1, word j of each counter in bits[j]; `at` is a multiple of 4. */
+/* The upper 24 bits of the words of tokens at..at+WORDS-1, of which `at` is a multiple of 4: word j of each counter in
+ * bits[j].
+ */
 INLINE void philox_bits(const struct stream *stream, int32_t at, vu bits[4])
 {
     vu first = {0};

@@ -1,5 +1,5 @@
-/* The likeliest token of a row, and a token drawn from it: temperature, top-k, top-p, min-p and the Gumbel-max trick, as
- * kernels/ops/sample_tokens.py defines them, without sorting a row and with noise only where it can matter.
+/* The likeliest token of a row, and a token drawn from it: temperature, top-k, top-p, min-p and the Gumbel-max trick,
+ * as kernels/ops/sample_tokens.py defines them, without sorting a row and with noise only where it can matter.
  */
 #include "philox.h"
 #include "row.h"
@@ -59,7 +59,7 @@ EXPORT void penstock_argmax(const void *arguments, const struct step *step, stru
         for (token = block * BLOCK; token < row.size - 1 && row.x[token] != row.best;)
             token++;
         args->ids[at] = token;
-        args->best[at] = vi_any(nan) ? __builtin_nanf("") : row.best;
+        args->best[at] = vi_lanes(nan) ? __builtin_nanf("") : row.best;
     }
 }
 
@@ -107,7 +107,7 @@ INLINE void consider_block(struct draw *draw, int32_t block)
         vi any = {0};
         for (int i = 0; i < 4; i++)
             any |= (vi)bits[i] >= (int32_t)needed;
-        if (!vi_any(any))
+        if (!vi_lanes(any))
             continue;
         for (int32_t token = first; token < at_most(first + WORDS, end); token++) {
             uint64_t word = bits[token % 4][(token - first) / 4];
@@ -130,17 +130,12 @@ static void filter(struct draw *draw, int64_t top_k, double top_p)
         draw->lowest = scaled(row, of_key(greatest(row, (int32_t)top_k).key));
     if (!(top_p < 1.0))
         return;
-    int32_t least = key_of(draw->lowest);
-    double mass = row_mass(row, least);
-    /* Tokens of less than this weight have less than 1 - p of the mass together: none of them is reached. */
-    int32_t reached = key_of((float)log((1.0 - top_p) * mass / row->size) - 0.01f);
-    least = reached > least ? reached : least;
-    int32_t count = collect(row, row->x, row->size, least, 1);
-    struct cut cut = find_cut(row, count, least, key_of(0.0f), top_p * mass);
+    double target;
+    struct cut cut = cut_by_share(row, key_of(draw->lowest), top_p, &target);
     draw->lowest = of_key(cut.key);
     double weight = vf_exp(vf_set(draw->lowest))[0];
     int32_t ties = 1;
-    while (ties < cut.ties && cut.above + ties * weight < top_p * mass)
+    while (ties < cut.ties && cut.above + ties * weight < target)
         ties++;
     for (int32_t at = 0; ties < cut.ties && at < row->size; at++)
         if (scaled(row, row->x[at]) == draw->lowest && --ties == 0) {

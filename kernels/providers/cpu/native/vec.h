@@ -104,14 +104,19 @@ INLINE vf vf_fma(vf a, vf b, vf c)
 #endif
 }
 
-/* Whether a comparison held in any lane. */
-INLINE int vi_any(vi mask)
+/* The lanes where a comparison held, a bit for each. */
+INLINE uint32_t vi_lanes(vi mask)
 {
-    int64_t halves[W / 2], any = 0;
-    memcpy(halves, &mask, sizeof halves);
-    for (int i = 0; i < W / 2; i++)
-        any |= halves[i];
-    return any != 0;
+#if defined(USE_AVX512)
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
+#elif defined(USE_AVX2)
+    return (uint32_t)_mm256_movemask_ps((__m256)mask);
+#else
+    uint32_t lanes = 0;
+    for (int i = 0; i < W; i++)
+        lanes |= (uint32_t)(mask[i] & 1) << i;
+    return lanes;
+#endif
 }
 
 /* W/2 products of 64 bits, each of the lower 32 bits of its factors. */
@@ -127,24 +132,6 @@ INLINE vu vu_multiply(vu a, vu b)
 #else
     return (a & 0xffffffff) * (b & 0xffffffff);
 #endif
-}
-
-/* W/2 doubles, for sums that a rounding of single floats would show in. */
-typedef double vd __attribute__((vector_size(4 * W), may_alias));
-INLINE vd vd_add_all(vd sum, vf v)
-{
-    typedef float half __attribute__((vector_size(2 * W)));
-    half halves[2];
-    memcpy(halves, &v, sizeof v);
-    return sum + __builtin_convertvector(halves[0], vd) + __builtin_convertvector(halves[1], vd);
-}
-
-INLINE double vd_sum(vd v)
-{
-    double sum = v[0];
-    for (int i = 1; i < W / 2; i++)
-        sum += v[i];
-    return sum;
 }
 
 /* Sums of all lanes, in one fixed tree. */
@@ -345,7 +332,7 @@ INLINE vf vf_erf(vf x)
     return vf_select(x == x, vf_select(size < 1.0f, near * x, signed_tail), x);
 }
 
-/* Dtypes of weights, caches and activations, as in native.py. */
+/* Dtypes of weights, caches and activations, as in library.py. */
 enum { F32, BF16, F16, INT8, INT4 };
 
 INLINE int dtype_size(int dtype) { return dtype == F32 ? 4 : dtype == INT8 ? 1 : 2; }
