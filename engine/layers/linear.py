@@ -51,6 +51,7 @@ class MergedLinear:
         weight: linear.Weight = self._weight
         if self._quantization is not None:
             weight = self._quantization.quantize(self._weight, self._kind)
+            self._weight = None  # Gone before the packed form takes its room.
         self._handle = self._linear.pack(weight, self._bias)
         self._weight = self._bias = None  # The handle alone decides what stays in memory.
 

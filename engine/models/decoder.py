@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from engine.layers.attention import Attention, AttentionMetadata, LayerCache
-from engine.layers.base import Layer, LayerContext, WeightSlot
+from engine.layers.base import Layer, LayerContext
 from engine.layers.embedding import Embedding
 from engine.layers.linear import GateUpLinear, Linear, QKVLinear
 from engine.layers.norm import RMSNorm
@@ -138,14 +138,6 @@ class Decoder:
         yield self.norm
         if self.head is not self.embedding.matrix:
             yield self.head
-
-    def weights(self) -> Iterator[WeightSlot]:
-        for layer in self.layers():
-            yield from layer.weights()
-
-    def pack(self) -> None:
-        for layer in self.layers():
-            layer.pack()
 
     def forward(self, input_ids: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
         rotation = self.rotary.tables

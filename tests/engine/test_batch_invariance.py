@@ -24,7 +24,7 @@ OUTPUT = 12
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", {"head_dim": 16}, {}),
     "window": ("MistralForCausalLM", {"sliding_window": 21}, {}),
-    "odd": ("LlamaForCausalLM", {"head_dim": 20, "num_attention_heads": 6, "num_key_value_heads": 2}, {}),
+    "odd": ("LlamaForCausalLM", {"hidden_size": 36, "head_dim": 20, "num_attention_heads": 6}, {}),
     "bfloat16": ("Qwen2ForCausalLM", {"dtype": "bfloat16"}, {}),
     "int8": ("LlamaForCausalLM", {}, {"quantization": "int8"}),
     "int4": ("LlamaForCausalLM", {"hidden_size": 64, "intermediate_size": 96}, {"quantization": "int4"}),

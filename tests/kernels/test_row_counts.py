@@ -1,8 +1,8 @@
-"""The one exception to batch invariance on a CPU: a library's matrix product rounds differently at other row counts.
+"""Why the products are our own: a library's matrix product rounds differently at other row counts.
 
 It picks its algorithm by the shape, so the same row gives logits that differ in their last bits when other rows stand
-beside it. A provider of ``linear`` that sums in one order whatever the batch is removes the exception; until then
-tokens are equal wherever the two likeliest logits are further apart than such a rounding.
+beside it. So it is where torch computes for want of compiled kernels: tokens are equal there wherever the two likeliest
+logits are further apart than such a rounding.
 """
 
 import torch

@@ -40,7 +40,7 @@ def refused(**fields) -> str:
 
 
 def names(model):
-    return {slot.name for slot in model.weights()}
+    return {slot.name for layer in model.layers() for slot in layer.weights()}
 
 
 def test_the_four_architectures():
