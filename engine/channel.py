@@ -9,12 +9,10 @@ thread of their own.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import zmq
 
@@ -35,13 +33,9 @@ class Transport(Protocol):
         """All messages that are there; with ``wait``, after blocking a while for the first one."""
         ...
 
-    def receive_during(self, step: Future[Any]) -> Iterator[ToEngine]:
-        """Messages as they arrive, until the step is done."""
-        ...
-
 
 class Channel:
-    """``send`` and ``receive`` are for the main thread, ``beat`` for any."""
+    """``send`` and ``receive`` are for one thread at a time, ``beat`` for any."""
 
     def __init__(
         self,
@@ -57,10 +51,6 @@ class Channel:
         self._socket.set_hwm(0)
         self._socket.linger = 0
         self._socket.connect(endpoint)
-        self._wake_read, self._wake_write = os.pipe()
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._wake_read, zmq.POLLIN)
         self._counters = counters
         self._clock = clock
         self._lock = threading.Lock()
@@ -73,20 +63,13 @@ class Channel:
     def receive(self, *, wait: bool) -> list[ToEngine]:
         """All messages that are there. With ``wait``, blocks for the first one up to a heartbeat's interval."""
         with self._lock:
-            if wait:
-                self._socket.poll(int(HEARTBEAT_INTERVAL * 1000))
-            return self._take()
-
-    def receive_during(self, step: Future[Any]) -> Iterator[ToEngine]:
-        """Messages as they arrive, until the step is done. A step that fails is done, too."""
-        step.add_done_callback(self._wake)
-        while not step.done():
-            with self._lock:
-                # A call from a step that was over before it was waited for costs one turn.
-                if self._wake_read in dict(self._poller.poll(int(HEARTBEAT_INTERVAL * 1000))):
-                    os.read(self._wake_read, 64)
-                messages = self._take()
-            yield from messages
+            timeout = HEARTBEAT_INTERVAL if wait else 0.0
+            messages = []
+            while self._socket.poll(int(timeout * 1000)):
+                messages.append(decode_to_engine(self._socket.recv()))
+                timeout = 0.0
+            self._beat_if_due()
+        return messages
 
     def beat(self) -> None:
         """Beat if it is time to, unless another thread is at the socket: then that one does."""
@@ -101,19 +84,6 @@ class Channel:
         with self._lock:
             self._socket.close(linger=_FAREWELL_MS)
             self._context.term()
-            os.close(self._wake_read)
-            os.close(self._wake_write)
-
-    def _take(self) -> list[ToEngine]:
-        """All messages that are there."""
-        messages = []
-        while self._socket.poll(0):
-            messages.append(decode_to_engine(self._socket.recv()))
-        self._beat_if_due()
-        return messages
-
-    def _wake(self, _: Future[Any]) -> None:
-        os.write(self._wake_write, b"!")
 
     def _beat_if_due(self) -> None:
         now = self._clock()

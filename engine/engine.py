@@ -1,12 +1,10 @@
-"""Engine: schedule → submit → prepare the next → update. Scheduler + Executor, with a clock and no socket."""
+"""Engine: schedule → execute, and meanwhile prepare the next → update. Scheduler + Executor, a clock, no socket."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 
-from engine.batch import StepResult
 from engine.batch_builder import BatchBuilder
 from engine.block_pool import BlockPool
 from engine.config import EngineConfig
@@ -46,7 +44,10 @@ def longest_context(config: EngineConfig, facts: ModelFacts, num_blocks: int) ->
 
 
 class Engine:
-    """Not thread-safe: one thread calls everything but ``steps`` and ``num_pending``, which any may read."""
+    """One call at a time. Only ``compute`` goes together with another: ``start``, ``abort`` or ``prepare``.
+
+    ``steps`` and ``num_pending`` may be read by any thread.
+    """
 
     def __init__(
         self,
@@ -103,8 +104,8 @@ class Engine:
     def abort(self, abort: Abort) -> None:
         self._scheduler.abort(abort)
 
-    def begin(self) -> Future[StepResult]:
-        """Plan a step and hand it to the executor; to be called only while something is pending.
+    def begin(self) -> None:
+        """Plan a step; to be called only while something is pending. ``compute`` and ``finish`` complete it.
 
         Until ``finish`` is called, choices may start and be aborted: that concerns the next step.
         """
@@ -112,18 +113,20 @@ class Engine:
         self._plan = self._scheduler.schedule(self._began)
         if not self._plan.rows:
             raise RuntimeError(f"nothing could be scheduled with {self.num_pending} choices pending")
-        self._result = self._executor.submit(self._builder.build(self._steps, self._plan))
-        return self._result
+        self._batch = self._builder.build(self._steps, self._plan)
+
+    def compute(self) -> None:
+        """Blocks until the step's tokens are known. Another thread may call what follows meanwhile."""
+        self._result = self._executor.execute(self._batch)
 
     def prepare(self) -> None:
-        """While the step is computed, do what can be done of the next one."""
+        """Do what can be done of the next step before the tokens of this one are known."""
         self._builder.lay_out_ahead(self._scheduler.prepare(self._plan))
 
     def finish(self) -> StepOutput:
-        """Wait for the step that was begun, and take in what it computed."""
-        result = self._result.result()
+        """Take in what the step computed."""
         ended = self._clock()
-        outputs = self._scheduler.update(self._plan, result, ended)
+        outputs = self._scheduler.update(self._plan, self._result, ended)
         stats = self._stats(self._plan, outputs, ended - self._began)
         self._steps += 1
         return StepOutput(started=self._plan.started, outputs=outputs, stats=stats)
@@ -132,6 +135,7 @@ class Engine:
         """One whole step; to be called only while something is pending."""
         self.begin()
         self.prepare()
+        self.compute()
         return self.finish()
 
     def check_integrity(self) -> None:

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import msgspec
@@ -42,8 +43,9 @@ _PARTING = 0.2
 class EngineLoop:
     """Messages in, steps, one frame out for each.
 
-    While a step is computed, the frame of the one before is sent, the next one is prepared, and messages are
-    taken in as they arrive.
+    While this thread computes a step, another one sends the frame of the step before, prepares the step after
+    and takes in messages. The model keeps the thread it was loaded in, and a step begins without a change of
+    threads, which would cost it more than all of that.
     """
 
     def __init__(self, engine: Engine, transport: Transport) -> None:
@@ -51,34 +53,47 @@ class EngineLoop:
         self._transport = transport
         self._draining = False
         self._unsent: StepOutput | None = None
+        self._other = ThreadPoolExecutor(1, thread_name_prefix="bookkeeping")
 
     def run(self) -> None:
         """Serve until drained. Once it has been idle for a while, the block pool is checked."""
         checked = False
-        while self._engine.num_pending or not self._draining:
-            idle = not self._engine.num_pending
-            messages = self._transport.receive(wait=idle)
-            for message in messages:
-                self._handle(message)
-            if self._engine.num_pending:
-                self._step()
-                checked = False
-            elif not idle:
-                self._send_output()
-                self._transport.send(Idle(state=self._engine.state))
-            elif not messages and not checked:
-                self._engine.check_integrity()
-                checked = True
+        with self._other:
+            while self._engine.num_pending or not self._draining:
+                idle = not self._engine.num_pending
+                messages = self._take_in(wait=idle)
+                if self._engine.num_pending:
+                    self._step()
+                    checked = False
+                elif not idle:
+                    self._send_output()
+                    self._transport.send(Idle(state=self._engine.state))
+                elif not messages and not checked:
+                    self._engine.check_integrity()
+                    checked = True
 
     def _step(self) -> None:
-        step = self._engine.begin()
-        self._send_output()
-        self._engine.prepare()
-        for message in self._transport.receive_during(step):
-            self._handle(message)
+        self._engine.begin()
+        meanwhile = self._other.submit(self._keep_books)
+        try:
+            self._engine.compute()
+        finally:
+            meanwhile.result()
         self._unsent = self._engine.finish()
         if not self._engine.num_pending:
             self._send_output()
+
+    def _keep_books(self) -> None:
+        self._send_output()
+        self._engine.prepare()
+        self._take_in(wait=False)
+
+    def _take_in(self, *, wait: bool) -> int:
+        """Handle the messages that are there; gives their number."""
+        messages = self._transport.receive(wait=wait)
+        for message in messages:
+            self._handle(message)
+        return len(messages)
 
     def _send_output(self) -> None:
         if self._unsent is not None:

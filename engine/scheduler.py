@@ -298,23 +298,27 @@ class Scheduler:
         at = sequence.num_output
         ids, logprobs = [], None
         if sample is not None:
-            sequence.append(sample[0])
-            ids = [sample[0]]
-            logprobs = None if sample[1] is None else [sample[1]]
-        first = not sequence.has_replied
-        scores = sequence.prompt_logprobs if sequence.needs_prompt_logprobs else None
-        sequence.has_replied, sequence.prompt_logprobs = True, []
+            token_id, scores = sample
+            sequence.append(token_id)
+            ids = [token_id]
+            logprobs = None if scores is None else [scores]
         if sequence.finish is not None:
             self._remove(sequence)
+        if sequence.has_replied:
+            return Tokens(
+                id=sequence.id, attempt=sequence.attempt, at=at, ids=ids, logprobs=logprobs, finish=sequence.finish
+            )
+        prompt_logprobs = sequence.prompt_logprobs if sequence.needs_prompt_logprobs else None
+        sequence.has_replied, sequence.needs_prompt_logprobs, sequence.prompt_logprobs = True, False, []
         return Tokens(
             id=sequence.id,
             attempt=sequence.attempt,
             at=at,
             ids=ids,
             logprobs=logprobs,
-            prompt_logprobs=scores,
+            prompt_logprobs=prompt_logprobs,
             finish=sequence.finish,
-            stats=_choice_stats(sequence, now) if first else None,
+            stats=_choice_stats(sequence, now),
         )
 
 

@@ -50,6 +50,8 @@ class Sequence:
         """Collected until the first output is sent."""
         self.has_replied = False
         """Whether any output of this attempt has been sent."""
+        self.needs_prompt_logprobs = start.params.prompt_logprobs is not None
+        """Whether the prompt has to be computed in full, and not read from the prefix cache; until the first output."""
         self.deferred_to: tuple[Sequence, int] | None = None
         """An older sequence, and the number of tokens it must have computed before this one is looked at again."""
         self._tokens: IntArray = np.empty(max(self.num_tokens, self.num_prompt + start.params.max_tokens), np.int32)
@@ -78,11 +80,6 @@ class Sequence:
     @property
     def output_ids(self) -> IntArray:
         return self._tokens[self.num_prompt : self.num_tokens]
-
-    @property
-    def needs_prompt_logprobs(self) -> bool:
-        """Whether the prompt has to be computed in full, and not read from the prefix cache."""
-        return self.params.prompt_logprobs is not None and not self.has_replied
 
     def token_ids(self, start: int, stop: int) -> IntArray:
         """A view of tokens ``start`` … ``stop - 1``; tokens are only ever appended, so it does not change."""

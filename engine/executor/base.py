@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -40,8 +39,9 @@ class ModelFacts:
 class Executor(ABC):
     """A module of this package defines one subclass, and ``--executor`` names the module.
 
-    The calls come from one thread, in the order of the methods. ``load`` and ``initialize_cache`` raise
-    EngineError for a mistake of the model or the settings; anything else that is raised is a fault.
+    The calls come from one thread (a CUDA context and an OpenMP team belong to theirs), in the order of the
+    methods. ``load`` and ``initialize_cache`` raise EngineError for a mistake of the model or the settings;
+    anything else that is raised is a fault.
     """
 
     @abstractmethod
@@ -56,9 +56,9 @@ class Executor(ABC):
         """Make the KV cache on all ranks and return its size in blocks, the minimum over ranks."""
 
     @abstractmethod
-    def submit(self, batch: ScheduledBatch) -> Future[StepResult]:
-        """Begin to compute one step, and return at once. One step is under way at a time."""
+    def execute(self, batch: ScheduledBatch) -> StepResult:
+        """Compute one step. Blocks until its tokens are known, and lets other threads run meanwhile."""
 
     @abstractmethod
     def shutdown(self) -> None:
-        """Let go of devices and ranks; no step is under way."""
+        """Let go of devices and ranks."""

@@ -38,6 +38,7 @@ class InputBuffers:
         self._block_tables = Buffer((max_seqs, max_blocks), torch.int32, device)
         self._query_start_loc = Buffer((max_seqs + 1,), torch.int32, device)
         self._seq_lens = Buffer((max_seqs,), torch.int32, device)
+        self._numbers = np.arange(max(max_tokens, max_seqs))
 
     def whole(self) -> tuple[Tensor, AttentionMetadata]:
         """(input ids, metadata) of the largest step, over the very memory that ``fill`` hands out the beginnings of."""
@@ -53,28 +54,37 @@ class InputBuffers:
         )
         return self._input_ids.upload(tokens), metadata
 
-    def fill(self, batch: ScheduledBatch) -> tuple[Tensor, AttentionMetadata]:
-        """(input ids [T], metadata) of a batch; they live until the next call."""
-        query_lens, seq_lens = batch.query_lens, batch.context_lens + batch.query_lens
+    def write(self, batch: ScheduledBatch) -> None:
+        """Write a batch into the host's arrays: where these are the device's own memory, a captured pass reads them."""
+        query_lens, context_lens = batch.query_lens, batch.context_lens
         tokens, sequences = len(batch.input_ids), len(query_lens)
-        starts = np.concatenate(([0], np.cumsum(query_lens)))
-        row = np.repeat(np.arange(sequences), query_lens)
-        positions = np.arange(tokens) - np.repeat(starts[:-1] - batch.context_lens, query_lens)
-        slots = batch.block_tables[row, positions // self._block_size].astype(np.int64) * self._block_size
+        starts = self._query_start_loc.array
+        np.cumsum(query_lens, out=starts[1 : sequences + 1])
+        row, positions = self._numbers[:sequences], context_lens
+        if tokens > sequences:
+            row = np.repeat(row, query_lens)
+            positions = self._numbers[:tokens] + np.repeat(context_lens - starts[:sequences], query_lens)
+        block, offset = np.divmod(positions, self._block_size)
         self._input_ids.array[:tokens] = batch.input_ids
         self._positions.array[:tokens] = positions
-        self._slot_mapping.array[:tokens] = slots + positions % self._block_size
-        self._query_start_loc.array[: sequences + 1] = starts
-        self._seq_lens.array[:sequences] = seq_lens
-        blocks = batch.block_tables.shape[1]
-        self._block_tables.array[:sequences, :blocks] = batch.block_tables
+        slots = self._slot_mapping.array[:tokens]
+        slots[:] = batch.block_tables[row, block]
+        slots *= self._block_size
+        slots += offset
+        np.add(context_lens, query_lens, out=self._seq_lens.array[:sequences])
+        self._block_tables.array[:sequences, : batch.block_tables.shape[1]] = batch.block_tables
+
+    def fill(self, batch: ScheduledBatch) -> tuple[Tensor, AttentionMetadata]:
+        """(input ids [T], metadata) of a batch; they live until the next call."""
+        self.write(batch)
+        tokens, (sequences, blocks) = len(batch.input_ids), batch.block_tables.shape
         metadata = AttentionMetadata(
             positions=self._positions.upload(tokens),
             slot_mapping=self._slot_mapping.upload(tokens),
             block_tables=self._block_tables.upload(sequences, blocks),
             query_start_loc=self._query_start_loc.upload(sequences + 1),
             seq_lens=self._seq_lens.upload(sequences),
-            max_query_len=int(query_lens.max()),
-            max_seq_len=int(seq_lens.max()),
+            max_query_len=int(batch.query_lens.max()),
+            max_seq_len=int(self._seq_lens.array[:sequences].max()),
         )
         return self._input_ids.upload(tokens), metadata

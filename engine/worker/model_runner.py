@@ -52,9 +52,10 @@ class ModelRunner:
     @torch.inference_mode()
     def forward(self, batch: ScheduledBatch, cache: KVCache) -> Tensor:
         """Final hidden states [T, hidden], valid until the next step."""
-        input_ids, metadata = self._buffers.fill(batch)
         if self._replay is None:
+            input_ids, metadata = self._buffers.fill(batch)
             return self._model.forward(input_ids, cache.layers, metadata)
+        self._buffers.write(batch)
         self._replay.run(len(batch.input_ids), len(batch.query_lens))
         return self._replay.output[: len(batch.input_ids)]
 

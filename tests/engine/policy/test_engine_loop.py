@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future
+import threading
 
 import pytest
 
@@ -15,14 +14,14 @@ from observability.records import EngineState
 
 
 class Script:
-    """Hands out what was prepared for each call of ``receive``; drains after that.
+    """Hands out what was prepared for each call of ``receive`` between two steps; drains after that.
 
-    ``during``: step → what arrives while it is computed.
+    ``during``: what arrives while the first step is computed, the second, ….
     """
 
-    def __init__(self, *turns: list[ToEngine], during: dict[int, list[ToEngine]] | None = None) -> None:
+    def __init__(self, *turns: list[ToEngine], during: tuple[list[ToEngine], ...] = ()) -> None:
         self.turns = [*turns, [Drain()]]
-        self.during = during or {}
+        self.during = list(during)
         self.waited: list[bool] = []
         self.sent: list[FromEngine] = []
 
@@ -30,11 +29,11 @@ class Script:
         self.sent.append(message)
 
     def receive(self, *, wait: bool) -> list[ToEngine]:
+        if threading.current_thread() is not threading.main_thread():
+            assert not wait
+            return self.during.pop(0) if self.during else []
         self.waited.append(wait)
         return self.turns.pop(0) if self.turns else []
-
-    def receive_during(self, step: Future[int]) -> Iterator[ToEngine]:
-        yield from self.during.get(step.result(), [])
 
 
 class CountingEngine:
@@ -62,16 +61,16 @@ class CountingEngine:
     def abort(self, abort: Abort) -> None:
         self.work.pop(abort.id, None)
 
-    def begin(self) -> Future[int]:
+    def begin(self) -> None:
         assert self.work and not self.computed
         self.steps += 1
         self.computed = list(self.work)
-        future: Future[int] = Future()
-        future.set_result(self.steps)
-        return future
+
+    def compute(self) -> None:
+        assert self.computed and threading.current_thread() is threading.main_thread()
 
     def prepare(self) -> None:
-        assert self.computed
+        assert self.computed and threading.current_thread() is not threading.main_thread()
         self.prepared += 1
 
     def finish(self) -> str:
@@ -89,7 +88,7 @@ def start(name: str) -> Start:
     return Start(id=name, attempt=0, prompt=[1], params=SamplingParams(max_tokens=2), seed=0)
 
 
-def run(*turns: list[ToEngine], during: dict[int, list[ToEngine]] | None = None) -> tuple[CountingEngine, Script]:
+def run(*turns: list[ToEngine], during: tuple[list[ToEngine], ...] = ()) -> tuple[CountingEngine, Script]:
     engine, script = CountingEngine(), Script(*turns, during=during)
     EngineLoop(engine, script).run()
     return engine, script
@@ -113,26 +112,47 @@ def test_the_state_is_told_when_an_abort_leaves_nothing_to_step() -> None:
 
 
 def test_messages_are_taken_in_during_a_step() -> None:
-    engine, script = run([start("a")], during={1: [start("b"), start("bad")], 2: [Abort(id="b", attempt=0)]})
+    engine, script = run([start("a")], during=([start("b"), start("bad")], [Abort(id="b", attempt=0)]))
     assert script.sent == [Rejected(id="bad", attempt=0, message="no"), "step 1", "step 2"]
     assert engine.steps == 2
 
 
 def test_an_abort_during_a_step_that_leaves_nothing_is_told_by_that_step() -> None:
-    _, script = run([start("a")], during={1: [Abort(id="a", attempt=0)]})
+    _, script = run([start("a")], during=([Abort(id="a", attempt=0)],))
     assert script.sent == ["step 1"]
 
 
 def test_a_step_s_output_is_sent_while_the_next_one_is_computed() -> None:
-    class Watching(Script):
-        def receive_during(self, step: Future[int]) -> Iterator[ToEngine]:
-            sent.append(len(self.sent))
-            return super().receive_during(step)
+    class Watching(CountingEngine):
+        def begin(self) -> None:
+            super().begin()
+            sent.append(len(script.sent))
 
     sent: list[int] = []
-    script = Watching([start("a")])
-    EngineLoop(CountingEngine(), script).run()
-    assert sent == [0, 1] and script.sent == ["step 1", "step 2"]
+    script = Script([start("a")])
+    EngineLoop(Watching(), script).run()
+    assert sent == [0, 0] and script.sent == ["step 1", "step 2"]
+
+
+def test_a_fault_in_a_step_comes_after_what_the_other_thread_was_at() -> None:
+    class Faulty(CountingEngine):
+        def compute(self) -> None:
+            if self.steps == 2:
+                raise ValueError("a kernel has failed")
+
+    engine, script = Faulty(), Script([start("a")])
+    with pytest.raises(ValueError, match="a kernel has failed"):
+        EngineLoop(engine, script).run()
+    assert script.sent == ["step 1"] and engine.prepared == 2
+
+
+def test_a_fault_of_the_other_thread_ends_the_loop() -> None:
+    class Faulty(CountingEngine):
+        def prepare(self) -> None:
+            raise ValueError("a block has been lost")
+
+    with pytest.raises(ValueError, match="a block has been lost"):
+        EngineLoop(Faulty(), Script([start("a")])).run()
 
 
 def test_a_refusal_is_sent() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import Future
 
 import pytest
 
@@ -36,12 +35,10 @@ class Echo:
     def __init__(self) -> None:
         self.batches: list[ScheduledBatch] = []
 
-    def submit(self, batch: ScheduledBatch) -> Future[StepResult]:
+    def execute(self, batch: ScheduledBatch) -> StepResult:
         self.batches.append(batch)
         ends = batch.context_lens + batch.query_lens
-        future: Future[StepResult] = Future()
-        future.set_result(StepResult([int(ends[s.row]) for s in batch.samples], [None] * len(batch.samples), []))
-        return future
+        return StepResult([int(ends[s.row]) for s in batch.samples], [None] * len(batch.samples), [])
 
 
 def config(**settings: object) -> EngineConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
@@ -18,7 +17,6 @@ class ScriptedExecutor(Executor):
         self.script = config.model
         self.progress = progress
         self.steps = 0
-        self.thread = ThreadPoolExecutor(1)
 
     def load(self) -> ModelFacts:
         if self.script == "broken model":
@@ -42,10 +40,7 @@ class ScriptedExecutor(Executor):
     def initialize_cache(self) -> int:
         return 640
 
-    def submit(self, batch: ScheduledBatch) -> Future[StepResult]:
-        return self.thread.submit(self._execute, batch)
-
-    def _execute(self, batch: ScheduledBatch) -> StepResult:
+    def execute(self, batch: ScheduledBatch) -> StepResult:
         self.steps += 1
         if self.steps > 4:
             if self.script == "fails in the third step":
