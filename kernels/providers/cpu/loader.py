@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import platform
 from functools import cache
@@ -9,7 +10,7 @@ from functools import cache
 import torch
 
 from kernels.providers.cpu.library import Library
-from kernels.providers.cpu.variants import FOLDER, Variant, choose
+from kernels.providers.cpu.variants import FOLDER, SOURCES, Variant, choose, digest
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,24 @@ def find() -> Library | None:
 
 
 def open_build(variant: Variant) -> Library:
-    """An installed build. Raises OSError, with what to do about it, where it is missing or must not be used."""
+    """An installed build. Raises OSError, with what to do about it, where it is missing or must not be used.
+
+    A checkout has the sources beside its builds. One that is made of others may take arguments for what they are not.
+    """
     path = FOLDER / variant.file
     if not path.exists():
         raise OSError(f"the {variant.name} build is missing; install a C compiler, then Penstock again")
-    return Library(path, variant.name)
+    library = Library(path, variant.name)
+    if SOURCES.is_dir() and sources_of(library) != digest(variant):
+        raise OSError(f"the {variant.name} build is not of the sources beside it; install Penstock again")
+    return library
+
+
+def sources_of(library: Library) -> str:
+    """Digest of what a build was made of, as ``variants.digest`` gives it; empty where it does not say."""
+    try:
+        function = library.function("sources")
+    except AttributeError:
+        return ""
+    function.restype = ctypes.c_char_p
+    return bytes(function()).decode()
