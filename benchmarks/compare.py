@@ -13,14 +13,16 @@ import datetime
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 from tokenizers import Tokenizer
 
-from benchmarks import models, roofline
+from benchmarks import models, processes, roofline
 from benchmarks.comparison import installs, measure, ours, picture, report
 from benchmarks.comparison.cells import CELLS, PHASES, SPECIAL, Cell, Phase
 from benchmarks.comparison.results import OtherMachineError, Results
@@ -34,7 +36,7 @@ from benchmarks.processes import StartError
 BUILD = environments.ROOT / "build" / "bench"
 TRIAL = 0.15
 """Share of prompts and answers that a trial keeps."""
-Error = (StartError, RuntimeError, OSError, ValueError, subprocess.SubprocessError)
+Error = (StartError, RuntimeError, OSError, ValueError, subprocess.SubprocessError, httpx.HTTPError, psutil.Error)
 """What may go wrong with one contender and leaves the others to be measured."""
 
 
@@ -56,9 +58,11 @@ class Comparison:
                 self._phase(phase, cells)
         for name in SPECIAL:
             if name in self._options.cells and "penstock" in self._options.peers:
-                self._attempt(name, lambda name=name: self._special(name))
+                with self._going_on(name):
+                    self._special(name)
         for name in self._options.peers:
-            self._attempt(f"install/{name}", lambda name=name: self._install(name))
+            with self._going_on(f"install/{name}"):
+                self._install(name)
         # The limits once more: what disturbed the first measurement has probably passed.
         machine = self.results.machine(self.name).better(roofline.measure())
         self.results.runs[self.name]["machine"] = asdict(machine)
@@ -72,26 +76,26 @@ class Comparison:
         with contextlib.ExitStack() as stack:
             started: dict[str, Started] = {}
             for name in chosen:
-                self._attempt(f"start {phase.checkpoint}/{name}", lambda name=name: self._start(
-                    stack, started, phase.checkpoint, name, maker))  # fmt: skip
+                with self._going_on(f"start {phase.checkpoint}/{name}"):
+                    first = Request(maker.make(1, Lengths.parse("16"))[0], 4)
+                    measure.wait_until_quiet(self._options.patience)
+                    contender, folder = CONTENDERS[name], self._options.models
+                    found = stack.enter_context(start(contender, folder, phase.checkpoint, first, self._logs))
+                    self._begin(found, phase.checkpoint, maker)
+                    started[name] = found
             for cell in cells:
                 for number in range(self._options.rounds):
                     for name in [n for n in cell.contenders if n in started and (number == 0 or n not in cell.once)]:
-                        where = f"{cell.name}/{name}"
-                        self._attempt(where, lambda cell=cell, name=name: self._turn(started[name], cell, maker))
+                        with self._going_on(f"{cell.name}/{name}"):
+                            self._turn(started[name], cell, maker)
 
-    def _start(
-        self, stack: contextlib.ExitStack, started: dict[str, Started], checkpoint: str, name: str, maker: PromptMaker
-    ) -> None:
-        measure.wait_until_quiet(self._options.patience)
-        first = Request(maker.make(1, Lengths.parse("16"))[0], 4)
-        found = stack.enter_context(start(CONTENDERS[name], self._options.models, checkpoint, first, self._logs))
-        entry = {"run": self.name, "seconds": found.seconds}
+    def _begin(self, started: Started, checkpoint: str, maker: PromptMaker) -> None:
+        name = started.contender.name
+        entry = {"run": self.name, "seconds": started.seconds}
         self.results.starts.setdefault(checkpoint, {})[name] = entry
-        self._say(f"{name} answered on {checkpoint} after {found.seconds:.1f} s")
-        with measure.awake(found):
-            measure.warm_up(found, maker)
-        started[name] = found
+        self._say(f"{name} answered on {checkpoint} after {started.seconds:.1f} s")
+        with measure.awake(started):
+            measure.warm_up(started, maker)
 
     def _turn(self, started: Started, cell: Cell, maker: PromptMaker) -> None:
         with measure.awake(started):
@@ -126,10 +130,11 @@ class Comparison:
         if found := installs.measure(CONTENDERS[name]):
             self.results.installs[name] = {"run": self.name, **found}
 
-    def _attempt(self, where: str, step: Any) -> None:
-        """Do ``step``; what fails is kept and reported, and the rest goes on."""
+    @contextlib.contextmanager
+    def _going_on(self, where: str) -> Iterator[None]:
+        """What fails is kept and reported, and the rest goes on."""
         try:
-            step()
+            yield
         except Error as error:
             self.results.failures.append({"run": self.name, "where": where, "why": str(error)})
             self._say(f"{where} FAILED: {str(error)[:2000]}")
@@ -203,6 +208,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    processes.end_at_signals()
     path = options.out / "cpu.json"
     results = Results.load(path) if path.exists() and not options.fresh else Results()
     if options.report or options.add:

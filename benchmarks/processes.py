@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,11 @@ import psutil
 
 class StartError(Exception):
     """A process ended, or was not ready in time. The message ends with the last lines of its log."""
+
+
+def end_at_signals() -> None:
+    """SIGTERM ends this process as Ctrl-C does: with all that it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
 
 
 def free_port() -> int:

@@ -166,6 +166,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    processes.end_at_signals()
     with contextlib.ExitStack() as stack:
         url = (options.url or "").rstrip("/")
         if not url:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ from benchmarks.load.traffic import closed_loop, interrupted
 from benchmarks.peers import environments
 from benchmarks.peers.contenders import Contender
 
-START_LIMIT = 600.0
+LIMIT = 600.0
+"""Seconds for a start, and for one answer."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class WorkerDriver:
 
     def receive(self) -> dict[str, Any]:
         assert self.process.stdout
+        if not select.select([self.process.stdout], [], [], LIMIT)[0]:
+            raise RuntimeError(f"the worker said nothing for {LIMIT:g} s\n{processes.tail(self.log)}")
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"the worker ended\n{processes.tail(self.log)}")
@@ -122,7 +126,7 @@ def start(contender: Contender, models: Path, checkpoint: str, first: Request, l
             driver: Driver = WorkerDriver.ready(process, log)
         else:
             url = f"http://127.0.0.1:{port}"
-            processes.wait_until_ready(process, url + contender.ready, log, START_LIMIT)
+            processes.wait_until_ready(process, url + contender.ready, log, LIMIT)
             driver = HttpDriver(Client(url, str(model), extra=contender.extra))
         courses, _ = driver.run(Job([first], 1, []))
         if courses[0].error:
