@@ -135,7 +135,7 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
     temperature, top_p, min_p = torch.tensor([(t, p, m) for t, _, p, m in SETTINGS], dtype=torch.float64).unbind(-1)
     filters = (temperature, torch.tensor([k for _, k, _, _ in SETTINGS]), top_p, min_p)
     rows = len(SETTINGS)
-    for vocab_size, spread in [(1, 1.0), (11, 1.0), (1003, 3.0), (4096, 30.0)]:
+    for vocab_size, spread in [(1, 1.0), (11, 1.0), (1003, 3.0), (4096, 30.0), (13001, 2.0)]:
         logits = torch.randn(rows, vocab_size, generator=generator) * spread
         logits[:, ::7] = 1.0  # Ties.
         logits[:, 3::5] = -torch.inf

@@ -28,10 +28,8 @@ def kept_by_the_definition(logits, top_k, top_p, min_p):
 def drawn_by_the_definition(logits, temperature, top_k, top_p, min_p, seed, choice, position):
     if temperature == 0.0:
         return max(range(len(logits)), key=logits.__getitem__)
-    best = max(logits)
     at = min(max(temperature, 2.0**-126), 3.4028234663852886e38)
-    scaled = [(torch.tensor(logit) - best) / torch.tensor(at) for logit in logits]
-    scaled = [float(each) for each in scaled]
+    scaled = ((torch.tensor(logits) - max(logits)) / torch.tensor(at)).tolist()
     kept = kept_by_the_definition(scaled, top_k, top_p, min_p)
     tokens = torch.arange(len(logits))
     same = [torch.tensor(value).expand(len(tokens)) for value in (seed, choice, position)]

@@ -2,6 +2,7 @@
 
 import math
 
+import builds_for_tests
 import pytest
 import torch
 from torch.nn import functional
@@ -13,24 +14,17 @@ from kernels.providers.cpu.layer_norm import NativeLayerNorm
 from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.rms_norm import NativeRMSNorm
 from kernels.providers.cpu.silu_and_mul import NativeSiluAndMul
-from kernels.providers.cpu.variants import FOLDER, builds
-
-ORDER = {"AVX512": 2, "AVX2": 1}
-HERE = ORDER.get(torch.backends.cpu.get_cpu_capability(), 0)
-RUNNABLE = [each.name for each in builds() if max((ORDER[name] for name in each.capabilities), default=0) <= HERE]
 
 
-@pytest.fixture(params=RUNNABLE)
-def library(request) -> Library:
-    return Library(FOLDER / f"_{request.param}.so", request.param)
+@pytest.fixture(params=builds_for_tests.INSTALLED)
+def library(request, builds) -> Library:
+    """Of the builds those that are installed: the others are slow, and run the ops' examples."""
+    return builds[request.param]
 
 
 @pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+def threads(request, set_threads):
+    set_threads(request.param)
 
 
 def random(*shape, seed=0):
