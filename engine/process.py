@@ -19,12 +19,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import msgspec
 
 from engine.channel import HEARTBEAT_INTERVAL, Channel, Transport
+from engine.companion import Companion
 from engine.config import EngineConfig
 from engine.engine import Engine, warm_up
 from engine.errors import EngineError
@@ -53,17 +53,16 @@ class EngineLoop:
         self._transport = transport
         self._draining = False
         self._unsent: StepOutput | None = None
-        self._other = ThreadPoolExecutor(1, thread_name_prefix="bookkeeping")
 
     def run(self) -> None:
         """Serve until drained. Once it has been idle for a while, the block pool is checked."""
         checked = False
-        with self._other:
+        with Companion("bookkeeping") as companion:
             while self._engine.num_pending or not self._draining:
                 idle = not self._engine.num_pending
                 messages = self._take_in(wait=idle)
                 if self._engine.num_pending:
-                    self._step()
+                    self._step(companion)
                     checked = False
                 elif not idle:
                     self._send_output()
@@ -72,13 +71,13 @@ class EngineLoop:
                     self._engine.check_integrity()
                     checked = True
 
-    def _step(self) -> None:
+    def _step(self, companion: Companion) -> None:
         self._engine.begin()
-        meanwhile = self._other.submit(self._keep_books)
+        companion.start(self._keep_books)
         try:
             self._engine.compute()
         finally:
-            meanwhile.result()
+            companion.join()
         self._unsent = self._engine.finish()
         if not self._engine.num_pending:
             self._send_output()
