@@ -24,7 +24,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[builds_for_test
         yield builds
 
 
-@pytest.fixture(params=builds_for_tests.NAMES)
+@pytest.fixture(params=[pytest.param(name, marks=builds_for_tests.marks(name)) for name in builds_for_tests.NAMES])
 def library(request: pytest.FixtureRequest, builds: builds_for_tests.Builds) -> Library | None:
     """Each build of the CPU kernels; a test that names its builds itself may name None."""
     return builds[request.param] if request.param else None

@@ -41,7 +41,7 @@ def cases():
                 if next(examples(op, provider, dtype), None):
                     for build in builds:
                         name = f"{op.name}-{build or provider.name}-{dtype}"
-                        yield pytest.param(op, provider, dtype, build, id=name)
+                        yield pytest.param(op, provider, dtype, build, id=name, marks=builds_for_tests.marks(build))
 
 
 @pytest.mark.parametrize(("op", "provider", "dtype", "library"), list(cases()), indirect=["library"])

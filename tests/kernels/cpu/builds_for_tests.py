@@ -42,6 +42,11 @@ PLAIN = ("-O0",)
 """gcc takes minutes to optimise what it has instrumented, or vectors wider than the machine's registers."""
 
 
+def marks(name: str | None) -> list[pytest.MarkDecorator]:
+    """Those that are made for tests take their time."""
+    return [pytest.mark.slow] if name in {"checked", "wide", EMULATED} else []
+
+
 class CountingLibrary(Library):
     """Counts launches, so that a test knows that it ran this build."""
 
