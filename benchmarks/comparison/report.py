@@ -13,6 +13,8 @@ from benchmarks.peers.contenders import CACHE_GIB, CONTENDERS
 Column = tuple[str, Callable[[str], str]]
 """A heading, and what a contender has under it."""
 
+SPREAD = 0.03
+"""Share by which rounds may differ before the report shows their range."""
 ONCE = "; ".join(f"{cell.name}: {' and '.join(cell.once)} once" for cell in CELLS.values() if cell.once)
 METHOD = f"""\
 ## How it was measured
@@ -24,8 +26,9 @@ METHOD = f"""\
 - Servers get prompts as text of exactly so many tokens; OpenVINO GenAI and `generate` run in process and get token
   ids, so they are spared HTTP and detokenizing. Prompts are new in each turn: no cache helps unless a cell shares a
   prefix on purpose. Answers have a fixed length and are greedy.
-- A figure is the median of its rounds; the range is given where rounds differ. A turn during which others used more
-  than {QUIET:g} cores (stolen time included) is repeated once, and is marked † where that did not help.
+- A figure is the median of its rounds; the range is given where they differ by more than {SPREAD:.0%}. A turn during
+  which others used more than {QUIET:g} cores (stolen time included) is repeated once, and is marked † where that did
+  not help.
 - *Steady decode* is the rate while all requests are between their first and their last token. Each request's own rate
   is taken from its own first to its last chunk in that time, and the rates are added.
 - The *roofline* is what the machine allows: a step reads the weights and the keys and values once, and multiplies the
@@ -44,7 +47,7 @@ Run it again with `python -m benchmarks.compare --out docs/benchmarks`; parts of
 def number(value: float | None, digits: int = 0) -> str:
     if value is None:
         return "–"
-    return f"{value:,.{digits}f}" if abs(value) >= 10 or digits > 1 else f"{value:,.{max(digits, 1)}f}"
+    return f"{value:,.{digits}f}" if abs(value) >= 100 or digits > 1 else f"{value:,.{max(digits, 1)}f}"
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -114,13 +117,13 @@ def _machines(results: Results) -> str:
 
 
 def _range(results: Results, cell: str, contender: str, *path: str) -> str:
-    """The median, with the lowest and highest where they differ by more than two in a hundred."""
+    """The median, with the lowest and highest where they differ by more than ``SPREAD``."""
     values = results.rounds(cell, contender, *path)
     middle = results.figure(cell, contender, *path)
     if middle is None:
         return "–"
     mark = " †" if results.is_disturbed(cell, contender) else ""
-    if max(values) > 1.02 * min(values):
+    if max(values) > (1 + SPREAD) * min(values):
         return f"{number(middle)} ({number(min(values))}–{number(max(values))}){mark}"
     return number(middle) + mark
 
@@ -178,7 +181,7 @@ def _end_to_end(results: Results) -> str:
     for kind in ("decode", "int8"):
         cells = [f"{kind}-{batch}" for batch in (1, 8, 32)]
         columns = [
-            *(_plain(results, c, f"{CELLS[c].concurrency} requests", "output_tokens_per_second") for c in cells),
+            *(_plain(results, c, f"{CELLS[c].concurrency} at a time", "output_tokens_per_second") for c in cells),
             _plain(results, cells[2], "TTFT p50 at 32, ms", "ttft_ms", "p50"),
             _plain(results, cells[2], "ITL p50 at 32, ms", "itl_ms", "p50"),
             _plain(results, cells[2], "ITL p99 at 32, ms", "itl_ms", "p99"),

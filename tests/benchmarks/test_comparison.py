@@ -153,7 +153,7 @@ def test_a_figure_is_the_median_of_undisturbed_rounds(results: Results) -> None:
     for one in rounds:
         one["disturbed"] = True
     assert results.steady("decode-8", "vllm") == pytest.approx(59.4)
-    assert "59 (10–61) †" in report.render(results, "cpu.svg")
+    assert "59.4 (10.0–60.6) †" in report.render(results, "cpu.svg")
 
 
 def test_the_report_names_the_run_of_every_row(results: Results) -> None:
