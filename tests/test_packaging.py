@@ -127,6 +127,7 @@ def compute_with(wheel: Path, folder: Path) -> str:
     code = """
 import logging, sys, torch
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level="INFO")
+logging.getLogger("kernels").setLevel("DEBUG")
 from kernels.ops.rms_norm import OP, RMSNormSpec
 from kernels.providers.cpu import variants
 from kernels.registry import Kernels, Machine

@@ -129,9 +129,15 @@ class Worker:
             )
 
     def _tell_of_weights(self, before: int, after: int) -> None:
-        quantization = self._config.quantization
-        how = "" if quantization == NONE else f", quantized to {quantization}"
-        logger.info("weights: %s bytes in %s%s, held in %s bytes", f"{before:,}", _name(self._dtype), how, f"{after:,}")
+        quantization, dtype = self._config.quantization, _name(self._dtype)
+        if quantization != NONE:
+            logger.info(
+                "weights: %s bytes in %s, quantized to %s, held in %s bytes",
+                f"{before:,}",
+                dtype,
+                quantization,
+                f"{after:,}",
+            )
 
     @property
     def _weight_format(self) -> str:

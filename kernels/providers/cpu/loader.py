@@ -39,7 +39,7 @@ def find() -> Library | None:
     except OSError as error:
         logger.warning("torch computes in place of the compiled kernels, several times slower: %s", error)
         return None
-    logger.info("the kernels are the %s build", variant.name)
+    logger.debug("the kernels are the %s build", variant.name)
     return library
 
 

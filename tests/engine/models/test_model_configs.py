@@ -29,7 +29,15 @@ LLAMA = {
 
 
 def build(**fields):
-    context = LayerContext(Kernels(Machine.detect(CPU)), CPU, torch.float32, 16, None)
+    context = LayerContext(
+        kernels=Kernels(Machine.detect(CPU)),
+        device=CPU,
+        dtype=torch.float32,
+        weight_dtype=torch.float32,
+        cache_dtype=torch.float32,
+        block_size=16,
+        max_model_len=None,
+    )
     return build_model(HFConfig(LLAMA | fields, "config.json"), context)
 
 

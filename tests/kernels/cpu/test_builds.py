@@ -52,7 +52,7 @@ def test_other_machines_have_none(machine):
 @pytest.fixture
 def find(monkeypatch, caplog):
     """Find the kernels anew, in place of what was found before; returns them and what the log says."""
-    caplog.set_level(logging.INFO, loader.logger.name)
+    caplog.set_level(logging.DEBUG, loader.logger.name)
 
     def find():
         caplog.clear()
