@@ -45,7 +45,7 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
         yield Example(RMSNormSpec(shape[-1], dtype), (x, weight, 1e-6, added))
     columns = torch.randn(3, 7 * 32, generator=generator).to(dtype)
     heads = columns[:, 32:160].view(3, 4, 32)  # As queries stand in the product of a merged projection.
-    yield Example(RMSNormSpec(32, dtype), (heads, torch.randn(32, generator=generator).to(dtype), 1e-6))
+    yield Example(RMSNormSpec(32, dtype), (heads, torch.randn(32, generator=generator).to(dtype), 1e-6, None))
 
 
 OP: Op[RMSNorm, RMSNormSpec] = Op(
