@@ -58,6 +58,7 @@ class Exchange:
             course.error = f"status {self.status}: {body[:300]}"
         if course.error:
             return course
+        last = None
         for at, event in events(self.pieces):
             if event.get("error"):
                 course.error = str(event["error"])[:300]
@@ -67,8 +68,13 @@ class Exchange:
                 course.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
             if has_text(event):
                 course.chunks.append(at)
+            if event.get("choices"):
+                last = at
+        if not course.chunks and course.tokens and last is not None:
+            # Tokens that make no whole character: all that is known is when they had come.
+            course.chunks.append(last)
         if not course.chunks and not course.error:
-            course.error = "the answer holds no text"
+            course.error = "the answer holds no token"
         course.tokens = course.tokens or len(course.chunks)
         return course
 

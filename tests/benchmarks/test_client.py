@@ -44,11 +44,18 @@ def test_without_usage_chunks_are_counted() -> None:
     assert (course.tokens, course.prompt_tokens) == (2, None)
 
 
+def test_tokens_that_make_no_character_are_an_answer_at_its_end() -> None:
+    pieces = [(1.0, sse(text(""))), (2.0, sse(text("")))]
+    usage = sse({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    course = Exchange(0.0, 9.0, 200, [*pieces, (4.0, usage)]).read()
+    assert (course.error, course.tokens, course.chunks) == (None, 2, [2.0])
+
+
 @pytest.mark.parametrize(
     ("exchange", "error"),
     [
         (Exchange(0.0, 1.0, 429, [(0.5, b"busy")]), "status 429: busy"),
-        (Exchange(0.0, 1.0, 200, []), "the answer holds no text"),
+        (Exchange(0.0, 1.0, 200, []), "the answer holds no token"),
         (Exchange(0.0, 1.0, 200, [(0.5, sse(text("a"), {"error": {"message": "broken"}}))]), "{'message': 'broken'}"),
         (Exchange(0.0, 1.0, 0, [], "no end after 1 s"), "no end after 1 s"),
     ],
