@@ -50,11 +50,13 @@ clean:
 $(BIN)/python:
 	@scripts/make-environment "$(PYTHON)" "$(VENV)"
 
-# The stamps: an installation is repeated when the list of dependencies has changed.
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+# The stamps: an installation is repeated when the list of dependencies or a kernel has changed.
+KERNELS := setup.py kernels/providers/cpu/variants.py $(wildcard kernels/providers/cpu/native/*)
+
+$(VENV)/.installed: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(PIP) install -e .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(PIP) install -e '.[dev]'
 	@touch $@ $(VENV)/.installed

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from kernels.providers.cpu.library import Library, Program
 
@@ -33,22 +34,34 @@ def record(library: Library, forward: Callable[[], Tensor]) -> Recorded | None:
     return Recorded(program, output)
 
 
-class _Computations(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
-    """Collects the names of the torch operations that do more than to look at memory in another shape."""
+IN_PLACE = re.compile(r"[a-z].*_|__i[a-z]+__|__setitem__")
+"""Names of functions that change their first argument."""
+MEMORY = (torch.empty, torch.frombuffer)
+"""They give memory and compute nothing."""
+
+
+class _Computations(TorchFunctionMode):
+    """Collects the names of the torch functions that do more than to look at memory in another shape.
+
+    A TorchDispatchMode would be told of them more exactly, but the first one in a process imports torch's compiler,
+    which takes longer than all the rest of a start.
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.names: set[str] = set()
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is not torch.ops.aten.empty.memory_format:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func not in MEMORY:
+            name = func.__name__
             seen = {tensor.untyped_storage().data_ptr() for tensor in _tensors(args)}
             new = any(tensor.untyped_storage().data_ptr() not in seen for tensor in _tensors(result))
-            if new or func._schema.is_mutable:
-                self.names.add(str(func))
+            if new or "out" in kwargs or IN_PLACE.fullmatch(name):
+                self.names.add(name)
         return result
 
 
