@@ -26,15 +26,28 @@ def assert_close(module, dtype, actual, expected):
     torch.testing.assert_close(actual.double(), expected.double(), atol=tolerance.atol, rtol=tolerance.rtol)
 
 
+def plain_weight(weight):
+    """[N, K] in float64, each weight times its scale."""
+    if isinstance(weight, linear.Int8Weight):
+        return weight.values.double() * weight.scales.double()[:, None]
+    if isinstance(weight, linear.Int4Weight):
+        groups = weight.values.double().view(len(weight.values), -1, linear.GROUP)
+        return (groups * weight.scales.double()[:, :, None]).flatten(1)
+    return weight.double()
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_linear(dtype):
     for example in examples(linear, dtype):
-        x, weight, bias = example.arguments
-        expected = (x.double()[:, None, :] * weight.double()).sum(-1)
+        x, weight, bias, ids = example.arguments
+        dense = plain_weight(weight)
+        expected = (x.double()[:, None, :] * dense).sum(-1)
         if bias is not None:
             expected += bias.double()
         reference = linear.OP.reference
-        assert_close(linear, dtype, reference(x, reference.pack(weight, bias)), expected)
+        handle = reference.pack(weight, bias)
+        assert_close(linear, dtype, reference(x, handle), expected)
+        assert_close(linear, dtype, reference.rows(ids, handle, dtype), dense[ids.long()])
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
