@@ -19,8 +19,8 @@ struct linear {
 };
 
 enum {
-    DEPTH = 256,           /* inputs of a block: the panels of a tile, in float32, stay in the first-level cache */
-    BLOCK_ROWS = 192,      /* rows of a block: with DEPTH inputs they stay in the second-level cache */
+    DEPTH = 512,           /* inputs of a block: a panel of it, in float32, takes half of a first-level cache */
+    BLOCK_ROWS = 96,       /* rows of a block: with DEPTH inputs they stay in the second-level cache */
     GROUP_PANELS = 24,     /* most panels of a piece; a multiple of what every tile takes */
     WIDEN_ROWS = 5 * ROWS, /* from here on, and in INT4 always, a block of weights is widened once for all rows */
     AHEAD = 512            /* bytes that a single pass over the weights is prefetched ahead */
