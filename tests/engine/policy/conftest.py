@@ -48,8 +48,12 @@ class SimulatedExecutor:
                 self.cache[table[position // self.block_size], position % self.block_size] = token
         tokens = []
         for sample in batch.samples:
-            assert (sample.prompt_ids is not None) == sample.params.has_penalties
-            tokens.append(next_token(self.read(batch, sample.row), sample.seed, sample.choice, sample.position))
+            known = self.read(batch, sample.row)
+            if sample.params.has_penalties:
+                assert [*sample.prompt_ids, *sample.output_ids] == known and len(sample.output_ids) == sample.position
+            else:
+                assert sample.prompt_ids is None and sample.output_ids is None
+            tokens.append(next_token(known, sample.seed, sample.choice, sample.position))
         scores = []
         for request in batch.prompt_logprobs:
             known = self.read(batch, request.row)

@@ -167,6 +167,8 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
         @invariant()
         def whole(self) -> None:
             self.h.scheduler.check_integrity()
+            for waiting in self.h.scheduler._waiting:
+                assert (waiting.block_table, waiting.num_computed, waiting.table_row) == ([], 0, -1)
             assert self.h.scheduler.num_pending == len(self.alive)
             if not self.alive:
                 assert self.h.pool.num_used == 0
