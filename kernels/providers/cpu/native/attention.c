@@ -181,8 +181,8 @@ EXPORT void penstock_paged_attention(const void *args, const struct step *step, 
     }
     if (!plan.splitting)
         return;
-    team_wait(member);
-    for (int number; (number = next_piece_of_second_phase(member)) < plan.count * kv_heads;) {
+    second_phase(member);
+    for (int number; (number = next_piece(member)) < plan.count * kv_heads;) {
         share = plan.shares + number / kv_heads;
         for (int tile = 0; tile < share->tiles; tile++) {
             begin_piece(p, share, number % kv_heads, tile);

@@ -1,5 +1,6 @@
 #include "team.h"
 
+#include <limits.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,14 +12,16 @@
 /* Rounds of waiting before a thread offers its core to others: a few tens of microseconds. */
 enum { SPINS = 4000 };
 
-struct counters {
-    atomic_int first, second;
+/* Pieces of one phase of one kernel. */
+struct phase {
+    atomic_int taken, done;
+    atomic_int all; /* how many there are: the least number that was too high; INT_MAX until somebody was given it */
 };
 
+enum { PHASES = 2 /* of each kernel, the second mostly empty */ };
+
 struct team {
-    _Alignas(64) atomic_int arrived;
-    _Alignas(64) atomic_int round;
-    struct counters *counters; /* one for each kernel of the program */
+    struct phase *phases;
 };
 
 static inline void relax(void)
@@ -32,32 +35,35 @@ static inline void relax(void)
 
 int next_piece(struct member *member)
 {
-    return atomic_fetch_add_explicit(&member->team->counters[member->kernel].first, 1, memory_order_relaxed);
+    struct phase *phase = member->team->phases + member->phase;
+    if (member->piece >= 0)
+        atomic_fetch_add_explicit(&phase->done, 1, memory_order_acq_rel);
+    member->piece = atomic_fetch_add_explicit(&phase->taken, 1, memory_order_relaxed);
+    return member->piece;
 }
 
-int next_piece_of_second_phase(struct member *member)
+/* Leave a phase, whose end this thread has seen, once all of its pieces are done. */
+static void end_phase(struct member *member)
 {
-    return atomic_fetch_add_explicit(&member->team->counters[member->kernel].second, 1, memory_order_relaxed);
-}
-
-void team_wait(struct member *member)
-{
-    struct team *team = member->team;
-    if (member->threads == 1)
-        return;
-    int round = atomic_load_explicit(&team->round, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == member->threads - 1) {
-        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->round, round + 1, memory_order_release);
-        return;
-    }
-    for (int spins = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round; spins++) {
+    struct phase *phase = member->team->phases + member->phase;
+    int all = atomic_load_explicit(&phase->all, memory_order_relaxed);
+    while (member->piece >= 0 && member->piece < all &&
+           !atomic_compare_exchange_weak_explicit(&phase->all, &all, member->piece, memory_order_relaxed,
+                                                  memory_order_relaxed))
+        ;
+    for (int spins = 0; member->piece >= 0 && atomic_load_explicit(&phase->done, memory_order_acquire) !=
+                                                  atomic_load_explicit(&phase->all, memory_order_relaxed);
+         spins++) {
         if (spins < SPINS)
             relax();
         else
             sched_yield();
     }
+    member->phase++;
+    member->piece = -1;
 }
+
+void second_phase(struct member *member) { end_phase(member); }
 
 void *scratch(int64_t bytes)
 {
@@ -78,27 +84,26 @@ void *scratch(int64_t bytes)
 
 void penstock_run(const struct launch *launches, int32_t count, const struct step *step, int32_t threads)
 {
-    struct counters counters[count];
-    for (int i = 0; i < count; i++) {
-        atomic_init(&counters[i].first, 0);
-        atomic_init(&counters[i].second, 0);
+    struct phase phases[PHASES * count];
+    for (int i = 0; i < PHASES * count; i++) {
+        atomic_init(&phases[i].taken, 0);
+        atomic_init(&phases[i].done, 0);
+        atomic_init(&phases[i].all, INT_MAX);
     }
-    struct team team = {.counters = counters};
-    atomic_init(&team.arrived, 0);
-    atomic_init(&team.round, 0);
+    struct team team = {.phases = phases};
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads) if (threads > 1)
 #endif
     {
-        struct member member = {.team = &team, .thread = 0, .threads = 1};
+        struct member member = {.team = &team, .thread = 0, .threads = 1, .piece = -1};
 #ifdef _OPENMP
         member.thread = omp_get_thread_num();
         member.threads = omp_get_num_threads();
 #endif
         for (int i = 0; i < count; i++) {
-            member.kernel = i;
+            member.phase = PHASES * i;
             launches[i].run(launches[i].args, step, &member);
-            team_wait(&member);
+            end_phase(&member);
         }
     }
 }

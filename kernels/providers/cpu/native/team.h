@@ -1,8 +1,9 @@
 /* A program of kernels, run by a team of threads.
  *
- * Every kernel is one function that all threads of the team enter together. They share its work by taking numbered
- * pieces from a counter until none is left: a thread that the operating system has put aside holds up one piece, not
- * half of the work. What a piece computes never depends on who takes it. Between kernels the team waits for everybody.
+ * Every kernel is one function that the threads of the team enter. They share its work by taking numbered pieces from a
+ * counter until none is left. What a piece computes never depends on who takes it. A kernel is over when every piece of
+ * it is done, not when every thread has arrived: one that the operating system has put aside for a while is waited for
+ * only if it holds a piece, and finds nothing left to do in the kernels it has missed.
  */
 #ifndef PENSTOCK_TEAM_H
 #define PENSTOCK_TEAM_H
@@ -20,7 +21,8 @@ struct team;
 struct member {
     struct team *team;
     int thread, threads;
-    int kernel; /* which of the program's kernels is running */
+    int phase;   /* which phase of which kernel of the program this thread is in, counted through */
+    int piece;   /* the piece it took last, or -1 */
 };
 
 typedef void kernel(const void *args, const struct step *step, struct member *member);
@@ -30,14 +32,13 @@ struct launch {
     const void *args;
 };
 
-/* The next piece of the running kernel, counted from 0; the caller stops at the number of pieces it knows of. */
+/* The next piece of this phase, counted from 0. The caller does it and asks again, until it is given a number that is
+ * not less than the pieces it knows of; so it asks at least once.
+ */
 int next_piece(struct member *member);
 
-/* The same for a second phase of one kernel, after team_wait. */
-int next_piece_of_second_phase(struct member *member);
-
-/* Wait until every thread of the team is here. */
-void team_wait(struct member *member);
+/* Begin the kernel's second and last phase: returns when all pieces of the first are done. */
+void second_phase(struct member *member);
 
 /* At least `bytes` of memory of this thread, 64-byte aligned, kept from call to call; its content is undefined. One
  * buffer a thread: a kernel asks once. Ends the process where there is no memory. */
