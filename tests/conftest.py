@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+
+# As for the engine process (gateway/replicas/launchers/process.py), before anything loads the OpenMP runtime.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 @dataclass
