@@ -296,6 +296,8 @@ EXPORT void penstock_linear(const void *args, const struct step *step, struct me
     group = group < 1 ? 1 : group > GROUP_PANELS ? GROUP_PANELS : group;
     if (group > widest)
         group -= group % widest;
+    else if (panels >= widest * member->threads)
+        group = widest; /* narrower tiles read fewer stretches of memory at once */
     int groups = (panels + group - 1) / group;
     for (int piece; (piece = next_piece(member)) < groups * blocks;) {
         int first = piece % groups * group, count = panels - first < group ? panels - first : group;
