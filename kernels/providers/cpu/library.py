@@ -51,7 +51,7 @@ class Library:
         return address
 
     def function(self, name: str) -> Any:
-        """A plain C function ``penstock_<name>`` of the library, for what is no kernel (packing)."""
+        """A plain C function ``penstock_<name>`` of the library, for what is no kernel."""
         return getattr(self._library, f"penstock_{name}")
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -122,10 +122,6 @@ class Program:
         lease = (ctypes.c_char * size).from_address(memory.data_ptr())
         weakref.finalize(lease, self._free[size].append, memory)
         return torch.frombuffer(lease, dtype=dtype).view(shape)
-
-    def keep(self, tensor: Tensor) -> None:
-        """Let a result outlive the recording: its memory is given to nobody else."""
-        self._kept.append(tensor)
 
     def run(self, tokens: int, sequences: int) -> None:
         """Replay every launch on the first rows of the buffers it was recorded over."""

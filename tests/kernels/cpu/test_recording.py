@@ -10,8 +10,6 @@ from kernels.providers.cpu import loader
 from kernels.providers.cpu.linear import PackedLinear
 from kernels.registry import Kernels, Machine
 
-pytestmark = pytest.mark.skipif(not loader.available(), reason="no build of the kernels fits this machine")
-
 CPU = Machine.detect(torch.device("cpu"))
 ROWS, WIDTH = 40, 32
 
