@@ -22,6 +22,10 @@ import pytest
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+LONG_ANSWER: dict[str, Any] = {"n": 16, "max_tokens": 1900, "ignore_eos": True}
+"""Fields of a request to the demo model that lasts for seconds on any machine, for tests that cut it short."""
+
+
 @dataclass
 class RunningServer:
     url: str
@@ -42,16 +46,31 @@ class RunningServer:
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry these labels."""
+        samples = self._samples(name, labels)
+        assert samples, f"no sample of {name} with {labels}"
+        return sum(samples)
+
+    def counted(self, name: str, **labels: str) -> float:
+        """The same of a counter, which has no samples before it has counted anything."""
+        return sum(self._samples(name, labels))
+
+    def _samples(self, name: str, labels: dict[str, str]) -> list[float]:
         from prometheus_client.parser import text_string_to_metric_families
 
-        total = 0.0
-        found = False
-        for family in text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text):
-            for sample in family.samples:
-                if sample.name == name and labels.items() <= sample.labels.items():
-                    total, found = total + sample.value, True
-        assert found, f"no sample of {name} with {labels}"
-        return total
+        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
+        samples = (sample for family in families for sample in family.samples)
+        return [each.value for each in samples if each.name == name and labels.items() <= each.labels.items()]
+
+    @contextlib.contextmanager
+    def cut_short(self) -> Iterator[None]:
+        """Inside, a client ends its one request, for a ``LONG_ANSWER``: it is counted as such, and nothing stays held."""
+        aborted = self.counted("penstock_requests_total", finish_reason="abort")
+        generated = self.counted("penstock_generated_tokens_total")
+        yield
+        self.wait_idle()
+        assert self.counted("penstock_requests_total", finish_reason="abort") == aborted + 1
+        wanted = LONG_ANSWER["n"] * LONG_ANSWER["max_tokens"]
+        assert self.counted("penstock_generated_tokens_total") - generated < wanted
 
     def wait_idle(self, timeout: float = 10.0) -> None:
         """Until no sequence runs or waits and no block is in use."""
@@ -116,6 +135,11 @@ def run_server(directory: Path, *args: str, ready_timeout: float = 90.0) -> Iter
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
     directory = tmp_path_factory.mktemp("servers")
     return lambda *args, **options: run_server(directory, *args, **options)
+
+
+@pytest.fixture
+def long_answer() -> dict[str, Any]:
+    return dict(LONG_ANSWER)
 
 
 @pytest.fixture(scope="session")

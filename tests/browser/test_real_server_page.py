@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -26,10 +26,17 @@ async def test_a_newcomer_chats_with_the_demo_model(browser_page: Page, server: 
     server.wait_idle()
 
 
-async def test_stop_frees_the_request(browser_page: Page, server: Any) -> None:
+async def test_stop_frees_the_request(browser_page: Page, server: Any, long_answer: dict[str, Any]) -> None:
     page = browser_page
-    box = page.get_by_role("textbox").first
-    await box.fill("Tell me a story. " * 30)
-    await box.press("Enter")
-    await page.get_by_role("button", name="Stop").click(timeout=20_000)
-    server.wait_idle()
+
+    async def make_long(route: Route) -> None:
+        await route.continue_(post_data=route.request.post_data_json | long_answer)
+
+    await page.route("**/v1/chat/completions", make_long)
+    with server.cut_short():
+        box = page.get_by_role("textbox").first
+        await box.fill("Tell me a story.")
+        await box.press("Enter")
+        await expect(page.locator(".answer > .text").last).not_to_be_empty(timeout=20_000)
+        await page.get_by_role("button", name="Stop").click(timeout=20_000)
+        await expect(page.locator(".meta").last).to_have_text("stopped")
