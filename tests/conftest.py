@@ -63,7 +63,7 @@ class RunningServer:
 
     @contextlib.contextmanager
     def cut_short(self) -> Iterator[None]:
-        """Inside, a client ends its one request, for a ``LONG_ANSWER``: it is counted as such, and nothing stays held."""
+        """Inside, a client breaks off its one request, for a ``LONG_ANSWER``: nothing of it may stay held."""
         aborted = self.counted("penstock_requests_total", finish_reason="abort")
         generated = self.counted("penstock_generated_tokens_total")
         yield
