@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -16,8 +14,9 @@ from kernels.memory import untouched
 class KVCache:
     """Keys and values of every layer, ``num_blocks`` blocks of ``block_size`` tokens each.
 
-    On a CPU a block's keys lie in the order (head, D, offset) and its values in (head, offset, D): one head's scores
-    come from vectors of neighbouring keys, and one head reads one stretch of memory.
+    On a CPU a block is one stretch of memory: layer by layer its keys, in the order (head, D, offset), and its values,
+    (head, offset, D). One head's scores come from vectors of neighbouring keys, one head reads one stretch, and the
+    system, which provides memory as it is first written, is not asked for pages of every layer at once.
     """
 
     def __init__(
@@ -25,25 +24,26 @@ class KVCache:
     ) -> None:
         """Raises ConfigurationError where there is no memory for it."""
         self.num_blocks = num_blocks
-        size = (shape.num_layers, 2, num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
+        size = num_blocks * block_bytes(shape, block_size, dtype)
+        layer_size = (num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
         try:
-            memory = (
-                untouched(math.prod(size) * dtype.itemsize).view(dtype).view(size)
-                if device.type == "cpu"
-                else torch.zeros(size, dtype=dtype, device=device)
-            )
+            if device.type == "cpu":
+                memory = untouched(size).view(dtype).view(num_blocks, shape.num_layers, 2, -1)
+                layers = [_heads_first(layer[:, 0], layer[:, 1], layer_size) for layer in memory.unbind(1)]
+            else:
+                whole = torch.zeros((shape.num_layers, 2, *layer_size), dtype=dtype, device=device)
+                layers = [(layer[0], layer[1]) for layer in whole]
         except (OSError, OverflowError, torch.OutOfMemoryError) as error:
             raise ConfigurationError(
-                f"the KV cache of {math.prod(size) * dtype.itemsize:,} bytes does not fit into memory: "
+                f"the KV cache of {size:,} bytes does not fit into memory: "
                 "lower --kv-cache-memory"
             ) from error
-        layers = (_heads_first(*layer) if device.type == "cpu" else (layer[0], layer[1]) for layer in memory)
         self.layers: tuple[LayerCache, ...] = tuple(layers)
 
 
-def _heads_first(keys: Tensor, values: Tensor) -> LayerCache:
+def _heads_first(keys: Tensor, values: Tensor, size: tuple[int, ...]) -> LayerCache:
     """The same memory in a CPU's order, seen as [num_blocks, block_size, Hkv, D]."""
-    blocks, block_size, heads, head_dim = keys.shape
+    blocks, block_size, heads, head_dim = size
     return (
         keys.view(blocks, heads, head_dim, block_size).permute(0, 3, 1, 2),
         values.view(blocks, heads, block_size, head_dim).transpose(1, 2),

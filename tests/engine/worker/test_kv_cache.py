@@ -24,5 +24,14 @@ def test_every_number_of_every_layer_has_a_place_of_its_own(dtype):
 def test_on_a_cpu_the_keys_of_a_dimension_and_the_dimensions_of_a_value_are_neighbours():
     cache = KVCache(SHAPE, BLOCKS, BLOCK_SIZE, torch.float32, torch.device("cpu"))
     for keys, values in cache.layers:
-        assert keys.permute(0, 2, 3, 1).is_contiguous()
-        assert values.transpose(1, 2).is_contiguous()
+        assert keys[0].permute(1, 2, 0).is_contiguous()
+        assert values[0].transpose(0, 1).is_contiguous()
+
+
+def test_on_a_cpu_a_block_is_one_stretch_of_memory():
+    cache = KVCache(SHAPE, BLOCKS, BLOCK_SIZE, torch.float32, torch.device("cpu"))
+    size = block_bytes(SHAPE, BLOCK_SIZE, torch.float32)
+    begin = cache.layers[0][0].data_ptr()
+    for tensor in (tensor for layer in cache.layers for tensor in layer):
+        for block in range(BLOCKS):
+            assert begin + block * size <= tensor[block].data_ptr() < begin + (block + 1) * size
