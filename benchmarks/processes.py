@@ -75,17 +75,19 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, limit: float) -> None:
     """Until ``url`` answers with success. Raises StartError."""
     end = time.monotonic() + limit
-    while not _is_success(url):
-        if process.poll() is not None:
-            raise StartError(f"ended with status {process.returncode}\n{tail(log)}")
-        if time.monotonic() > end:
-            raise StartError(f"not ready after {limit:g} s\n{tail(log)}")
-        time.sleep(0.02)
+    # One client for all attempts: making one costs more CPU time than the rest of an attempt, and the server needs it.
+    with httpx.Client(timeout=2, trust_env=False) as client:
+        while not _is_success(client, url):
+            if process.poll() is not None:
+                raise StartError(f"ended with status {process.returncode}\n{tail(log)}")
+            if time.monotonic() > end:
+                raise StartError(f"not ready after {limit:g} s\n{tail(log)}")
+            time.sleep(0.02)
 
 
-def _is_success(url: str) -> bool:
+def _is_success(client: httpx.Client, url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2, trust_env=False).is_success
+        return client.get(url).is_success
     except httpx.TransportError:
         return False
 
