@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from engine.batch import IntArray, PromptLogprobsRequest, SampleRequest, ScheduledBatch
-from engine.scheduler import Schedule
+from engine.schedule import Schedule
 from engine.sequence import Sequence
 
 

@@ -36,6 +36,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Share of a GPU's memory that weights and cache may take together, where ``kv_cache_memory`` is None."""
     max_num_batched_tokens: int = 512
     """Token budget of a step."""
+    max_num_mixed_prefill_tokens: int | None = None
+    """Prompt tokens in a step that streams wait for; None takes 32 on a CPU and the whole budget elsewhere."""
     max_num_seqs: int = 128
     """Most sequences in a step."""
     enable_prefix_caching: bool = True

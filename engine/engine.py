@@ -13,7 +13,8 @@ from engine.executor.base import Executor, ModelFacts
 from engine.messages import Abort, Rejected, Start, StepOutput, Tokens
 from engine.request import refusal
 from engine.sampling_params import SamplingParams
-from engine.scheduler import Schedule, Scheduler
+from engine.schedule import Schedule
+from engine.scheduler import Scheduler
 from observability.records import EngineState, StepStats
 
 Clock = Callable[[], float]
@@ -43,6 +44,16 @@ def longest_context(config: EngineConfig, facts: ModelFacts, num_blocks: int) ->
     return config.max_model_len
 
 
+def mixed_prefill_tokens(config: EngineConfig, facts: ModelFacts) -> int:
+    """Prompt tokens that a step may take beside streams, where there is no setting.
+
+    On a CPU few rows are computed nearly as fast, each, as a whole budget of them. On a GPU they are not.
+    """
+    if config.max_num_mixed_prefill_tokens is not None:
+        return config.max_num_mixed_prefill_tokens
+    return 32 if facts.device == "cpu" else config.max_num_batched_tokens
+
+
 class Engine:
     """One call at a time. Only ``compute`` goes together with another: ``start``, ``abort`` or ``prepare``.
 
@@ -68,6 +79,7 @@ class Engine:
             self._pool,
             block_size=config.block_size,
             max_num_batched_tokens=config.max_num_batched_tokens,
+            max_num_mixed_prefill_tokens=mixed_prefill_tokens(config, facts),
             max_num_seqs=config.max_num_seqs,
             max_model_len=self.max_model_len,
             enable_prefix_caching=config.enable_prefix_caching,

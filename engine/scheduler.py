@@ -3,8 +3,10 @@
 There are no prefill and decode phases. Every sequence has computed tokens and tokens in all, and each step
 spends its token budget on letting the first catch up with the second: a prompt in chunks, a stream by one.
 
-Order: running sequences before waiting ones; those with one token left first, so that a long prompt never
-holds up the streams; then by arrival. When blocks run out the youngest running sequence gives up its blocks
+Order: running sequences before waiting ones; streams first, so that a long prompt never holds them up; then by
+arrival. How much of the budget prompts may take beside streams is bounded, see ``Scheduler._is_bounded``.
+
+When blocks run out the youngest running sequence gives up its blocks
 and is computed again later, mostly from the prefix cache, which its blocks stay in. Nothing can wait for
 ever: the oldest sequence is never preempted, waits for nobody and fits the cache, and once it is done the
 next one is the oldest.
@@ -17,9 +19,6 @@ tokens are known. It preempts nobody and admits nobody, so the plan comes out as
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from engine.batch import IntArray, StepResult
 from engine.block_pool import BlockPool
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
 from engine.prefix_cache import PrefixCache
+from engine.schedule import Schedule
 from engine.sequence import Sequence, Status
 from observability.records import ChoiceStats
 
@@ -37,41 +37,7 @@ def waiting_order(sequence: Sequence) -> int:
 
 
 def running_order(sequence: Sequence) -> tuple[bool, int]:
-    return sequence.num_uncomputed > 1, sequence.arrival
-
-
-@dataclass(slots=True)
-class Schedule:
-    """One step as planned: rows are sequences and how many tokens of each it computes."""
-
-    budget: int
-    """Tokens left to give out."""
-    rows: dict[Sequence, int] = field(default_factory=dict)
-    ahead: dict[Sequence, int] = field(default_factory=dict)
-    """The first of the rows, those planned by ``prepare``: their places among what it planned, in rising order."""
-    started: list[str] = field(default_factory=list)
-    """Ids of sequences computed for the first time."""
-    decode_tokens: int = 0
-    """Of the scheduled tokens, the newest output tokens; the others are prompt, or computed once more."""
-    preemptions: int = 0
-    prefix_queries: int = 0
-    prefix_hits: int = 0
-
-    def add(self, sequence: Sequence, tokens: int) -> None:
-        self.rows[sequence] = tokens
-        self.budget -= tokens
-
-    def drop(self, sequence: Sequence) -> None:
-        self.budget += self.rows.pop(sequence, 0)
-        self.ahead.pop(sequence, None)
-
-    def rest(self) -> Iterator[tuple[Sequence, int]]:
-        """The rows that were not planned ahead."""
-        return islice(self.rows.items(), len(self.ahead), None)
-
-    @property
-    def scheduled_tokens(self) -> int:
-        return sum(self.rows.values())
+    return not sequence.is_stream, sequence.arrival
 
 
 class Scheduler:
@@ -83,14 +49,16 @@ class Scheduler:
         *,
         block_size: int,
         max_num_batched_tokens: int,
+        max_num_mixed_prefill_tokens: int,
         max_num_seqs: int,
         max_model_len: int,
         enable_prefix_caching: bool,
     ) -> None:
-        """``max_model_len``: greatest number of tokens of one sequence."""
+        """``max_model_len``: greatest number of tokens of one sequence. The others are as in EngineConfig."""
         self._pool = pool
         self._block_size = block_size
         self._token_budget = max_num_batched_tokens
+        self._mixed_prefill_budget = max_num_mixed_prefill_tokens
         self._max_running = max_num_seqs
         self._prefix_cache = PrefixCache(pool, block_size, enabled=enable_prefix_caching)
         self._sequences: dict[str, Sequence] = {}
@@ -137,7 +105,8 @@ class Scheduler:
     def schedule(self, now: float) -> Schedule:
         """Plan a step. Its rows are empty only where nothing is pending."""
         plan = self._next
-        if len(plan.rows) < len(self._running):
+        if self._waiting or len(plan.rows) < len(self._running):
+            self._weigh_prompts(plan)
             for sequence in sorted(self._running, key=running_order):
                 # An earlier sequence may have preempted this one.
                 if plan.budget and sequence.status is Status.RUNNING and sequence not in plan.rows:
@@ -195,9 +164,38 @@ class Scheduler:
         """Raises IntegrityError where the pool and the sequences disagree about a block."""
         self._pool.check_integrity([sequence.block_table for sequence in self._sequences.values()])
 
+    def _weigh_prompts(self, plan: Schedule) -> None:
+        """Say how many prompt tokens the plan may take in chunks, and whether it takes short prompts whole."""
+        streams = sum(sequence.is_stream for sequence in self._running)
+        slots = self._max_running - len(self._running)
+        beginning = len(self._running) - streams + min(len(self._waiting), slots)
+        plan.chunk_budget = self._mixed_prefill_budget if streams else self._token_budget
+        plan.is_burst = beginning >= streams
+
+    def _is_bounded(self, sequence: Sequence, found: int, plan: Schedule) -> bool:
+        """Whether what a sequence gets in this plan counts against the prompt tokens that streams put up with.
+
+        A stream waits for as long as the step takes which computes its next token. So beside streams the
+        prompts, and whatever is computed again, share a few tokens. That takes more steps, which is no price
+        where a few rows keep the device busy. But where no fewer sequences are about to begin than there are
+        streams, most of the users wait for a first token: then a prompt that the budget can take whole is
+        taken whole. One that is longer than a step stays in chunks, to its end, or that end would be a long
+        step for the sake of a single prompt.
+
+        found: tokens that the prefix cache had of it when it was last admitted.
+        """
+        uncomputed = sequence.num_tokens - max(sequence.num_computed, found)
+        if uncomputed == 1 and sequence.num_output > 0:
+            return False
+        is_short = sequence.num_tokens - found <= self._token_budget
+        return not (plan.is_burst and is_short and uncomputed <= plan.budget)
+
     def _continue(self, sequence: Sequence, plan: Schedule) -> None:
         """Schedule a running sequence, preempting the youngest ones, itself included, until a token fits."""
-        wanted = min(sequence.num_uncomputed, plan.budget)
+        bounded = self._is_bounded(sequence, sequence.num_found, plan)
+        wanted = plan.allow(sequence.num_uncomputed, bounded)
+        if not wanted:
+            return
         while not (tokens := min(wanted, self._room(sequence))):
             youngest = max(self._running, key=waiting_order)
             self._preempt(youngest)
@@ -205,7 +203,7 @@ class Scheduler:
             if youngest is sequence:
                 return
         self._extend(sequence, tokens)
-        plan.add(sequence, tokens)
+        plan.add(sequence, tokens, bounded)
 
     def _admit(self, plan: Schedule) -> None:
         """Start waiting sequences in their order while budget, slots and blocks last.
@@ -225,7 +223,14 @@ class Scheduler:
             fresh = self._blocks_for(sequence.num_tokens) - len(found)
             if fresh > self._pool.num_free - self._pool.count_free(found):
                 return
+            num_found = len(found) * self._block_size
+            bounded = self._is_bounded(sequence, num_found, plan)
+            tokens = plan.allow(sequence.num_tokens - num_found, bounded)
+            if not tokens:
+                return
             self._start(sequence, found, plan)
+            self._extend(sequence, tokens)
+            plan.add(sequence, tokens, bounded)
 
     def _start(self, sequence: Sequence, found: list[int], plan: Schedule) -> None:
         self._waiting.remove(sequence)
@@ -234,16 +239,13 @@ class Scheduler:
         self._pool.share(found)
         sequence.table_row = self._free_rows.pop()
         self._hand_over(sequence, found)
-        sequence.num_computed = len(found) * self._block_size
+        sequence.num_computed = sequence.num_found = len(found) * self._block_size
         self._prefix_cache.begin(sequence)
         if sequence.cached_tokens is None:
             sequence.cached_tokens = min(sequence.num_computed, sequence.num_prompt)
             if self._prefix_cache.serves(sequence):
                 plan.prefix_queries += sequence.num_prompt
                 plan.prefix_hits += sequence.cached_tokens
-        tokens = min(sequence.num_uncomputed, plan.budget)
-        self._extend(sequence, tokens)
-        plan.add(sequence, tokens)
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self._block_size)

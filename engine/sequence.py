@@ -42,6 +42,8 @@ class Sequence:
         """Prompt and output so far."""
         self.num_computed = 0
         """Of these, the ones whose keys and values are in the block table's blocks."""
+        self.num_found = 0
+        """Tokens that the prefix cache had of it when it was last admitted."""
         self.num_published = 0
         """Leading blocks of the table whose digests have been offered to the pool."""
         self.cached_tokens: int | None = None
@@ -72,6 +74,11 @@ class Sequence:
     @property
     def num_uncomputed(self) -> int:
         return self.num_tokens - self.num_computed
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether its newest output token is all that is left to compute."""
+        return self.num_tokens - self.num_computed == 1 and self.num_tokens > self.num_prompt
 
     @property
     def prompt_ids(self) -> IntArray:

@@ -143,6 +143,9 @@ class ServeSettings(BaseSettings):
     max_num_batched_tokens: Annotated[Count, Option("Engine", "TOKENS")] = Field(
         512, description="Tokens computed in one step, prompt and decode together."
     )
+    max_num_mixed_prefill_tokens: Annotated[
+        Count | None, Option("Engine", "TOKENS", "32 on a CPU, otherwise all of them")
+    ] = Field(None, description="Of these, prompt tokens beside running streams; fewer make streams more even.")
     max_num_seqs: Annotated[Count, Option("Engine", "COUNT")] = Field(128, description="Sequences in one step.")
     enable_prefix_caching: Annotated[bool, Option("Engine")] = Field(
         True, description="Compute a prompt's beginning once and share it among requests."

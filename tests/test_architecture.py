@@ -23,6 +23,7 @@ POLICY = (
     "engine.prefix_cache",
     "engine.request",
     "engine.sampling_params",
+    "engine.schedule",
     "engine.scheduler",
     "engine.sequence",
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
 
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
-from engine.engine import Engine, longest_context, warm_up
+from engine.engine import Engine, longest_context, mixed_prefill_tokens, warm_up
 from engine.errors import ConfigurationError
 from engine.executor.base import ModelFacts
 from engine.messages import Abort, Start
@@ -147,6 +148,24 @@ def test_longest_context(setting: int | None, blocks: int, expected: int) -> Non
 def test_a_longest_context_that_cannot_be_had(setting: int | None, blocks: int, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         longest_context(config(max_model_len=setting), FACTS, blocks)
+
+
+@pytest.mark.parametrize(
+    ("device", "setting", "expected"), [("cpu", None, 32), ("cuda:0 (X)", None, 512), ("cpu", 7, 7)]
+)
+def test_prompt_tokens_beside_streams(device: str, setting: int | None, expected: int) -> None:
+    facts = dataclasses.replace(FACTS, device=device)
+    settings = config(max_num_batched_tokens=512, max_num_mixed_prefill_tokens=setting)
+    assert mixed_prefill_tokens(settings, facts) == expected
+
+
+def test_the_setting_bounds_prompt_tokens_beside_streams() -> None:
+    engine = make_engine(max_num_mixed_prefill_tokens=5)
+    for name in "ab":
+        engine.start(start(name, 1))
+    engine.step()
+    engine.start(start("c", 12))
+    assert engine.step().stats.prompt_tokens == 5
 
 
 @pytest.mark.parametrize(("blocks", "steps"), [(64, 2), (1, 2)])

@@ -70,15 +70,19 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
         ids = Bundle("ids")
 
         @initialize(
-            budget=st.integers(1, 12), max_num_seqs=st.integers(1, 6), caching=st.sampled_from([True, True, False])
+            budget=st.integers(1, 12),
+            mixed=st.sampled_from([1, 1, 2, 12]),
+            max_num_seqs=st.integers(1, 6),
+            caching=st.sampled_from([True, True, False]),
         )
-        def begin(self, budget: int, max_num_seqs: int, caching: bool) -> None:
-            self.budget, self.max_running = budget, min(budget, max_num_seqs)
+        def begin(self, budget: int, mixed: int, max_num_seqs: int, caching: bool) -> None:
+            self.budget, self.mixed, self.max_running = budget, mixed, min(budget, max_num_seqs)
             self.both = [
                 harness(
                     num_blocks=NUM_BLOCKS,
                     block_size=BLOCK_SIZE,
                     max_num_batched_tokens=budget,
+                    max_num_mixed_prefill_tokens=mixed,
                     max_num_seqs=max_num_seqs,
                     enable_prefix_caching=caching,
                 )
@@ -137,10 +141,15 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
         @rule()
         def begin_step(self) -> None:
             running = self.h.scheduler._running.copy()
+            streams = sum(sequence.is_stream for sequence in running)
+            slots = self.h.scheduler._max_running - len(running)
+            beginning = len(running) - streams + min(self.h.scheduler.num_waiting, slots)
             for h in self.both:
                 h.begin_step()
             self.under_way, self.prepared = True, False
             self.check_batch(running)
+            if streams:
+                self.check_bound(beginning >= streams)
             for name in self.h.plan.started:
                 assert not self.alive[name].started
                 self.alive[name].started = True
@@ -231,6 +240,13 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
             for unprepared in self.both[1:]:
                 assert self.h.query_lens() == unprepared.query_lens()
                 assert self.h.plan.preemptions == unprepared.plan.preemptions
+
+        def check_bound(self, many_begin: bool) -> None:
+            """Beside streams: prompt tokens are few, but for prompts that one step can take, if many begin."""
+            prompts = {s: tokens for s, tokens in self.h.plan.rows.items() if not s.is_stream}
+            if many_begin:
+                prompts = {s: tokens for s, tokens in prompts.items() if s.num_tokens - s.num_found > self.budget}
+            assert sum(prompts.values()) <= self.mixed
 
     return Machine
 
