@@ -1,17 +1,21 @@
 /* Causal attention over the paged cache, for decoding and prefill alike: how the work is cut and handed out.
  *
- * A piece of work is one sequence, one key head and a tile of rows, all their keys included. Where that makes too few
- * pieces for the threads, each split of the keys is a piece of its own, and a second phase merges them, in the order in
- * which a single thread would have.
+ * A piece of work is one sequence, a tile of rows and as many key heads as leave enough pieces for the threads, all
+ * their keys included. Where one head each makes too few pieces, each split of the keys is a piece of its own, and a
+ * second phase merges them, in the order in which a single thread would have.
  */
 #include "attention_piece.h"
 #include "team.h"
 
-enum { PIECES_FOR_THREAD = 4 /* with fewer, splits become pieces */ };
+enum {
+    PIECES_FOR_THREAD = 4, /* with fewer, splits become pieces */
+    ENOUGH_FOR_THREAD = 8  /* more than these are made fewer, of several heads each */
+};
 
 /* What one sequence has to do, and where its pieces and partial results begin. */
 struct share {
     int sequence, rows, tiles, tile_rows, first_split, splits;
+    int heads, parts; /* key heads of a piece, the last perhaps fewer; pieces that a tile's heads make */
     int first_piece;
     int64_t first_partial;
 };
@@ -67,33 +71,39 @@ static struct plan make_plan(const struct attention *a, int sequences, int threa
         struct share share = share_of(a, s);
         shares[begin[65 - weight_of(a, &share)]++] = share;
     }
+    int heads = most(1, least(a->kv_heads, plan.pieces / (ENOUGH_FOR_THREAD * threads)));
     plan.pieces = 0;
     partials = 0;
     for (struct share *share = shares; share < shares + sequences; share++) {
         share->first_piece = plan.pieces;
         share->first_partial = partials;
-        plan.pieces += share->tiles * a->kv_heads * (plan.splitting ? share->splits : 1);
+        share->heads = most(1, least(heads, TILE_ROWS / most(1, share->tile_rows)));
+        share->parts = up(a->kv_heads, share->heads);
+        plan.pieces += share->tiles * share->parts * (plan.splitting ? share->splits : 1);
         partials += (int64_t)share->rows * a->kv_heads * share->splits;
     }
     return plan;
 }
 
+/* `row` counts through the heads. */
 static float *partial_of(const struct piece *p, const struct share *share, int row, int split)
 {
-    int64_t at = ((int64_t)p->head * share->rows + p->first_row + row) * share->splits + split - share->first_split;
+    int64_t head_row = (p->head + row / p->rows) * (int64_t)share->rows + p->first_row + row % p->rows;
+    int64_t at = head_row * share->splits + split - share->first_split;
     return p->a->partials + (share->first_partial + at) * (p->columns + 2);
 }
 
-static void begin_piece(struct piece *p, const struct share *share, int head, int tile)
+static void begin_piece(struct piece *p, const struct share *share, int head, int heads, int tile)
 {
     const struct attention *a = p->a;
     p->table = a->tables + share->sequence * a->table_stride;
     p->head = head;
+    p->heads = heads;
     p->first_query = a->starts[share->sequence];
     p->context = a->lengths[share->sequence] - (a->starts[share->sequence + 1] - p->first_query);
     p->first_row = tile * share->tile_rows;
     p->rows = least(share->tile_rows, share->rows - p->first_row);
-    for (int r = 0; r < p->rows; r++)
+    for (int r = 0; r < p->heads * p->rows; r++)
         p->state[r].merged = 0;
 }
 
@@ -103,12 +113,12 @@ static void attend(struct piece *p, const struct share *share)
     load_queries(p);
     for (int split = share->first_split; split < share->first_split + share->splits; split++) {
         attend_split(p, split);
-        for (int r = 0; r < p->rows; r++)
+        for (int r = 0; r < p->heads * p->rows; r++)
             if (sees(p, r, split))
                 merge(&p->state[r], p->merged + r * p->columns, p->sums + r * p->columns, p->state[r].split_top,
                       vf_sum(vf_load(p->state[r].split_lanes)), p->columns);
     }
-    for (int r = 0; r < p->rows; r++)
+    for (int r = 0; r < p->heads * p->rows; r++)
         write_row(p, r, p->state[r].total, p->merged + r * p->columns);
 }
 
@@ -117,7 +127,7 @@ static void attend_part(struct piece *p, const struct share *share, int split)
 {
     load_queries(p);
     attend_split(p, split);
-    for (int r = 0; r < p->rows; r++) {
+    for (int r = 0; r < p->heads * p->rows; r++) {
         float *partial = partial_of(p, share, r, split);
         memcpy(partial, p->sums + r * p->columns, (size_t)p->columns * sizeof(float));
         partial[p->columns] = p->state[r].split_top;
@@ -127,7 +137,7 @@ static void attend_part(struct piece *p, const struct share *share, int split)
 
 static void merge_parts(struct piece *p, const struct share *share)
 {
-    for (int r = 0; r < p->rows; r++) {
+    for (int r = 0; r < p->heads * p->rows; r++) {
         float *merged = p->merged + r * p->columns;
         for (int split = share->first_split; split < share->first_split + share->splits; split++) {
             const float *partial = partial_of(p, share, r, split);
@@ -171,11 +181,13 @@ EXPORT void penstock_paged_attention(const void *args, const struct step *step, 
     for (int number; (number = next_piece(member)) < plan.pieces;) {
         while (share + 1 < plan.shares + plan.count && number >= share[1].first_piece)
             share++;
-        int at = number - share->first_piece, parts = plan.splitting ? share->splits : 1;
+        int at = number - share->first_piece, splits = plan.splitting ? share->splits : 1;
+        int head = at / splits % share->parts * share->heads;
         /* The last tile of a prompt sees the most keys: it goes first. */
-        begin_piece(p, share, at / parts % kv_heads, share->tiles - 1 - at / parts / kv_heads);
+        int tile = share->tiles - 1 - at / splits / share->parts;
+        begin_piece(p, share, head, least(share->heads, kv_heads - head), tile);
         if (plan.splitting)
-            attend_part(p, share, share->first_split + at % parts);
+            attend_part(p, share, share->first_split + at % splits);
         else
             attend(p, share);
     }
@@ -185,7 +197,7 @@ EXPORT void penstock_paged_attention(const void *args, const struct step *step, 
     for (int number; (number = next_piece(member)) < plan.count * kv_heads;) {
         share = plan.shares + number / kv_heads;
         for (int tile = 0; tile < share->tiles; tile++) {
-            begin_piece(p, share, number % kv_heads, tile);
+            begin_piece(p, share, number % kv_heads, 1, tile);
             merge_parts(p, share);
         }
     }

@@ -1,5 +1,5 @@
-/* One piece of paged attention: a sequence, a key head and a tile of rows, which are the query heads that share the key
- * head, position by position.
+/* One piece of paged attention: a sequence, some key heads and a tile of rows, which are the query heads that share a
+ * key head, position by position. The key heads take turns at each chunk of keys: theirs lie side by side in a block.
  *
  * Keys are taken in chunks of CHUNK with a running softmax (Milakov and Gimelshein 2018; Dao et al. 2022), and a result
  * is put together from splits of SPLIT keys. Both are cut at multiples in the sequence, whatever the query, the window
@@ -32,7 +32,7 @@ struct attention {
 
 enum {
     SPLIT = 512,
-    TILE_ROWS = 48 /* most rows of a piece */
+    TILE_ROWS = 48 /* most rows of a piece, over all its heads */
 };
 
 /* What one row has come to. */
@@ -46,14 +46,15 @@ struct row {
 struct piece {
     const struct attention *a;
     const int32_t *table;
-    int head, group, columns;     /* query heads of a key head; head_dim in whole units */
+    int head, heads;              /* the first key head, and how many */
+    int group, columns;           /* query heads of a key head; head_dim in whole units */
     int first_query, context;     /* the sequence's first query in the step, and the keys before it */
-    int first_row, rows;
-    float *q;                     /* [head_dim][rows] of each register tile, scaled */
-    float *sums, *merged;         /* [rows][columns], of the running split and of those before it */
+    int first_row, rows;          /* of each head */
+    float *q;                     /* [heads], [head_dim][rows] of each register tile, scaled */
+    float *sums, *merged;         /* [heads][rows][columns], of the running split and of those before it */
     float *wide_keys, *wide_values;
     float *scores;                /* [ROWS][CHUNK] */
-    struct row state[TILE_ROWS];
+    struct row state[TILE_ROWS];  /* [heads][rows] */
 };
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
@@ -74,18 +75,19 @@ static void load_queries(struct piece *p)
 {
     const struct attention *a = p->a;
     float *to = p->q;
-    for (int tile = 0, from = 0; from < p->rows; tile++) {
-        int end = tile_end(p->rows, tile), height = end - from;
-        for (int r = 0; r < height; r++) {
-            int row = p->first_row + from + r;
-            const float *q = a->q + (p->first_query + row / p->group) * a->q_token +
-                             (p->head * p->group + row % p->group) * a->q_head;
-            for (int d = 0; d < a->head_dim; d++)
-                to[d * height + r] = q[d] * a->scale;
+    for (int head = p->head; head < p->head + p->heads; head++)
+        for (int tile = 0, from = 0; from < p->rows; tile++) {
+            int end = tile_end(p->rows, tile), height = end - from;
+            for (int r = 0; r < height; r++) {
+                int row = p->first_row + from + r;
+                const float *q = a->q + (p->first_query + row / p->group) * a->q_token +
+                                 (head * p->group + row % p->group) * a->q_head;
+                for (int d = 0; d < a->head_dim; d++)
+                    to[d * height + r] = q[d] * a->scale;
+            }
+            to += height * a->head_dim;
+            from = end;
         }
-        to += height * a->head_dim;
-        from = end;
-    }
 }
 
 /* Whether groups lie in the cache as the tiles want them. */
@@ -94,7 +96,7 @@ static int in_place(const struct attention *a)
     return a->keys.offset == 1 && a->values.dim == 1 && a->block_size % LANES == 0 && a->head_dim % LANES == 0;
 }
 
-/* The chunk at `start` as it lies in the cache. Groups without a key of [low, high) are never read for a result, and
+/* The chunk at `start` of the first head as it lies in the cache. Groups without a key of [low, high) are never read for a result, and
  * stand for ones that have. */
 static void locate(const struct piece *p, int start, int low, int high, struct chunk *chunk)
 {
@@ -114,11 +116,21 @@ static void locate(const struct piece *p, int start, int low, int high, struct c
     chunk->dtype = a->cache_dtype;
 }
 
-INLINE const char *element(const struct piece *p, const struct cache *cache, int position)
+/* The same chunk of the next head. */
+static void next_head(const struct attention *a, struct chunk *chunk)
+{
+    const int size = dtype_size(a->cache_dtype);
+    for (int g = 0; g < GROUPS; g++) {
+        chunk->keys[g] += a->keys.head * size;
+        chunk->values[g] += a->values.head * size;
+    }
+}
+
+INLINE const char *element(const struct piece *p, const struct cache *cache, int head, int position)
 {
     int block_size = p->a->block_size;
     int64_t at = p->table[position / block_size] * cache->block + position % block_size * cache->offset;
-    return cache->memory + (at + p->head * cache->head) * dtype_size(p->a->cache_dtype);
+    return cache->memory + (at + head * cache->head) * dtype_size(p->a->cache_dtype);
 }
 
 static float number(int dtype, const char *from)
@@ -129,24 +141,25 @@ static float number(int dtype, const char *from)
 }
 
 /* A key and its value to float32, one number at a time. */
-static void widen_one(const struct piece *p, int position, float *key, float *value)
+static void widen_one(const struct piece *p, int head, int position, float *key, float *value)
 {
     const struct attention *a = p->a;
     const int dtype = a->cache_dtype, size = dtype_size(dtype);
-    const char *from = element(p, &a->keys, position);
+    const char *from = element(p, &a->keys, head, position);
     for (int d = 0; d < a->head_dim; d++)
         key[d * LANES] = number(dtype, from + d * a->keys.dim * size);
-    from = element(p, &a->values, position);
+    from = element(p, &a->values, head, position);
     for (int c = 0; c < p->columns; c++)
         value[c] = c < a->head_dim ? number(dtype, from + c * a->values.dim * size) : 0.0f;
 }
 
-/* The keys [low, high) of the chunk at `start` in float32, keys [group][head_dim][LANES], values [key][columns]. */
-static void widen(const struct piece *p, int start, int low, int high, struct chunk *chunk)
+/* A head's keys [low, high) of the chunk at `start` in float32, keys [group][head_dim][LANES], values [key][columns]. */
+static void widen(const struct piece *p, int head, int start, int low, int high, struct chunk *chunk)
 {
     int64_t dim = p->a->head_dim, columns = p->columns;
     for (int i = most(low - start, 0); i < least(high - start, CHUNK); i++)
-        widen_one(p, start + i, p->wide_keys + i / LANES * LANES * dim + i % LANES, p->wide_values + i * columns);
+        widen_one(p, head, start + i, p->wide_keys + i / LANES * LANES * dim + i % LANES,
+                  p->wide_values + i * columns);
     for (int g = 0; g < GROUPS; g++) {
         chunk->keys[g] = (const char *)(p->wide_keys + g * LANES * dim);
         chunk->values[g] = (const char *)(p->wide_values + g * LANES * columns);
@@ -163,12 +176,12 @@ INLINE vf capped(vf x, float cap)
     return vf_select(e > 1e30f, vf_set(cap), (e - 1.0f) / (e + 1.0f) * cap);
 }
 
-static void shape_scores(const struct piece *p, int row, float *scores, int start, int from, int to)
+static void shape_scores(const struct piece *p, int head, int row, float *scores, int start, int from, int to)
 {
     static const float LANE[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const struct attention *a = p->a;
     int distance = start - position_of(p, row);
-    float slope = a->slopes ? a->slopes[p->head * p->group + (p->first_row + row) % p->group] : 0.0f;
+    float slope = a->slopes ? a->slopes[head * p->group + (p->first_row + row) % p->group] : 0.0f;
     for (int i = from; i < to; i += W) {
         vf x = vf_load(scores + i);
         if (a->soft_cap != 0.0f)
@@ -209,14 +222,15 @@ static float weigh(struct row *row, float *scores, int low, int high)
     return factor;
 }
 
-/* One register tile: rows [from, from + height) of the piece, at the chunk at `start`. Only keys that a row sees are
+/* One register tile: rows [from, from + height) of the piece's head-th head, at the chunk at `start`. Only keys that a row sees are
  * added to it: the rows take together those that all of them see, and one by one what is beside those. */
-static void attend_tile(struct piece *p, const float *q, int from, int height, int start, const struct chunk *chunk,
-                        const struct chunk *next)
+static void attend_tile(struct piece *p, int head, const float *q, int from, int height, int start,
+                        const struct chunk *chunk, const struct chunk *next)
 {
     const struct attention *a = p->a;
     int low[ROWS] = {0}, high[ROWS] = {0}, columns = p->columns;
-    float *scores = p->scores, *sums = p->sums + from * columns;
+    struct row *state = p->state + head * p->rows + from;
+    float *scores = p->scores, *sums = p->sums + (head * p->rows + from) * columns;
     for (int r = 0; r < height; r++) {
         int position = position_of(p, from + r);
         low[r] = most(first_key(a, position) - start, 0);
@@ -229,8 +243,8 @@ static void attend_tile(struct piece *p, const float *q, int from, int height, i
     for (int r = 0; r < height; r++)
         if (low[r] < high[r]) {
             if (a->slopes || a->soft_cap != 0.0f)
-                shape_scores(p, from + r, scores + r * CHUNK, start, low[r] / W * W, up(high[r], W) * W);
-            float factor = weigh(&p->state[from + r], scores + r * CHUNK, low[r], high[r]);
+                shape_scores(p, p->head + head, from + r, scores + r * CHUNK, start, low[r] / W * W, up(high[r], W) * W);
+            float factor = weigh(&state[r], scores + r * CHUNK, low[r], high[r]);
             if (factor != 1.0f)
                 for (int c = 0; c < columns; c += W)
                     vf_store(sums + r * columns + c, vf_load(sums + r * columns + c) * factor);
@@ -253,26 +267,32 @@ static void attend_split(struct piece *p, int split)
 {
     int low = first_key(p->a, position_of(p, 0)), high = position_of(p, p->rows - 1) + 1;
     int from = most(split * SPLIT, low), to = least((split + 1) * SPLIT, high);
-    memset(p->sums, 0, (size_t)p->rows * p->columns * sizeof(float));
-    for (int r = 0; r < p->rows; r++) {
+    memset(p->sums, 0, (size_t)p->heads * p->rows * p->columns * sizeof(float));
+    for (int r = 0; r < p->heads * p->rows; r++) {
         p->state[r].split_top = -FLT_MAX;
         memset(p->state[r].split_lanes, 0, sizeof p->state[r].split_lanes);
     }
     struct chunk chunk, next;
+    if (in_place(p->a))
+        locate(p, from / CHUNK * CHUNK, low, high, &next);
     for (int start = from / CHUNK * CHUNK; start < to; start += CHUNK) {
-        if (!in_place(p->a))
-            widen(p, start, low, high, &next);
-        else if (start <= from)
-            locate(p, start, low, high, &next);
-        chunk = next;
-        if (in_place(p->a) && start + CHUNK < high)
-            locate(p, start + CHUNK, low, high, &next);
         const float *q = p->q;
-        for (int tile = 0, row = 0; row < p->rows; tile++) {
-            int height = tile_end(p->rows, tile) - row;
-            attend_tile(p, q, row, height, start, &chunk, &next);
-            q += height * p->a->head_dim;
-            row += height;
+        for (int head = 0; head < p->heads; head++) {
+            if (!in_place(p->a))
+                widen(p, p->head + head, start, low, high, &next);
+            chunk = next;
+            if (in_place(p->a)) {
+                if (head + 1 < p->heads)
+                    next_head(p->a, &next);
+                else if (start + CHUNK < high)
+                    locate(p, start + CHUNK, low, high, &next);
+            }
+            for (int tile = 0, row = 0; row < p->rows; tile++) {
+                int height = tile_end(p->rows, tile) - row;
+                attend_tile(p, head, q, row, height, start, &chunk, &next);
+                q += height * p->a->head_dim;
+                row += height;
+            }
         }
     }
 }
@@ -294,19 +314,23 @@ static void merge(struct row *row, float *merged, const float *sums, float top, 
     row->top = best;
 }
 
+/* `row` counts through the heads. */
 static void write_row(const struct piece *p, int row, float total, float *merged)
 {
     const struct attention *a = p->a;
+    int key_head = p->head + row / p->rows;
+    row %= p->rows;
     int64_t token = p->first_query + (p->first_row + row) / p->group;
-    int head = p->head * p->group + (p->first_row + row) % p->group;
+    int head = key_head * p->group + (p->first_row + row) % p->group;
     for (int c = 0; c < p->columns; c += W)
         vf_store(merged + c, vf_load(merged + c) / total);
     memcpy(a->out + (token * a->heads + head) * a->head_dim, merged, (size_t)a->head_dim * sizeof(float));
 }
 
+/* `row` counts through the heads. */
 static int sees(const struct piece *p, int row, int split)
 {
-    int position = position_of(p, row);
+    int position = position_of(p, row % p->rows);
     return position >= split * SPLIT && first_key(p->a, position) < (split + 1) * SPLIT;
 }
 
