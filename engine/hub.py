@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelError
-from engine.executor.base import Progress
+
+if TYPE_CHECKING:
+    from engine.executor.base import Progress
 
 FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "merges.txt", "vocab.txt", "*.tiktoken"]
 """What is downloaded: weights as safetensors only, configuration, tokenizer and chat template."""

@@ -1,16 +1,16 @@
-"""The engine process: ``python -m engine.process --endpoint ENDPOINT --epoch N``.
+"""The engine process: ``python -m engine.process``.
 
-Its parent writes the EngineConfig as one line of JSON to its standard input and keeps that open: end of
-file there means that the parent is gone, and the process ends at once. Everything else goes over one
-ZeroMQ PAIR socket, which the parent binds and which is of this incarnation alone. SIGUSR1 prints the stack
-of every thread.
+Its parent writes a ``Launch`` as one line of JSON to its standard input, when it has one, and keeps that open: end
+of file there means that the parent is gone, and the process ends at once. Everything else goes over one ZeroMQ
+PAIR socket, which the parent binds and which is of this incarnation alone. SIGUSR1 prints the stack of every thread.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import faulthandler
+import gc
+import importlib
 import logging
 import os
 import select
@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -30,6 +30,7 @@ from engine.engine import Engine, warm_up
 from engine.errors import EngineError
 from engine.executor import find_executor
 from engine.executor.base import Executor, ModelFacts
+from engine.launch import Launch
 from engine.messages import Abort, Drain, EngineInfo, Failed, Idle, Loading, Ready, Start, StepOutput, ToEngine
 from observability.logging import configure_logging, log_context
 
@@ -114,14 +115,16 @@ class EngineLoop:
 class Startup:
     """From a configuration to an engine, telling the gateway how far it has come and how long it took."""
 
-    def __init__(self, config: EngineConfig, channel: Channel) -> None:
+    def __init__(self, config: EngineConfig, channel: Channel, imports: threading.Thread) -> None:
         self._config = config
         self._channel = channel
+        self._imports = imports
         self._seconds: dict[str, float] = {}
 
     def run(self) -> tuple[Engine, Executor, EngineInfo]:
         config = self._config
         with self._stage("imports"):
+            self._imports.join()
             executor_class = find_executor(config.executor)
         executor = executor_class(config, self._progress)
         with self._stage("weights"):
@@ -169,11 +172,17 @@ class EngineProcess:
         self._engine: Engine | None = None
         self._channel = Channel(endpoint, self._counters)
 
-    def run(self, config: EngineConfig) -> int:
-        """Exit status: 0 drained, 1 a mistake of the model or the settings, 70 a fault of ours."""
+    def run(self, config: EngineConfig, imports: threading.Thread) -> int:
+        """``imports`` is a thread that imports ahead.
+
+        Exit status: 0 drained, 1 a mistake of the model or the settings, 70 a fault of ours.
+        """
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
         try:
-            self._engine, executor, info = Startup(config, self._channel).run()
+            self._engine, executor, info = Startup(config, self._channel, imports).run()
+            # What was imported and loaded stays: looking through it again and again would hold up steps.
+            gc.freeze()
+            gc.enable()
             self._channel.send(Ready(info=info))
             EngineLoop(self._engine, self._channel).run()
             executor.shutdown()
@@ -210,25 +219,32 @@ def set_process_name(name: str) -> None:
         ctypes.CDLL(None).prctl(pr_set_name, name.encode(), 0, 0, 0)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m engine.process", description="One engine; started by the gateway.")
-    parser.add_argument("--endpoint", required=True, help="ZeroMQ endpoint that the gateway has bound")
-    parser.add_argument("--epoch", type=int, required=True, help="incarnation of this engine, for its name and log")
-    options = parser.parse_args(arguments)
+def _import(names: Sequence[str]) -> None:
+    # Whoever needs the module imports it again, and tells of the error.
+    with suppress(Exception):
+        for name in names:
+            importlib.import_module(name)
+
+
+def main(ahead: Sequence[str] = ("torch",)) -> int:
+    """``ahead`` names modules that are imported while the process waits to be told what to serve."""
     # A terminal's Ctrl-C reaches every process in the foreground; what it means is the gateway's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # So is a service manager's SIGTERM to all of a service's processes: the gateway drains, and then lets go of us.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
-    set_process_name(f"penstock-e{options.epoch}")
+    gc.disable()
+    imports = threading.Thread(target=_import, args=(ahead,), name="imports", daemon=True)
+    imports.start()
     line = sys.stdin.buffer.readline()
     if not line:
-        return os.EX_UNAVAILABLE
-    config = msgspec.json.decode(line, type=EngineConfig)
-    configure_logging(config.log_level, config.log_format)
-    with log_context(engine=str(options.epoch)):
-        return EngineProcess(options.endpoint).run(config)
+        os._exit(os.EX_UNAVAILABLE)  # an import cannot be called off
+    launch = msgspec.json.decode(line, type=Launch)
+    set_process_name(f"penstock-e{launch.epoch}")
+    configure_logging(launch.config.log_level, launch.config.log_format)
+    with log_context(engine=str(launch.epoch)):
+        return EngineProcess(launch.endpoint).run(launch.config, imports)
 
 
 if __name__ == "__main__":

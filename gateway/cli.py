@@ -1,118 +1,27 @@
-"""The ``penstock`` command. The flags of ``serve`` are made from the fields of :class:`ServeSettings`.
+"""Entry point of the ``penstock`` command.
 
-Nothing heavy is imported here: ``penstock --help`` answers at once, and the server is imported by ``serve`` alone.
+Nothing but the head start of the engine is imported before it: settings and web framework load beside the engine.
 """
 
 from __future__ import annotations
 
-import inspect
-import os
+import gc
 import sys
-from typing import Annotated, Any, get_origin
+from contextlib import nullcontext
 
-import typer
-
-from gateway.cli_help import SUMMARY, PenstockGroup, ServeCommand, metavar, switch_of
-from gateway.settings import ServeSettings, SettingsError, unknown_variables
-from gateway.version import VERSION
-
-USAGE_ERROR = 2
-
-app = typer.Typer(
-    name="penstock",
-    cls=PenstockGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback(invoke_without_command=True)
-def _penstock(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if version:
-        print(VERSION)
-        raise typer.Exit
-
-
-def serve(**given: Any) -> int:
-    """Start the server; ``given`` holds every flag, None or empty where it did not stand on the command line."""
-    flags = {name: value for name, value in given.items() if value is not None and value != []}
-    for warning in unknown_variables(os.environ):
-        _say(f"warning: {warning}")
-    settings = ServeSettings.load(flags, os.environ)
-
-    from gateway.server import run
-
-    return run(settings)
-
-
-def _serve_parameters() -> list[inspect.Parameter]:
-    """One parameter for each setting: what typer reads the flags from.
-
-    Values stay strings here (but for switches), so that all three sources are parsed and judged in one place.
-    """
-    return [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name in ServeSettings.model_fields
-        for annotation, default in [_typer_parameter(name)]
-    ]
-
-
-def _typer_parameter(name: str) -> tuple[Any, Any]:
-    field = ServeSettings.model_fields[name]
-    if name == "model":
-        return str | None, typer.Argument(None, metavar="MODEL", help=field.description)
-    if field.annotation is bool:
-        return bool | None, typer.Option(None, switch_of(name), help=field.description)
-    kind = list[str] | None if get_origin(field.annotation) is tuple else str | None
-    return kind, typer.Option(None, switch_of(name), metavar=metavar(name), help=field.description)
-
-
-# typer reads a function's flags from its signature and its annotations.
-serve.__dict__["__signature__"] = inspect.Signature(_serve_parameters())
-serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _serve_parameters()}
-app.command("serve", cls=ServeCommand, help=SUMMARY)(serve)
-
-
-@app.command("hash-key")
-def hash_key(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Who the key is for: the tenant's name in metrics and logs.")
-    ],
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="Hash this key rather than a new one; - reads it from standard input."),
-    ] = None,
-    max_concurrency: Annotated[
-        int | None, typer.Option(min=1, metavar="COUNT", help="Most requests of this key at a time.")
-    ] = None,
-) -> int:
-    """Print an entry for the file of --api-keys.
-
-    A new random key is made and shown once, on standard error; the file holds only its hash.
-    """
-    from gateway import keys_cli
-
-    return keys_cli.hash_key(name, key, max_concurrency)
+from gateway.head_start import HeadStart
 
 
 def main() -> None:
-    """Entry point. A mistake of the user's is one line on standard error and exit status 2, never a traceback."""
+    """The command, by ``sys.argv``. A mistake of the user's is one line on standard error, never a traceback."""
+    arguments = sys.argv[1:]
+    gc.disable()  # imports leave next to no garbage; the server collects it once it is up
+    serves = arguments[:1] == ["serve"] and not {"-h", "--help"} & set(arguments)
     try:
-        status = app(standalone_mode=False, prog_name="penstock")
-    except SettingsError as error:
-        for mistake in error.mistakes:
-            _say(f"error: {mistake}")
-        status = USAGE_ERROR
-    except typer.TyperException as error:
-        # A bare `penstock` ends here as well, its help printed and nothing more to say.
-        if message := error.format_message():
-            _say(f"error: {message}")
-        status = error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+        with HeadStart() if serves else nullcontext() as head_start:
+            from gateway import commands
+
+            status = commands.run(head_start)
+    except KeyboardInterrupt:
         status = 130
     sys.exit(status)
-
-
-def _say(line: str) -> None:
-    print(f"penstock: {line}", file=sys.stderr)

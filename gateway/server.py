@@ -1,12 +1,13 @@
 """``penstock serve``: settings → model files → engine process → HTTP, and back down again in order.
 
-The order is for speed: the port is taken first, the engine process is spawned before the web framework is imported,
-and both load at the same time. Requests that come early are told that the engine is starting.
+The order is for speed: an engine process is importing torch already (``head_start``), the port is taken first, and the
+web framework is imported last, while the engine loads. Requests that come early are told that the engine is starting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -26,6 +27,7 @@ from engine import hub
 from engine.errors import EngineError
 from engine.messages import EngineInfo, Loading
 from gateway.banner import Started, StartupProgress, print_banner
+from gateway.head_start import HeadStart
 from gateway.settings import ServeSettings
 from observability.logging import configure_logging
 
@@ -52,14 +54,14 @@ class StartError(Exception):
     """The server cannot start; one readable line."""
 
 
-def run(settings: ServeSettings) -> int:
+def run(settings: ServeSettings, head_start: HeadStart | None = None) -> int:
     """Serve until a signal says stop. Returns the exit status; a failed start is one line on standard error."""
     configure_logging(settings.log_level, settings.log_format)
     from gateway.admission import KeysFileError
     from gateway.chat_template import ChatTemplateError
     from gateway.replicas.supervisor import EngineGoneError
 
-    server = _Server(settings)
+    server = _Server(settings, head_start)
     try:
         uvloop.run(server.run())
     except (StartError, EngineError, EngineGoneError, KeysFileError, ChatTemplateError) as error:
@@ -76,9 +78,10 @@ def run(settings: ServeSettings) -> int:
 class _Server:
     """One run of the server."""
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, head_start: HeadStart | None) -> None:
         self._settings = settings
-        self._began = time.monotonic()
+        self._head_start = head_start
+        self._began = head_start.began if head_start is not None else time.monotonic()
         self._stages: dict[str, float] = {}
         self._console = Console()
         self._stop = asyncio.Event()
@@ -168,15 +171,18 @@ class _Server:
         lifecycle = Lifecycle(tokenizer, record=metrics.record)
         metrics.watch("requests_queued", lambda: lifecycle.queued_requests)
         metrics.watch("requests_running", lambda: lifecycle.running_requests)
-        supervisor = Supervisor(settings.engine_config(folder), find("process")(), lifecycle, on_loading=report)
+        launcher = find("process")(head_start=self._head_start)
+        supervisor = Supervisor(settings.engine_config(folder), launcher, lifecycle, on_loading=report)
         supervisor.start()
         try:
-            await asyncio.sleep(0)  # the engine process is on its way before the web framework is imported
+            await asyncio.sleep(0)  # the engine is told what to serve before the web framework is imported
             http = await self._prepare_http(lifecycle, tokenizer, template, keys, metrics)
         except BaseException:
             await supervisor.stop()
             raise
         self._stages["gateway"] = time.monotonic() - self._began
+        gc.freeze()  # what was imported stays: looking through it again and again would hold up streams
+        gc.enable()
         return lifecycle, supervisor, http
 
     async def _prepare_http(

@@ -111,9 +111,13 @@ def test_policy_imports_no_torch() -> None:
     assert loaded & (HEAVY | {"fastapi", "zmq"}) == set()
 
 
-def test_the_gateway_starts_without_torch() -> None:
+def test_the_gateway_starts_without_torch_and_numpy() -> None:
     modules = [name for name in MODULES if name.startswith("gateway")]
-    assert imported_by("import " + ", ".join(modules)) & HEAVY == set()
+    assert imported_by("import " + ", ".join(modules)) & (HEAVY | {"numpy"}) == set()
+
+
+def test_nothing_comes_before_the_head_start_of_the_engine() -> None:
+    assert imported_by("import gateway.cli") & (HEAVY | {"typer", "pydantic", "msgspec", "asyncio", "numpy"}) == set()
 
 
 def test_records_and_metrics_are_a_leaf() -> None:

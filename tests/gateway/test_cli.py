@@ -13,7 +13,9 @@ import yaml
 from rich.console import Console
 
 import gateway.cli
+import gateway.commands
 from gateway.cli_help import print_help
+from gateway.head_start import HeadStart
 from gateway.settings import ServeSettings, flag_of
 from gateway.version import VERSION
 
@@ -33,11 +35,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeSettings]:
     """What the server would have been started with."""
     started: list[ServeSettings] = []
 
-    def run(settings: ServeSettings) -> int:
+    def run(settings: ServeSettings, head_start: HeadStart) -> int:
         started.append(settings)
         return 7
 
-    monkeypatch.setitem(sys.modules, "gateway.server", SimpleNamespace(run=run))
+    monkeypatch.setattr(gateway, "server", SimpleNamespace(run=run), raising=False)
     return started
 
 
@@ -104,7 +106,7 @@ def test_the_overview_names_every_command(arguments: tuple[str, ...], status: in
     result = penstock(*arguments)
     assert result.returncode == status
     assert result.stderr == ""
-    for command in gateway.cli.app.registered_commands:
+    for command in gateway.commands.app.registered_commands:
         assert f"{command.name} " in result.stdout
 
 

@@ -11,6 +11,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 
 from engine.config import EngineConfig
+from gateway.head_start import HeadStart
 
 
 class EngineProcess(ABC):
@@ -36,6 +37,10 @@ class EngineProcess(ABC):
 
 
 class Launcher(ABC):
+    @abstractmethod
+    def __init__(self, *, head_start: HeadStart | None = None) -> None:
+        """``head_start`` is a process on this machine; a launcher that starts none here leaves it alone."""
+
     @abstractmethod
     async def launch(self, config: EngineConfig, *, endpoint: str, epoch: int) -> EngineProcess:
         """Starts an engine that connects to ``endpoint``. Raises ``OSError`` where it cannot be started."""

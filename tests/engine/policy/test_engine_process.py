@@ -17,6 +17,7 @@ import pytest
 import zmq
 
 from engine.config import EngineConfig
+from engine.launch import Launch
 from engine.messages import (
     Abort,
     Drain,
@@ -51,14 +52,15 @@ class Child:
         endpoint = f"ipc://{folder}/engine"
         self.socket.bind(endpoint)
         self.process = subprocess.Popen(
-            [sys.executable, str(MAIN), "--endpoint", endpoint, "--epoch", "3"],
+            [sys.executable, str(MAIN)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         config = EngineConfig(**{"model": "well", "executor": "scripted"} | settings)
-        self.process.stdin.write(msgspec.json.encode(config) + b"\n")
+        launch = Launch(endpoint=endpoint, epoch=3, config=config)
+        self.process.stdin.write(msgspec.json.encode(launch) + b"\n")
         self.process.stdin.flush()
 
     def send(self, message: ToEngine) -> None:

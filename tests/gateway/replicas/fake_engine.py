@@ -15,7 +15,7 @@ import time
 import msgspec
 import zmq
 
-from engine.config import EngineConfig
+from engine.launch import Launch
 from engine.messages import (
     Abort,
     Drain,
@@ -131,12 +131,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--misbehave", default="")
     parser.add_argument("--pace", type=float, default=0.002)
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--epoch", type=int, required=True)
     options = parser.parse_args()
-    msgspec.json.decode(sys.stdin.buffer.readline(), type=EngineConfig)
+    launch = msgspec.json.decode(sys.stdin.buffer.readline(), type=Launch)
     signal.signal(signal.SIGUSR1, lambda *_: print("dumped", flush=True))
-    return FakeEngine(options.endpoint, options.misbehave, options.pace).serve()
+    return FakeEngine(launch.endpoint, options.misbehave, options.pace).serve()
 
 
 if __name__ == "__main__":

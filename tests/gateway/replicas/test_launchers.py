@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from engine.config import EngineConfig
+from gateway.head_start import HeadStart
 from gateway.replicas.launchers import Launcher, available, find
 from gateway.replicas.launchers.process import ChildProcess, ProcessLauncher
 
 ROOT = Path(__file__).parents[3]
-PRINT = "import sys, json, os; config = json.loads(sys.stdin.readline()); print("
+PRINT = "import sys, json; launch = json.loads(sys.stdin.readline()); print("
 
 
 async def said(launcher: ProcessLauncher, config: EngineConfig, capfd: pytest.CaptureFixture[str]) -> str:
@@ -21,12 +22,34 @@ async def said(launcher: ProcessLauncher, config: EngineConfig, capfd: pytest.Ca
     return capfd.readouterr().err
 
 
-async def test_the_child_gets_its_configuration_and_its_output_goes_to_standard_error(
+async def test_the_child_is_told_its_launch_and_its_output_goes_to_standard_error(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    command = [sys.executable, "-c", PRINT + "config['model'], sys.argv[1:], os.environ['OMP_NUM_THREADS'])"]
-    text = await said(ProcessLauncher(command), EngineConfig(model="m\nn", num_threads=3), capfd)
-    assert text == "m\nn ['--endpoint', 'ipc:///nowhere', '--epoch', '4'] 3\n"
+    command = [sys.executable, "-c", PRINT + "launch['config']['model'], launch['endpoint'], launch['epoch'])"]
+    assert await said(ProcessLauncher(command), EngineConfig(model="m\nn"), capfd) == "m\nn ipc:///nowhere 4\n"
+
+
+async def test_only_the_first_engine_has_a_head_start() -> None:
+    command = [sys.executable, "-c", "import sys; sys.stdin.readline(); sys.stdin.read()"]
+    head_start = HeadStart(command)
+    launcher = ProcessLauncher(command, head_start=head_start)
+    assert head_start._process is not None
+    early = head_start._process.pid
+    engines = [await launcher.launch(EngineConfig(model="m"), endpoint="", epoch=epoch) for epoch in (1, 2)]
+    assert engines[0].pid == early != engines[1].pid
+    for one in engines:
+        one.close_input()
+    assert [await asyncio.wait_for(one.wait(), 20) for one in engines] == [0, 0]
+
+
+async def test_a_head_start_that_died_is_no_loss() -> None:
+    head_start = HeadStart([sys.executable, "-c", ""])
+    assert head_start._process is not None
+    head_start._process.communicate(timeout=20)
+    command = [sys.executable, "-c", "import sys; sys.stdin.readline(); sys.exit(5)"]
+    launcher = ProcessLauncher(command, head_start=head_start)
+    process = await launcher.launch(EngineConfig(model="m"), endpoint="", epoch=1)
+    assert await asyncio.wait_for(process.wait(), 20) == 5
 
 
 async def test_the_child_finds_our_packages_from_any_folder_and_no_shadow_of_them(

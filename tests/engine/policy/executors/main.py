@@ -1,4 +1,4 @@
-"""``python main.py …`` is ``python -m engine.process …`` with the executors of this folder added."""
+"""``python -m engine.process`` with the executors of this folder added; they need no torch."""
 
 import sys
 from pathlib import Path
@@ -7,4 +7,4 @@ import engine.executor
 from engine.process import main
 
 engine.executor.__path__.append(str(Path(__file__).parent))
-sys.exit(main())
+sys.exit(main(ahead=()))
