@@ -168,7 +168,7 @@ def frames(ids: list[int], streams: int, steps: int) -> list[bytes]:
                     Tokens(id=f"r{stream}:0", attempt=1, at=step, ids=[ids[(step + stream) % len(ids)]])
                     for stream in range(streams)
                 ],
-                stats=stats,
+                stats=[stats],
             )
         )
         for step in range(steps)

@@ -24,6 +24,7 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.executor.base import Executor, ModelFacts
 from engine.messages import Drain, FromEngine, Start, StepOutput, ToEngine, encode
+from engine.outbox import Outbox
 from engine.process import EngineLoop
 from engine.sampling_params import SamplingParams
 from engine.scheduler import Scheduler
@@ -106,7 +107,7 @@ def measure_parts(rows: int, prompt: int, output: int) -> dict[str, list[float]]
         laps.lap("model")
         outputs = scheduler.update(plan, result, 0.0)
         laps.lap("update")
-        encode(StepOutput(started=plan.started, outputs=outputs, stats=_stats(rows)))
+        encode(StepOutput(started=plan.started, outputs=outputs, stats=[_stats(rows)]))
         laps.lap("encode")
         if len(batch.input_ids) == len(batch.query_lens) == rows:
             for part, seconds in laps.times.items():
@@ -183,7 +184,8 @@ def measure_gaps(rows: int, prompt: int, output: int, step: float) -> list[float
     model = Sleeper(step)
     config = EngineConfig(model="", block_size=BLOCK_SIZE, max_num_batched_tokens=BUDGET, max_num_seqs=rows)
     engine = Engine(config, model, model.load(), cache_blocks(rows, prompt, output))
-    EngineLoop(engine, Pipe([*starts(rows, prompt, output), Drain()])).run()
+    outbox = Outbox(config.stream_interval, time.monotonic)
+    EngineLoop(engine, Pipe([*starts(rows, prompt, output), Drain()]), outbox).run()
     pairs = zip(model.calls, model.calls[1:], strict=False)
     gaps = [after[0] - before[1] for before, after in pairs if before[2] == after[2] == rows]
     return gaps[FIRST:]

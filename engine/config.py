@@ -45,5 +45,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of dummy weights. Requests without a seed of their own are given one by the gateway."""
     num_threads: int | None = None
     """Of torch on a CPU; None takes one for each core this process may use."""
+    stream_interval: float = 0.02
+    """Seconds in which the tokens of a choice are sent together; 0 sends each by itself."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"

@@ -136,12 +136,12 @@ class Engine:
         self._builder.lay_out_ahead(self._scheduler.prepare(self._plan))
 
     def finish(self) -> StepOutput:
-        """Take in what the step computed."""
+        """Take in what the step computed; gives its output alone."""
         ended = self._clock()
         outputs = self._scheduler.update(self._plan, self._result, ended)
         stats = self._stats(self._plan, outputs, ended - self._began)
         self._steps += 1
-        return StepOutput(started=self._plan.started, outputs=outputs, stats=stats)
+        return StepOutput(started=self._plan.started, outputs=outputs, stats=[stats])
 
     def step(self) -> StepOutput:
         """One whole step; to be called only while something is pending."""

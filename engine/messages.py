@@ -81,12 +81,14 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StepOutput(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
-    """Everything one step produced, in one frame."""
+    """What steps have produced, in one frame."""
 
     started: list[str]
-    """Ids of choices that were computed for the first time in this step."""
+    """Ids of choices that were computed for the first time."""
     outputs: list[Tokens]
-    stats: StepStats
+    """One at most for each attempt."""
+    stats: list[StepStats]
+    """One for each step, in order."""
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected"):

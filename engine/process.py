@@ -32,6 +32,7 @@ from engine.executor import find_executor
 from engine.executor.base import Executor, ModelFacts
 from engine.launch import Launch
 from engine.messages import Abort, Drain, EngineInfo, Failed, Idle, Loading, Ready, Start, StepOutput, ToEngine
+from engine.outbox import Outbox
 from observability.logging import configure_logging, log_context
 
 logger = logging.getLogger(__name__)
@@ -42,16 +43,17 @@ _PARTING = 0.2
 
 
 class EngineLoop:
-    """Messages in, steps, one frame out for each.
+    """Messages in, steps, frames out.
 
-    While this thread computes a step, another one sends the frame of the step before, prepares the step after
+    While this thread computes a step, another one sends what is due of the steps before, prepares the step after
     and takes in messages. The model keeps the thread it was loaded in, and a step begins without a change of
     threads, which would cost it more than all of that.
     """
 
-    def __init__(self, engine: Engine, transport: Transport) -> None:
+    def __init__(self, engine: Engine, transport: Transport, outbox: Outbox) -> None:
         self._engine = engine
         self._transport = transport
+        self._outbox = outbox
         self._draining = False
         self._unsent: StepOutput | None = None
 
@@ -66,7 +68,7 @@ class EngineLoop:
                     self._step(companion)
                     checked = False
                 elif not idle:
-                    self._send_output()
+                    self._send_output(everything=True)
                     self._transport.send(Idle(state=self._engine.state))
                 elif not messages and not checked:
                     self._engine.check_integrity()
@@ -81,10 +83,10 @@ class EngineLoop:
             companion.join()
         self._unsent = self._engine.finish()
         if not self._engine.num_pending:
-            self._send_output()
+            self._send_output(everything=True)
 
     def _keep_books(self) -> None:
-        self._send_output()
+        self._send_output(everything=False)
         self._engine.prepare()
         self._take_in(wait=False)
 
@@ -95,10 +97,14 @@ class EngineLoop:
             self._handle(message)
         return len(messages)
 
-    def _send_output(self) -> None:
+    def _send_output(self, *, everything: bool) -> None:
+        """Send what is due, or everything: where no step follows that could bring more."""
         if self._unsent is not None:
-            self._transport.send(self._unsent)
+            self._outbox.add(self._unsent)
             self._unsent = None
+        frame = self._outbox.flush() if everything else self._outbox.due()
+        if frame is not None:
+            self._transport.send(frame)
 
     def _handle(self, message: ToEngine) -> None:
         match message:
@@ -184,7 +190,7 @@ class EngineProcess:
             gc.freeze()
             gc.enable()
             self._channel.send(Ready(info=info))
-            EngineLoop(self._engine, self._channel).run()
+            EngineLoop(self._engine, self._channel, Outbox(config.stream_interval, time.monotonic)).run()
             executor.shutdown()
             status = os.EX_OK
         except EngineError as error:

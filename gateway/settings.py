@@ -150,6 +150,9 @@ class ServeSettings(BaseSettings):
     enable_prefix_caching: Annotated[bool, Option("Engine")] = Field(
         True, description="Compute a prompt's beginning once and share it among requests."
     )
+    stream_interval: Annotated[float, Option("Engine", "SECONDS")] = Field(
+        0.02, ge=0, le=1, description="Tokens of a stream that come within this time share an event; 0 for one each."
+    )
     seed: Annotated[int, Option("Engine", "SEED")] = Field(
         0, ge=0, lt=2**63, description="Seed of dummy weights (a request has its own seed)."
     )

@@ -87,7 +87,7 @@ METRICS = (
     Metric(
         name="inter_token_latency_seconds", kind="histogram", buckets=PER_TOKEN,
         fed_by=(InterTokenLatencies,), field="values",
-        help="Gaps between successive output tokens of a choice.",
+        help="Gaps between successive output tokens of a choice; those that arrive together share the gap evenly.",
     ),
     Metric(
         name="time_per_output_token_seconds", kind="histogram", buckets=PER_TOKEN,

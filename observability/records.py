@@ -62,7 +62,7 @@ class ChoiceStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InterTokenLatencies(msgspec.Struct, frozen=True, kw_only=True):
-    """Gaps between successive tokens of choices, as the gateway received them."""
+    """Gaps between successive tokens of choices; those that arrived together share the time since the one before."""
 
     values: list[float]
 

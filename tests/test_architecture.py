@@ -20,6 +20,7 @@ POLICY = (
     "engine.block_pool",
     "engine.config",
     "engine.messages",
+    "engine.outbox",
     "engine.prefix_cache",
     "engine.request",
     "engine.sampling_params",

@@ -74,15 +74,17 @@ class Choice:
         )
 
     def note_tokens(self, count: int, now: float, gaps: list[float]) -> None:
-        """Tokens have arrived; appends the gap before each but the choice's first to ``gaps``."""
+        """Tokens have arrived; appends the gap before each but the choice's first arrival to ``gaps``.
+
+        Those that arrive together were generated one after another, so they share the time since the last evenly.
+        """
         if self.last_token_at is None:
             self.first_token_at = now
             if self.request.first_token_at is None:
                 self.request.first_token_at = now
         else:
-            gaps.append(now - self.last_token_at)
+            gaps.extend([(now - self.last_token_at) / count] * count)
         self.last_token_at = now
-        gaps.extend([0.0] * (count - 1))
 
 
 @dataclass(slots=True, eq=False)

@@ -200,8 +200,10 @@ class Lifecycle:
                 self._fail(choice.request, InternalError("The server failed while it was reading this output."))
         if gaps:
             self._report(InterTokenLatencies(values=gaps))
-        self._report(message.stats)
-        self._report(message.stats.state)
+        for stats in message.stats:
+            self._report(stats)
+        if message.stats:
+            self._report(message.stats[-1].state)
 
     def _current(self, incarnation: Incarnation, choice_id: str, attempt: int) -> Choice | None:
         choice = incarnation.running.get(choice_id)

@@ -77,7 +77,7 @@ def generate(engine: Engine, prompts: list[list[int]], *, at_once: int) -> tuple
         if not engine.num_pending:
             break
         step = engine.step()
-        hits += step.stats.prefix_hits
+        hits += step.stats[0].prefix_hits
         for tokens in step.outputs:
             outputs[int(tokens.id)] += tokens.ids
     engine.check_integrity()

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 
 import pytest
 
 from engine.block_pool import IntegrityError
-from engine.messages import Abort, Drain, FromEngine, Idle, Rejected, Start, ToEngine
+from engine.messages import Abort, Drain, FromEngine, Idle, Rejected, Start, StepOutput, ToEngine
+from engine.outbox import Outbox
 from engine.process import EngineLoop
 from engine.sampling_params import SamplingParams
-from observability.records import EngineState
+from observability.records import EngineState, StepStats
+
+
+def frame(*steps: int) -> StepOutput:
+    """That of a ``CountingEngine``."""
+    state = EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8)
+    zero = dict.fromkeys(("scheduled_tokens", "prompt_tokens", "generated_tokens", "preemptions"), 0)
+    none = {"prefix_queries": 0, "prefix_hits": 0}
+    stats = [StepStats(step=step, duration=0.001, state=state, **zero, **none) for step in steps]
+    return StepOutput(started=[], outputs=[], stats=stats)
 
 
 class Script:
@@ -73,12 +85,12 @@ class CountingEngine:
         assert self.computed and threading.current_thread() is not threading.main_thread()
         self.prepared += 1
 
-    def finish(self) -> str:
+    def finish(self) -> StepOutput:
         assert self.computed and self.prepared == self.steps
         self.work = {name: left - (name in self.computed) for name, left in self.work.items()}
         self.work = {name: left for name, left in self.work.items() if left}
         self.computed = []
-        return f"step {self.steps}"
+        return frame(self.steps)
 
     def check_integrity(self) -> None:
         self.checks += 1
@@ -88,38 +100,42 @@ def start(name: str) -> Start:
     return Start(id=name, attempt=0, prompt=[1], params=SamplingParams(max_tokens=2), seed=0)
 
 
+def loop(engine: CountingEngine, script: Script, interval: float = 0.0) -> EngineLoop:
+    return EngineLoop(engine, script, Outbox(interval, time.monotonic))
+
+
 def run(*turns: list[ToEngine], during: tuple[list[ToEngine], ...] = ()) -> tuple[CountingEngine, Script]:
     engine, script = CountingEngine(), Script(*turns, during=during)
-    EngineLoop(engine, script).run()
+    loop(engine, script).run()
     return engine, script
 
 
 def test_it_waits_only_when_there_is_nothing_to_do() -> None:
     _, script = run([start("a")], [], [], [start("b")])
-    assert script.sent == ["step 1", "step 2", "step 3", "step 4"]
+    assert script.sent == [frame(1), frame(2), frame(3), frame(4)]
     assert script.waited == [True, False, True, True, False]
 
 
 def test_messages_are_taken_in_before_a_step() -> None:
     _, script = run([start("a"), start("b")], [Abort(id="a", attempt=0), Abort(id="b", attempt=0)])
-    assert script.sent[0] == "step 1" and len(script.sent) == 2
+    assert script.sent[0] == frame(1) and len(script.sent) == 2
 
 
 def test_the_state_is_told_when_an_abort_leaves_nothing_to_step() -> None:
     _, script = run([start("a")], [Abort(id="a", attempt=0)], [], [start("b")])
-    assert script.sent[:2] == ["step 1", Idle(state=EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8))]
-    assert script.sent[2:] == ["step 2", "step 3"]
+    assert script.sent[:2] == [frame(1), Idle(state=EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8))]
+    assert script.sent[2:] == [frame(2), frame(3)]
 
 
 def test_messages_are_taken_in_during_a_step() -> None:
     engine, script = run([start("a")], during=([start("b"), start("bad")], [Abort(id="b", attempt=0)]))
-    assert script.sent == [Rejected(id="bad", attempt=0, message="no"), "step 1", "step 2"]
+    assert script.sent == [Rejected(id="bad", attempt=0, message="no"), frame(1), frame(2)]
     assert engine.steps == 2
 
 
 def test_an_abort_during_a_step_that_leaves_nothing_is_told_by_that_step() -> None:
     _, script = run([start("a")], during=([Abort(id="a", attempt=0)],))
-    assert script.sent == ["step 1"]
+    assert script.sent == [frame(1)]
 
 
 def test_a_step_s_output_is_sent_while_the_next_one_is_computed() -> None:
@@ -130,8 +146,17 @@ def test_a_step_s_output_is_sent_while_the_next_one_is_computed() -> None:
 
     sent: list[int] = []
     script = Script([start("a")])
-    EngineLoop(Watching(), script).run()
-    assert sent == [0, 0] and script.sent == ["step 1", "step 2"]
+    loop(Watching(), script).run()
+    assert sent == [0, 0] and script.sent == [frame(1), frame(2)]
+
+
+def test_what_is_held_is_sent_when_no_step_follows() -> None:
+    # At 0 the outbox is made; the first step's output is due at 1, and all that follows within 100 seconds is held.
+    clock = itertools.chain([0.0, 1.0], itertools.count(1.001, 0.001))
+    script = Script([start("a")], [], [start("b")], [], [start("c")], [Abort(id="c", attempt=0)])
+    EngineLoop(CountingEngine(), script, Outbox(1.0, lambda: next(clock))).run()
+    idle = Idle(state=EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8))
+    assert script.sent == [frame(1), frame(2), frame(3, 4), frame(5), idle]
 
 
 def test_a_fault_in_a_step_comes_after_what_the_other_thread_was_at() -> None:
@@ -142,8 +167,8 @@ def test_a_fault_in_a_step_comes_after_what_the_other_thread_was_at() -> None:
 
     engine, script = Faulty(), Script([start("a")])
     with pytest.raises(ValueError, match="a kernel has failed"):
-        EngineLoop(engine, script).run()
-    assert script.sent == ["step 1"] and engine.prepared == 2
+        loop(engine, script).run()
+    assert script.sent == [frame(1)] and engine.prepared == 2
 
 
 def test_a_fault_of_the_other_thread_ends_the_loop() -> None:
@@ -152,7 +177,7 @@ def test_a_fault_of_the_other_thread_ends_the_loop() -> None:
             raise ValueError("a block has been lost")
 
     with pytest.raises(ValueError, match="a block has been lost"):
-        EngineLoop(Faulty(), Script([start("a")])).run()
+        loop(Faulty(), Script([start("a")])).run()
 
 
 def test_a_refusal_is_sent() -> None:
@@ -172,4 +197,4 @@ def test_a_leak_ends_the_loop(harness) -> None:
     engine.check_integrity = h.scheduler.check_integrity
     h.pool.allocate(1)
     with pytest.raises(IntegrityError, match="has 1 references and is in 0 block tables"):
-        EngineLoop(engine, Script([])).run()
+        loop(engine, Script([])).run()

@@ -58,7 +58,7 @@ class Child:
             stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
-        config = EngineConfig(**{"model": "well", "executor": "scripted"} | settings)
+        config = EngineConfig(**{"model": "well", "executor": "scripted", "stream_interval": 0.0} | settings)
         launch = Launch(endpoint=endpoint, epoch=3, config=config)
         self.process.stdin.write(msgspec.json.encode(launch) + b"\n")
         self.process.stdin.flush()
@@ -135,9 +135,19 @@ def test_a_choice_from_start_to_finish_is_a_frame_a_step(spawn) -> None:
         ("a", 0, 1, [5], None),
         ("a", 0, 2, [6], "length"),
     ]
-    assert [frame.stats.step for frame in frames] == [0, 1, 2]
+    assert [stats.step for frame in frames for stats in frame.stats] == [0, 1, 2]
     heartbeat = child.receive(Heartbeat)
     assert (heartbeat.step, heartbeat.pending) == (3, 0)
+
+
+def test_tokens_that_come_close_together_share_a_frame(spawn) -> None:
+    child = spawn(stream_interval=1.0)
+    child.receive(Ready)
+    child.send(start(max_tokens=9))
+    first, second = child.receive(StepOutput), child.receive(StepOutput)
+    assert [(o.at, o.ids, o.finish) for o in first.outputs] == [(0, [4], None)]
+    assert [(o.at, o.ids, o.finish) for o in second.outputs] == [(1, list(range(5, 13)), "length")]
+    assert [stats.step for frame in (first, second) for stats in frame.stats] == list(range(9))
 
 
 def test_abort_stops_a_running_choice(spawn) -> None:
@@ -148,7 +158,7 @@ def test_abort_stops_a_running_choice(spawn) -> None:
     child.receive(StepOutput, lambda frame: len(frame.outputs) == 2)
     child.send(Abort(id="a", attempt=0))
     frame = child.receive(StepOutput, lambda frame: [output.id for output in frame.outputs] == ["b"])
-    assert frame.stats.state.running == 1
+    assert frame.stats[-1].state.running == 1
     child.send(Abort(id="b", attempt=0))
     assert child.receive(Heartbeat, lambda beat: beat.pending == 0).step < 9_000
 

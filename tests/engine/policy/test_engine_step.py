@@ -61,7 +61,7 @@ def test_a_step_reports_what_it_did() -> None:
     assert engine.start(start("b", 2)) is None
     first, second, third = (engine.step() for _ in range(3))
     assert (first.started, first.outputs) == (["a"], [])
-    stats = first.stats
+    (stats,) = first.stats
     assert (stats.step, stats.duration, stats.scheduled_tokens, stats.prompt_tokens) == (0, 0.5, 16, 16)
     assert stats.state == EngineState(running=1, waiting=1, blocks_used=4, blocks_total=64)
     assert (stats.generated_tokens, stats.preemptions, stats.prefix_queries, stats.prefix_hits) == (0, 0, 20, 0)
@@ -70,8 +70,8 @@ def test_a_step_reports_what_it_did() -> None:
     # Arrived at 100.0 and 100.5; the first step began at 101.0 and the second took from 102.0 to 102.5.
     a, b = (output.stats for output in second.outputs)
     assert (a.queue_time, a.prefill_time) == (1.0, 1.5) and (b.queue_time, b.prefill_time) == (1.5, 0.5)
-    assert (third.stats.step, third.stats.scheduled_tokens, third.stats.prompt_tokens) == (2, 2, 0)
-    assert third.stats.generated_tokens == 2
+    assert (third.stats[0].step, third.stats[0].scheduled_tokens, third.stats[0].prompt_tokens) == (2, 2, 0)
+    assert third.stats[0].generated_tokens == 2
     assert engine.steps == 3 and engine.num_pending == 2
 
 
@@ -81,7 +81,7 @@ def test_the_last_token_leaves_nothing_behind() -> None:
     while engine.num_pending:
         last = engine.step()
     assert [(o.ids, o.finish) for o in last.outputs] == [([7], "length")]
-    assert (last.stats.state.running, last.stats.state.blocks_used) == (0, 0)
+    assert (last.stats[0].state.running, last.stats[0].state.blocks_used) == (0, 0)
     engine.check_integrity()
 
 
@@ -165,7 +165,7 @@ def test_the_setting_bounds_prompt_tokens_beside_streams() -> None:
         engine.start(start(name, 1))
     engine.step()
     engine.start(start("c", 12))
-    assert engine.step().stats.prompt_tokens == 5
+    assert engine.step().stats[0].prompt_tokens == 5
 
 
 @pytest.mark.parametrize(("blocks", "steps"), [(64, 2), (1, 2)])

@@ -72,7 +72,7 @@ class FakeEngine:
         return [start for start in self.starts if start.id == choice_id][-1]
 
     def step(self, *outputs: Tokens, started: tuple[str, ...] = ()) -> None:
-        message = StepOutput(started=list(started), outputs=list(outputs), stats=STATS)
+        message = StepOutput(started=list(started), outputs=list(outputs), stats=[STATS])
         self.lifecycle.receive(self.replica, self.epoch, message)
 
     def say(

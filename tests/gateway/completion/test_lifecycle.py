@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import msgspec
 import pytest
 import tokenizers_for_tests as families
 from engine_for_tests import EOS, STATS, FakeEngine, ManualClock, ids_of, make_request, ready_events, text_and_end
 
-from engine.messages import Idle, Rejected, TokenLogprobs, Tokens
+from engine.messages import Idle, Rejected, StepOutput, TokenLogprobs, Tokens
 from gateway.completion.events import Completed, Delta, PromptScored, Usage
 from gateway.completion.journal import MemoryJournal
 from gateway.completion.lifecycle import Lifecycle
@@ -497,6 +498,25 @@ async def test_gaps_of_a_step_come_in_one_record(world: World) -> None:
     gaps = [record.values for record in world.records if isinstance(record, InterTokenLatencies)]
     assert gaps == [[0.5, 0.5]]
     assert sum(isinstance(record, StepStats) for record in world.records) == 2
+
+
+async def test_tokens_that_arrive_together_share_the_gap(world: World) -> None:
+    stream = world.lifecycle.submit(make_request("a"))
+    for at, (time, count) in enumerate(((1.0, 1), (1.5, 4), (2.0, 1))):
+        world.clock.time = 100 + time
+        world.engine.say("a:0", (0, 1, 5)[at], *[ABC[0]] * count)
+        assert [len(event.tokens) for event in await anext(stream)] == [count]
+    gaps = [record.values for record in world.records if isinstance(record, InterTokenLatencies)]
+    assert gaps == [[0.125] * 4, [0.5]]
+
+
+async def test_a_frame_of_several_steps_counts_each_of_them(world: World) -> None:
+    states = [EngineState(running=number, waiting=0, blocks_used=0, blocks_total=8) for number in (1, 2)]
+    steps = [msgspec.structs.replace(STATS, step=state.running, state=state) for state in states]
+    world.lifecycle.receive(0, 1, StepOutput(started=[], outputs=[], stats=steps))
+    world.lifecycle.receive(0, 1, StepOutput(started=[], outputs=[], stats=[]))
+    assert [record for record in world.records if isinstance(record, StepStats)] == steps
+    assert [record for record in world.records if isinstance(record, EngineState)] == states[1:]
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,9 @@ class FakeEngine:
             prefix_queries=0,
             prefix_hits=0,
         )
-        self.send(StepOutput(started=[output.id for output in outputs if not output.at], outputs=outputs, stats=stats))
+        self.send(
+            StepOutput(started=[output.id for output in outputs if not output.at], outputs=outputs, stats=[stats])
+        )
         if self.misbehave == "die-after-step":
             time.sleep(0.02)  # the frame is with the kernel, whatever becomes of this process
             os.kill(os.getpid(), signal.SIGKILL)

@@ -52,7 +52,7 @@ STATS = StepStats(
     prefix_queries=0,
     prefix_hits=0,
 )
-TOKEN = StepOutput(started=[], outputs=[Tokens(id="r:0", attempt=1, at=0, ids=[5])], stats=STATS)
+TOKEN = StepOutput(started=[], outputs=[Tokens(id="r:0", attempt=1, at=0, ids=[5])], stats=[STATS])
 LIMITS = Limits(
     check_interval=1, silence=10, startup_silence=50, stall=30, dump=1, stop=5, first_backoff=1, longest_backoff=8
 )
@@ -319,7 +319,7 @@ async def test_back_off_doubles_up_to_a_limit_and_starts_anew_once_a_token_came(
             await world.say(Ready(info=INFO))
             delays.append(await back_off())
         assert delays == [1, 2, 4, 8, 8]
-        await world.say(Ready(info=INFO), StepOutput(started=["r:0"], outputs=[], stats=STATS))
+        await world.say(Ready(info=INFO), StepOutput(started=["r:0"], outputs=[], stats=[STATS]))
         assert await back_off() == 8
         await world.say(Ready(info=INFO), TOKEN)
         assert [await back_off(), await back_off()] == [1, 2]
