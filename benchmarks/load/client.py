@@ -39,6 +39,14 @@ class Course:
     prompt_tokens: int | None = None
     cached_tokens: int = 0
     error: str | None = None
+    lengths: list[int] = field(default_factory=list)
+    """Characters in each chunk, where that is known."""
+
+    def chunk_tokens(self) -> list[float]:
+        """Tokens in each chunk: one, or where some hold more, as many as their share of the text makes likely."""
+        if self.tokens == len(self.chunks) or not self.lengths:
+            return [self.tokens / len(self.chunks)] * len(self.chunks)
+        return [self.tokens * length / sum(self.lengths) for length in self.lengths]
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,15 @@ class Exchange:
                 course.tokens = usage["completion_tokens"]
                 course.prompt_tokens = usage["prompt_tokens"]
                 course.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            if has_text(event):
+            if length := text_length(event):
                 course.chunks.append(at)
+                course.lengths.append(length)
             if event.get("choices"):
                 last = at
         if not course.chunks and course.tokens and last is not None:
             # Tokens that make no whole character: all that is known is when they had come.
             course.chunks.append(last)
+            course.lengths.append(1)
         if not course.chunks and not course.error:
             course.error = "the answer holds no token"
         course.tokens = course.tokens or len(course.chunks)
@@ -89,9 +99,11 @@ def events(pieces: Iterable[Piece]) -> Iterator[tuple[float, dict[str, Any]]]:
                 yield at, json.loads(data)
 
 
-def has_text(event: Mapping[str, Any]) -> bool:
-    return any(
-        choice.get("text") or (choice.get("delta") or {}).get("content") for choice in event.get("choices") or ()
+def text_length(event: Mapping[str, Any]) -> int:
+    """Characters of output in an event."""
+    return sum(
+        len(choice.get("text") or (choice.get("delta") or {}).get("content") or "")
+        for choice in event.get("choices") or ()
     )
 
 
@@ -122,7 +134,7 @@ class _Answer(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self.pieces.append((self._now, body))
-        if self._begun and any(has_text(event) for _, event in events(self.pieces)):
+        if self._begun and any(text_length(event) for _, event in events(self.pieces)):
             self._begun()
             self._begun = None
 

@@ -23,7 +23,7 @@ def draw(courses: Sequence[Course], title: str, path: Path) -> None:
     between.set(title="Inter-token latency", xlabel="ms", ylabel="share of gaps", xscale="log")
     began = min(course.sent for course in answered)
     times = [at - began for course in answered for at in course.chunks]
-    weights = [course.tokens / len(course.chunks) for course in answered for _ in course.chunks]
+    weights = [tokens for course in answered for tokens in course.chunk_tokens()]
     bins = 60
     width = max(times) / bins
     rate.hist(times, bins=bins, range=(0, max(times)), weights=[weight / width for weight in weights])

@@ -84,9 +84,9 @@ def steady_decode(courses: Sequence[Course], streams: int) -> dict[str, float] |
     """The rate while ``streams`` answers are being written at once, and nothing waits for its first token.
 
     A period is steady from the moment that ``streams`` answers are between their first and their last chunk until the
-    first of them ends. In a period each answer's rate is its tokens per chunk, times one less than its chunks in the
-    period, divided by the time from the first to the last of these: an answer's own clock, so that a period's edges
-    cut no step in two. Rates are added over answers, and periods are weighted by their length. None: there is none.
+    first of them ends. In a period each answer's rate is the tokens of its chunks there but the first, divided by the
+    time from that first one to the last: an answer's own clock, so that a period's edges cut no step in two. Rates are
+    added over answers, and periods are weighted by their length. None: there is none.
     """
     answers = [course for course in courses if len(course.chunks) > 1]
     changes = sorted([(c.chunks[0], 1) for c in answers] + [(c.chunks[-1], -1) for c in answers])
@@ -111,10 +111,11 @@ def _rate(course: Course, begin: float, end: float) -> float | None:
     """Tokens per second of one answer in a period; None where it is not being written or has too few chunks there."""
     if course.chunks[0] > begin or course.chunks[-1] < end:
         return None
-    inside = [at for at in course.chunks if begin <= at <= end]
+    chunks = zip(course.chunks, course.chunk_tokens(), strict=True)
+    inside = [(at, tokens) for at, tokens in chunks if begin <= at <= end]
     if len(inside) < 3:
         return None
-    return course.tokens / len(course.chunks) * (len(inside) - 1) / (inside[-1] - inside[0])
+    return sum(tokens for _, tokens in inside[1:]) / (inside[-1][0] - inside[0][0])
 
 
 def summarize(courses: Sequence[Course], streams: int | None, slo: Slo | None = None) -> dict[str, Any]:

@@ -37,6 +37,7 @@ def test_events_survive_any_cut(size: int) -> None:
 def test_a_course_counts_chunks_with_text_and_believes_the_servers_count() -> None:
     course = Exchange(0.0, 9.0, 200, [(1.0, STREAM[:50]), (2.0, STREAM[50:])]).read()
     assert (course.tokens, course.prompt_tokens, course.chunks) == (4, 3, [1.0, 2.0])
+    assert course.lengths == [1, 1] and course.chunk_tokens() == [2.0, 2.0]
 
 
 def test_without_usage_chunks_are_counted() -> None:

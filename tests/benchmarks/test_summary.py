@@ -59,6 +59,14 @@ def test_steady_decode_counts_tokens_rather_than_chunks() -> None:
     assert steady["tokens_per_second"] == pytest.approx(20.0)
 
 
+def test_steady_decode_where_chunks_hold_different_numbers_of_tokens() -> None:
+    """One token, then ten in each tenth of a second, then the three that are left."""
+    times = [1.0, 1.1, 1.2, 1.3, 1.33]
+    one = Course(0.0, 1.33, times, tokens=34, lengths=[5, 50, 50, 50, 15])
+    assert (steady := steady_decode([one], 1))
+    assert steady["tokens_per_second"] == pytest.approx(100.0)
+
+
 def test_steady_decode_takes_in_every_wave_of_a_closed_loop() -> None:
     waves = [course(at, at + 1, 0.1, 20) for at in (0.0, 10.0)] + [course(at, at + 1, 0.2, 10) for at in (0.0, 10.0)]
     assert (steady := steady_decode(waves, 2))
