@@ -16,7 +16,7 @@ import json
 import pkgutil
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -107,6 +107,8 @@ class Provider(Generic[F, S]):
     supported: Callable[[Machine], bool]
     accepts: Callable[[S], bool]
     load: Callable[[], F]
+    build: Callable[[], str] = str
+    """Name and digest of the compiled code, where it has any. A package of providers that defines ``build`` has one."""
 
 
 def ops() -> Iterator[Op[Any, Any]]:
@@ -123,7 +125,8 @@ def providers(op: str) -> Iterator[Provider[Any, Any]]:
     for folder in pkgutil.iter_modules(package.__path__):
         inner = importlib.import_module(f"kernels.providers.{folder.name}")
         if op in (module.name for module in pkgutil.iter_modules(inner.__path__)):
-            found.append(importlib.import_module(f"kernels.providers.{folder.name}.{op}").PROVIDER)
+            provider = importlib.import_module(f"kernels.providers.{folder.name}.{op}").PROVIDER
+            found.append(replace(provider, build=getattr(inner, "build", provider.build)))
     yield from sorted(found, key=lambda provider: (-provider.priority, provider.name))
 
 
@@ -135,6 +138,7 @@ class Kernels:
         self._supported: dict[str, list[Provider[Any, Any]]] = {}
         self._loaded: dict[tuple[str, str], Any] = {}
         self._chosen: dict[tuple[str, str], str] = {}
+        self._builds: set[str] = set()
 
     def select(self, op: Op[F, S], spec: S) -> F:
         """The implementation of an op for these shapes and dtypes."""
@@ -144,6 +148,7 @@ class Kernels:
                 key = (op.name, provider.name)
                 if key not in self._loaded:
                     self._loaded[key] = provider.load()
+                    self._builds |= {provider.build()} - {""}
                 implementation: F = self._loaded[key]
                 return implementation
         self._chosen[op.name, repr(spec)] = f"{REFERENCE} {torch.__version__}"
@@ -162,12 +167,17 @@ class Kernels:
             names.setdefault(op, set()).add(provider.split(" ")[0])
         return {op: "+".join(sorted(used)) for op, used in sorted(names.items())}
 
+    @property
+    def builds(self) -> list[str]:
+        """Name and digest of each compiled build in use."""
+        return sorted(self._builds)
+
     @cached_property
     def _environment(self) -> list[str]:
         machine = self.machine
         return [torch.__version__, machine.device, machine.capability, machine.name, str(machine.threads)]
 
     def fingerprint(self) -> str:
-        """Hex digest over the machine, torch and every choice made so far: equal digests compute equal numbers."""
+        """Hex digest over machine, torch, builds and every choice made so far: equal digests compute equal numbers."""
         choices = sorted([op, spec, provider] for (op, spec), provider in self._chosen.items())
-        return hashlib.sha256(json.dumps([self._environment, choices]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self._environment, choices, self.builds]).encode()).hexdigest()

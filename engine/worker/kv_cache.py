@@ -35,8 +35,7 @@ class KVCache:
                 layers = [(layer[0], layer[1]) for layer in whole]
         except (OSError, OverflowError, torch.OutOfMemoryError) as error:
             raise ConfigurationError(
-                f"the KV cache of {size:,} bytes does not fit into memory: "
-                "lower --kv-cache-memory"
+                f"the KV cache of {size:,} bytes does not fit into memory: lower --kv-cache-memory"
             ) from error
         self.layers: tuple[LayerCache, ...] = tuple(layers)
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.batch import SampleRequest
 from engine.messages import TokenLogprobs
+from engine.worker.input_buffers import Buffer
 from engine.worker.logits import adjust
 from kernels.ops import argmax, sample_tokens, token_logprobs
 from kernels.registry import Kernels
@@ -24,27 +27,61 @@ class InvalidLogitsError(ArithmeticError):
     """The model computed NaN or no finite logit at all: no token of that row would mean anything."""
 
 
+class Drawn(NamedTuple):
+    """What is sampled of each of R rows before anything changes its logits."""
+
+    logits: Tensor
+    """[R, V] float32"""
+    best: Tensor
+    """[R] float32: the greatest logit; NaN where any is."""
+    tokens: Tensor
+    """[R] int64"""
+
+    def of(self, rows: list[int]) -> Drawn:
+        if rows == list(range(len(rows))):  # Mostly: those that are not sampled are prompts, which come last.
+            return Drawn(*(column[: len(rows)] for column in self))
+        return Drawn(*(column[rows] for column in self))
+
+
 class Sampler:
-    def __init__(self, kernels: Kernels, vocab_size: int) -> None:
+    """``prepare``, ``draw`` and ``finish`` in turns: the second may be part of a captured pass."""
+
+    def __init__(self, kernels: Kernels, vocab_size: int, max_rows: int, device: torch.device) -> None:
         self._vocab_size = vocab_size
+        self._columns = Columns(max_rows, device)
         self._argmax = kernels.select(argmax.OP, argmax.ArgmaxSpec(vocab_size))
         self._draw = kernels.select(sample_tokens.OP, sample_tokens.SampleTokensSpec(vocab_size))
         self._logprobs = kernels.select(token_logprobs.OP, token_logprobs.TokenLogprobsSpec(vocab_size))
 
-    def sample(self, logits: Tensor, requests: Sequence[SampleRequest]) -> tuple[list[int], list[TokenLogprobs | None]]:
+    def prepare(self, requests: Sequence[SampleRequest], rows: int) -> None:
+        """Write what the requests' rows are drawn with to where ``draw`` reads it; the other rows are greedy."""
+        self._columns.write(requests, rows)
+
+    def draw(self, logits: Tensor, *, greedy: bool = False) -> Drawn:
+        """A token of each row of logits [R, V] float32; with ``greedy`` all were prepared to be the likeliest."""
+        likeliest, best = self._argmax(logits)
+        tokens = likeliest if greedy else self._draw(logits, *self._columns.upload(len(logits)))
+        return Drawn(logits, best, tokens)
+
+    def finish(self, drawn: Drawn, requests: Sequence[SampleRequest]) -> tuple[list[int], list[TokenLogprobs | None]]:
         """A token for each request, and its log-probabilities where asked for.
 
-        logits [R, V] float32, a row for each request; not changed.
+        Raises InvalidLogitsError where a request's logits are NaN or infinite.
         """
-        likeliest, best = self._argmax(logits)
-        if not all(map(math.isfinite, best.tolist())):
-            _refuse(best, requests)
-        adjusted = adjust(logits, requests)
-        if not all(request.params.greedy for request in requests):
-            token_ids = self._draw(adjusted, *_columns(requests, logits.device)).tolist()
+        if not requests:
+            return [], []
+        drawn = drawn.of([request.row for request in requests])
+        if not all(map(math.isfinite, drawn.best.tolist())):
+            _refuse(drawn.best, requests)
+        adjusted = adjust(drawn.logits, requests)
+        if adjusted is drawn.logits:
+            token_ids = drawn.tokens.tolist()
+        elif all(request.params.greedy for request in requests):
+            token_ids = self._argmax(adjusted)[0].tolist()
         else:
-            token_ids = (likeliest if adjusted is logits else self._argmax(adjusted)[0]).tolist()
-        return token_ids, self._sampled_logprobs(logits, requests, token_ids)
+            self._columns.write([msgspec.structs.replace(r, row=row) for row, r in enumerate(requests)], len(requests))
+            token_ids = self._draw(adjusted, *self._columns.upload(len(requests))).tolist()
+        return token_ids, self._sampled_logprobs(drawn.logits, requests, token_ids)
 
     def logprobs(self, logits: Tensor, targets: Sequence[int], tops: Sequence[int]) -> list[TokenLogprobs]:
         """Of the model's own distribution: for each row of logits [R, V] a target token and so many likeliest ones."""
@@ -70,17 +107,37 @@ class Sampler:
         return found
 
 
-def _columns(requests: Sequence[SampleRequest], device: torch.device) -> tuple[Tensor, ...]:
-    """What ``sample_tokens`` draws each row with, in its order. A temperature of 0 is greedy there, too."""
-    params = [request.params for request in requests]
-    floats = np.array([[each.temperature, each.top_p, each.min_p] for each in params]).T
-    seeds = np.array([request.seed for request in requests], dtype=np.uint64).view(np.int64)
-    others = np.array(
-        [(request.params.top_k, request.choice, request.position) for request in requests], dtype=np.int64
-    ).T
-    temperature, top_p, min_p = torch.from_numpy(np.ascontiguousarray(floats)).to(device)
-    top_k, choices, positions = torch.from_numpy(np.ascontiguousarray(others)).to(device)
-    return temperature, top_k, top_p, min_p, torch.from_numpy(seeds).to(device), choices, positions
+class Columns:
+    """What ``sample_tokens`` draws each row with, in persistent memory."""
+
+    def __init__(self, max_rows: int, device: torch.device) -> None:
+        def column(dtype: torch.dtype) -> Buffer:
+            return Buffer((max_rows,), dtype, device)
+
+        self._temperature, self._top_p, self._min_p = (column(torch.float64) for _ in range(3))
+        self._top_k, self._seeds, self._choices, self._positions = (column(torch.int64) for _ in range(4))
+
+    def write(self, requests: Sequence[SampleRequest], rows: int) -> None:
+        """Rows of greedy requests, or of none, get a temperature of 0, beside which the other columns do not matter."""
+        self._temperature.array[:rows] = 0.0
+        drawn = [request for request in requests if not request.params.greedy]
+        if not drawn:
+            return
+        at = [request.row for request in drawn]
+        params = [request.params for request in drawn]
+        self._temperature.array[at] = [each.temperature for each in params]
+        self._top_p.array[at] = [each.top_p for each in params]
+        self._min_p.array[at] = [each.min_p for each in params]
+        self._top_k.array[at] = [each.top_k for each in params]
+        self._seeds.array.view(np.uint64)[at] = np.array([request.seed for request in drawn], dtype=np.uint64)
+        self._choices.array[at] = [request.choice for request in drawn]
+        self._positions.array[at] = [request.position for request in drawn]
+
+    def upload(self, rows: int) -> tuple[Tensor, ...]:
+        """Of the leading rows, in the order in which ``sample_tokens`` takes them."""
+        columns = (self._temperature, self._top_k, self._top_p, self._min_p)
+        noise = (self._seeds, self._choices, self._positions)
+        return tuple(column.upload(rows) for column in (*columns, *noise))
 
 
 def _refuse(best: Tensor, requests: Sequence[SampleRequest]) -> None:

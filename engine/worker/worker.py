@@ -77,7 +77,8 @@ class Worker:
                 digest = loader.load_weights(self._model, checkpoint, self._progress)
         weight_bytes = loader.held_bytes(self._model)
         self._tell_of_weights(parameters * self._dtype.itemsize, weight_bytes)
-        self._runner = ModelRunner(self._model, self._buffers(), Sampler(kernels, self._model.vocab_size))
+        sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device)
+        self._runner = ModelRunner(self._model, self._buffers(), sampler, kernels, context.dtype)
         return ModelFacts(
             device=str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
             dtype=_name(self._dtype),
@@ -88,6 +89,7 @@ class Worker:
             eos_token_ids=loader.eos_token_ids(folder, hf_config),
             fingerprint=_fingerprint(kernels, hf_config, self._dtype, digest),
             kernels=kernels.chosen,
+            kernel_builds=kernels.builds,
             block_bytes=self._block_bytes,
         )
 
@@ -115,7 +117,7 @@ class Worker:
     def allocate_cache(self, num_blocks: int) -> None:
         """Make the cache that ``execute`` reads and writes."""
         self._cache = self._new_cache(num_blocks)
-        self._runner.capture(self._kernels.machine, self._cache)
+        self._runner.capture(self._cache)
 
     def execute(self, batch: ScheduledBatch) -> StepResult:
         return self._runner.execute(batch, self._cache)

@@ -60,21 +60,21 @@ class Observed:
         runner = self.executor._worker._runner
         sampler, execute = runner._sampler, runner.execute
         seen: list[torch.Tensor] = []
-        sample = sampler.sample
+        finish = sampler.finish
 
-        def watched_sample(logits, samples):
-            seen.append(logits.clone())
-            return sample(logits, samples)
+        def watched_finish(drawn, samples):
+            seen.append(drawn.logits.clone())
+            return finish(drawn, samples)
 
         def watched_execute(batch, cache):
             seen.clear()
             result = execute(batch, cache)
-            for row, request in enumerate(batch.samples):
+            for request in batch.samples:
                 name = batch.sequence_ids[request.row].partition("/")[0]
-                self.logits[name, request.position] = seen[0][row]
+                self.logits[name, request.position] = seen[0][request.row]
             return result
 
-        sampler.sample, runner.execute = watched_sample, watched_execute
+        sampler.finish, runner.execute = watched_finish, watched_execute
 
     def generate(self, starts: dict[str, tuple[int, Start]], **config: Any) -> dict[str, list[int]]:
         """Tokens of each request, begun after so many steps."""

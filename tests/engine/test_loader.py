@@ -60,7 +60,7 @@ def weights(worker: Worker) -> torch.Tensor:
     worker.allocate_cache(128)
     batch = full_step(worker._config, 8)
     with torch.inference_mode():
-        return worker._model.logits(worker._runner.forward(batch, worker._cache))
+        return worker._model.logits(worker._runner.forward(batch, worker._cache)[0])
 
 
 def test_missing_weights(checkpoint):

@@ -29,7 +29,7 @@ class Step(ctypes.Structure):
 
 
 class Launch(ctypes.Structure):
-    _fields_ = [("kernel", ctypes.c_void_p), ("arguments", ctypes.c_void_p)]
+    _fields_ = [("kernel", ctypes.c_void_p), ("arguments", ctypes.c_void_p), ("by_sequence", ctypes.c_int32)]
 
 
 class Library:
@@ -70,7 +70,7 @@ class Library:
         if self._recording is not None:
             self._recording.add(kernel, arguments, tensors)
             return
-        launch = Launch(kernel, ctypes.addressof(arguments))
+        launch = Launch(kernel, ctypes.addressof(arguments), False)
         step = Step(tokens, sequences)
         self._run(ctypes.byref(launch), 1, ctypes.byref(step), torch.get_num_threads())
 
@@ -93,7 +93,9 @@ class Program:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._calls: list[tuple[int, ctypes.Structure]] = []
+        self.by_sequence = False
+        """Whether the rows of what is recorded from now on are the step's sequences, not its tokens."""
+        self._calls: list[tuple[int, ctypes.Structure, bool]] = []
         self._kept: list[Tensor] = []
         self._memory: list[Tensor] = []
         self._free: dict[int, list[Tensor]] = {}
@@ -103,7 +105,7 @@ class Program:
         return len(self._calls)
 
     def add(self, kernel: int, arguments: ctypes.Structure, tensors: tuple[Tensor, ...]) -> None:
-        self._calls.append((kernel, arguments))
+        self._calls.append((kernel, arguments, self.by_sequence))
         own = {memory.data_ptr(): memory.nbytes for memory in self._memory}
         self._kept.extend(each for each in tensors if not _within(each, own))
 
@@ -127,8 +129,8 @@ class Program:
         """Replay every launch on the first rows of the buffers it was recorded over."""
         if self._launches is None:
             launches = (Launch * len(self._calls))()
-            for place, (kernel, arguments) in enumerate(self._calls):
-                launches[place] = Launch(kernel, ctypes.addressof(arguments))
+            for place, (kernel, arguments, by_sequence) in enumerate(self._calls):
+                launches[place] = Launch(kernel, ctypes.addressof(arguments), by_sequence)
             self._launches = launches
         self._library.run(self._launches, Step(tokens, sequences))
 

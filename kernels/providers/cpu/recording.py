@@ -17,21 +17,25 @@ logger = logging.getLogger(__name__)
 
 
 class Recorded:
-    def __init__(self, program: Program, output: Tensor) -> None:
-        self.output, self._program = output, program
+    def __init__(self, program: Program, output: Tensor, tail: tuple[Tensor, ...]) -> None:
+        self.output, self.tail, self._program = output, tail, program
 
     def run(self, tokens: int, sequences: int) -> None:
         self._program.run(tokens, sequences)
 
 
-def record(library: Library, forward: Callable[[], Tensor]) -> Recorded | None:
+def record(
+    library: Library, forward: Callable[[], Tensor], tail: Callable[[Tensor], tuple[Tensor, ...]]
+) -> Recorded | None:
     """None where torch itself computes a part of the pass, which a replay would not repeat."""
     with library.record() as program, _Computations() as computations:
         output = forward()
+        program.by_sequence = True
+        results = tail(output)
     if computations.names:
         logger.info("steps are not replayed: torch computes %s", ", ".join(sorted(computations.names)))
         return None
-    return Recorded(program, output)
+    return Recorded(program, output, results)
 
 
 IN_PLACE = re.compile(r"[a-z].*_|__i[a-z]+__|__setitem__")

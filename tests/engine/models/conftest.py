@@ -43,7 +43,7 @@ class Runner:
             block_tables=_padded([table for *_, table in chunks]),
             samples=(),
         )
-        hidden = self.worker._runner.forward(batch, self.worker._cache)
+        hidden, _ = self.worker._runner.forward(batch, self.worker._cache)
         with torch.inference_mode():
             logits = torch.split(self.worker._model.logits(hidden), batch.query_lens.tolist())
         for name, part in zip(batch.sequence_ids, logits, strict=True):

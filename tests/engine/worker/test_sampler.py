@@ -3,6 +3,7 @@
 import math
 import random
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ VOCAB = 203
 
 @pytest.fixture
 def sampler() -> Sampler:
-    return Sampler(Kernels(Machine.detect(torch.device("cpu"))), VOCAB)
+    return Sampler(Kernels(Machine.detect(torch.device("cpu"))), VOCAB, 5000, torch.device("cpu"))
 
 
 def request(row=0, *, seed=1, choice=0, position=0, prompt=(), output=(), **params) -> SampleRequest:
@@ -34,6 +35,14 @@ def request(row=0, *, seed=1, choice=0, position=0, prompt=(), output=(), **para
     )
 
 
+def sample(sampler, logits, requests):
+    """Tokens and log-probabilities, a request for each row of logits."""
+    requests = [msgspec.structs.replace(each, row=row) for row, each in enumerate(requests)]
+    sampler.prepare(requests, len(logits))
+    greedy = all(each.params.greedy for each in requests)
+    return sampler.finish(sampler.draw(logits, greedy=greedy), requests)
+
+
 def random_logits(rows, seed=0, spread=2.0):
     return torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * spread
 
@@ -46,13 +55,13 @@ def test_greedy_takes_the_likeliest_and_the_lowest_id_of_equals(sampler):
     logits[1, 7] = logits[1, 150] = 2.0
     logits[2, 202] = 1.0
     requests = [request(row, temperature=0.0) for row in range(3)]
-    assert sampler.sample(logits, requests)[0] == [0, 7, 202]
+    assert sample(sampler, logits, requests)[0] == [0, 7, 202]
 
 
 def test_filters_do_not_change_greedy(sampler):
     logits = random_logits(1)
     asked = request(temperature=0.0, top_k=3, top_p=0.1, min_p=0.5)
-    assert sampler.sample(logits, [asked])[0] == [int(logits.argmax())]
+    assert sample(sampler, logits, [asked])[0] == [int(logits.argmax())]
 
 
 # --- drawing ----------------------------------------------------------------------------------------------
@@ -60,7 +69,7 @@ def test_filters_do_not_change_greedy(sampler):
 
 def frequencies(sampler, logits, draws, **params):
     requests = [request(row, seed=99, position=row, **params) for row in range(draws)]
-    tokens = sampler.sample(logits.expand(draws, -1), requests)[0]
+    tokens = sample(sampler, logits.expand(draws, -1), requests)[0]
     return torch.bincount(torch.tensor(tokens), minlength=VOCAB).double()
 
 
@@ -96,10 +105,10 @@ def test_draws_follow_the_distribution(sampler, temperature, filters):
 def test_seed_choice_and_position_each_give_other_noise(sampler, differing):
     logits = torch.zeros(64, VOCAB)
     base = {"seed": 1, "choice": 0, "position": 0}
-    first = sampler.sample(logits[:1], [request(**base)])[0]
-    assert sampler.sample(logits[:1], [request(**base)])[0] == first
+    first = sample(sampler, logits[:1], [request(**base)])[0]
+    assert sample(sampler, logits[:1], [request(**base)])[0] == first
     others = [request(row, **(base | {name: base[name] + row for name in differing})) for row in range(64)]
-    tokens = sampler.sample(logits, others)[0]
+    tokens = sample(sampler, logits, others)[0]
     assert tokens[0] == first[0]
     assert len(set(tokens)) > 40
 
@@ -107,7 +116,7 @@ def test_seed_choice_and_position_each_give_other_noise(sampler, differing):
 def test_seeds_are_64_bits_unsigned(sampler):
     logits = torch.zeros(4, VOCAB)
     seeds = [0, 2**63, 2**64 - 1, 2**32]
-    tokens = sampler.sample(logits, [request(row, seed=seed) for row, seed in enumerate(seeds)])[0]
+    tokens = sample(sampler, logits, [request(row, seed=seed) for row, seed in enumerate(seeds)])[0]
     assert len(set(tokens)) == 4
 
 
@@ -115,7 +124,7 @@ def test_seeds_are_64_bits_unsigned(sampler):
 def test_a_tiny_temperature_is_nearly_greedy_and_never_nan(sampler, temperature):
     logits = random_logits(5)
     requests = [request(row, temperature=temperature, top_p=0.9) for row in range(5)]
-    assert sampler.sample(logits, requests)[0] == logits.argmax(-1).tolist()
+    assert sample(sampler, logits, requests)[0] == logits.argmax(-1).tolist()
 
 
 @pytest.mark.parametrize("temperature", [1e30, 1e300])
@@ -160,20 +169,36 @@ def mixed_requests():
 
 def test_a_row_does_not_depend_on_the_rows_beside_it(sampler):
     logits, requests = random_logits(60), mixed_requests()
-    together = sampler.sample(logits, requests)
+    together = sample(sampler, logits, requests)
     for row, each in enumerate(requests):
-        tokens, logprobs = sampler.sample(logits[row : row + 1], [each])
+        tokens, logprobs = sample(sampler, logits[row : row + 1], [each])
         assert (tokens[0], logprobs[0]) == (together[0][row], together[1][row])
     order = random.Random(3).sample(range(60), 60)
-    shuffled = sampler.sample(logits[order], [requests[row] for row in order])
+    shuffled = sample(sampler, logits[order], [requests[row] for row in order])
     assert shuffled[0] == [together[0][row] for row in order]
     assert shuffled[1] == [together[1][row] for row in order]
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [0, 2, 3], [5]])
+def test_rows_that_nobody_samples_change_nothing(sampler, rows):
+    logits = random_logits(6)
+    requests = [request(row, seed=row, logprobs=2, top_k=20) for row in rows]
+    sampler.prepare(requests, 6)
+    found = sampler.finish(sampler.draw(logits), requests)
+    assert found == sample(sampler, logits[rows], requests)
+
+
+def test_rows_are_greedy_again_once_nobody_draws_them(sampler):
+    logits = random_logits(3)
+    sampler.prepare([request(row, temperature=9.0) for row in range(3)], 3)
+    sampler.prepare([request(1, temperature=9.0)], 3)
+    assert sampler.draw(logits).tokens[::2].tolist() == logits[::2].argmax(-1).tolist()
 
 
 def test_logits_are_not_changed(sampler):
     logits = random_logits(60)
     before = logits.clone()
-    sampler.sample(logits, mixed_requests())
+    sample(sampler, logits, mixed_requests())
     assert torch.equal(logits, before)
 
 
@@ -238,13 +263,13 @@ def test_no_stop_token_before_min_tokens(sampler):
     asked = {"temperature": 0.0, "min_tokens": 3, "stop_token_ids": (2, 9)}
     best_other = int(logits[0].argsort(descending=True)[2])
     for position in range(3):
-        assert sampler.sample(logits, [request(position=position, **asked)])[0] == [best_other]
-    assert sampler.sample(logits, [request(position=3, **asked)])[0] == [2]
+        assert sample(sampler, logits, [request(position=position, **asked)])[0] == [best_other]
+    assert sample(sampler, logits, [request(position=3, **asked)])[0] == [2]
 
 
 def test_a_bias_cannot_bring_back_a_stop_token_before_min_tokens(sampler):
     asked = request(temperature=0.0, min_tokens=1, stop_token_ids=(2,), logit_bias={2: 100.0})
-    assert sampler.sample(torch.zeros(1, VOCAB), [asked])[0] == [0]
+    assert sample(sampler, torch.zeros(1, VOCAB), [asked])[0] == [0]
 
 
 # --- logprobs ---------------------------------------------------------------------------------------------
@@ -254,7 +279,7 @@ def test_logprobs_are_the_models_own(sampler):
     """Before bias, penalties, temperature and filters."""
     logits = random_logits(1)
     asked = request(temperature=0.3, top_k=2, logit_bias={11: 100.0}, logprobs=4)
-    (token,), (entry,) = sampler.sample(logits, [asked])
+    (token,), (entry,) = sample(sampler, logits, [asked])
     expected = torch.log_softmax(logits[0].double(), -1)
     order = expected.argsort(descending=True)
     assert token == 11
@@ -266,7 +291,7 @@ def test_logprobs_are_the_models_own(sampler):
 
 def test_each_row_gets_as_many_logprobs_as_it_asked_for(sampler):
     requests = [request(0, logprobs=0), request(1), request(2, logprobs=5), request(3, logprobs=VOCAB + 7)]
-    _, entries = sampler.sample(random_logits(4), requests)
+    _, entries = sample(sampler, random_logits(4), requests)
     assert [None if entry is None else len(entry.top_ids) for entry in entries] == [0, None, 5, VOCAB]
 
 
@@ -275,13 +300,14 @@ def test_each_row_gets_as_many_logprobs_as_it_asked_for(sampler):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_bad_logits_raise_and_name_the_row(sampler, value):
-    logits = random_logits(3)
-    logits[1, 5] = value
+    logits = random_logits(10)
+    logits[1, 5] = logits[7, 5] = value
     requests = [request(4, temperature=0.0), request(7, temperature=0.0), request(9)]
+    sampler.prepare(requests, 10)
     with pytest.raises(InvalidLogitsError, match=r"rows \[7\]"):
-        sampler.sample(logits, requests)
+        sampler.finish(sampler.draw(logits), requests)
 
 
 def test_a_row_without_any_finite_logit_raises(sampler):
     with pytest.raises(InvalidLogitsError):
-        sampler.sample(torch.full((1, VOCAB), -torch.inf), [request()])
+        sample(sampler, torch.full((1, VOCAB), -torch.inf), [request()])

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from kernels.capture import capture
+from kernels.ops.last_rows import OP as LAST_ROWS
+from kernels.ops.last_rows import LastRowsSpec
 from kernels.ops.silu_and_mul import OP as SILU
 from kernels.ops.silu_and_mul import SiluAndMulSpec
 from kernels.providers.cpu import loader
@@ -29,9 +31,30 @@ def layers():
     return forward
 
 
+def nothing(output: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """No tail."""
+    return ()
+
+
+def test_the_tail_of_a_replay_has_a_row_for_each_sequence(layers):
+    x, starts = torch.empty(ROWS, WIDTH), torch.zeros(ROWS + 1, dtype=torch.int32)
+    last = Kernels(CPU).select(LAST_ROWS, LastRowsSpec(torch.float32))
+    linear = PackedLinear(loader.load())
+    head = linear.pack(torch.randn(3, WIDTH), None)
+    replay = capture(CPU, lambda: layers(x), lambda output: (linear(last(output, starts), head),))
+    assert replay is not None
+    for lengths in ([ROWS], [3, 1, 9], [1] * ROWS, [2, 2]):
+        rows = sum(lengths)
+        x[:rows] = torch.randn(rows, WIDTH)
+        starts[1 : len(lengths) + 1] = torch.tensor(lengths).cumsum(0)
+        expected = linear(layers(x[:rows])[starts[1 : len(lengths) + 1].long() - 1], head)
+        replay.run(rows, len(lengths))
+        assert torch.equal(replay.tail[0][: len(lengths)], expected)
+
+
 def test_a_replay_equals_the_calls_for_any_number_of_rows(layers):
     x = torch.empty(ROWS, WIDTH)
-    replay = capture(CPU, lambda: layers(x))
+    replay = capture(CPU, lambda: layers(x), nothing)
     assert replay is not None
     for rows in (1, 7, ROWS, 2):
         x[:rows] = torch.randn(rows, WIDTH)
@@ -60,7 +83,7 @@ def test_a_view_keeps_its_memory():
             linear(x, handle)
         return half
 
-    replay = capture(CPU, forward)
+    replay = capture(CPU, forward, nothing)
     x.copy_(torch.randn(ROWS, WIDTH))
     replay.run(ROWS, 1)
     assert torch.equal(replay.output, x[:, : WIDTH // 2])
@@ -78,14 +101,14 @@ def test_a_view_keeps_its_memory():
 )
 def test_a_pass_that_torch_computes_a_part_of_is_not_captured(layers, step):
     x = torch.zeros(ROWS, WIDTH)
-    assert capture(CPU, lambda: step(layers(x))) is None
+    assert capture(CPU, lambda: step(layers(x)), nothing) is None
 
 
 @pytest.mark.parametrize("step", [lambda y: y[2:7], lambda y: y.view(-1, 4, 8).transpose(0, 1), lambda y: y.float()])
 def test_views_are_captured(layers, step):
     x = torch.zeros(ROWS, WIDTH)
-    assert capture(CPU, lambda: step(layers(x))) is not None
+    assert capture(CPU, lambda: step(layers(x)), nothing) is not None
 
 
 def test_another_device_captures_nothing_yet():
-    assert capture(Machine("cuda", "sm_90", "", 1), lambda: torch.zeros(1)) is None
+    assert capture(Machine("cuda", "sm_90", "", 1), lambda: torch.zeros(1), nothing) is None

@@ -91,6 +91,7 @@ void penstock_run(const struct launch *launches, int32_t count, const struct ste
         atomic_init(&phases[i].all, INT_MAX);
     }
     struct team team = {.phases = phases};
+    struct step by_sequence = {.tokens = step->sequences, .sequences = step->sequences};
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads) if (threads > 1)
 #endif
@@ -102,7 +103,7 @@ void penstock_run(const struct launch *launches, int32_t count, const struct ste
 #endif
         for (int i = 0; i < count; i++) {
             member.phase = PHASES * i;
-            launches[i].run(launches[i].args, step, &member);
+            launches[i].run(launches[i].args, launches[i].by_sequence ? &by_sequence : step, &member);
             end_phase(&member);
         }
     }

@@ -30,6 +30,7 @@ typedef void kernel(const void *args, const struct step *step, struct member *me
 struct launch {
     kernel *run;
     const void *args;
+    int32_t by_sequence; /* its rows are not the step's tokens but its sequences */
 };
 
 /* The next piece of this phase, counted from 0. The caller does it and asks again, until it is given a number that is
