@@ -142,6 +142,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Numerics fingerprint: replicas with the same one give the same tokens in batch-invariant mode."""
     kernels: dict[str, str]
     """Op name → provider."""
+    kernel_builds: list[str] = []
+    """Name and digest of each compiled build that computes."""
     load_seconds: dict[str, float]
     """Start-up stage → seconds."""
 

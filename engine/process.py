@@ -167,6 +167,7 @@ class Startup:
             eos_token_ids=facts.eos_token_ids,
             fingerprint=facts.fingerprint,
             kernels=facts.kernels,
+            kernel_builds=facts.kernel_builds,
             load_seconds=self._seconds,
         )
 

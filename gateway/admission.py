@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ DEFAULT_TENANT = "default"
 CHALLENGE = {"www-authenticate": "Bearer"}
 SHORTEST_WAIT, GUESSED_WAIT, LONGEST_WAIT = 1.0, 5.0, 120.0
 """Seconds. Clients that are told to wait for more than 120 give up."""
+JITTER = 0.25
+"""Share by which a wait is made longer, at random and at most: who is refused together must not return together."""
 
 
 class KeysFileError(Exception):
@@ -145,11 +148,14 @@ class Admission:
         max_queue_requests: int = 256,
         max_queue_tokens: int = 262_144,
         clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[], float] = random.random,
     ) -> None:
+        """``uniform`` draws from 0 to 1."""
         self._queue = queue
         self._max_requests = max_queue_requests
         self._max_tokens = max_queue_tokens
         self._clock = clock
+        self._uniform = uniform
         self._inside: Counter[str] = Counter()
         self._preparing = 0
         """Admitted and not yet submitted: their prompts are being rendered and tokenized."""
@@ -166,14 +172,14 @@ class Admission:
         if limit is not None and self._inside[tenant.name] >= limit:
             raise ConcurrencyExceeded(
                 f"This API key may have {limit} request(s) at a time, and has. Please try again when one has ended.",
-                retry_after=_bounded(self._mean_duration / limit),
+                retry_after=self._wait(self._mean_duration / limit),
             )
         waiting = self._queue.queued_requests + self._preparing
         if waiting >= self._max_requests:
             raise RateLimited(
                 f"The server is busy: {waiting} requests are waiting, and {self._max_requests} may. "
                 "Please try again later.",
-                retry_after=_bounded(self._drain.time_to_drain(waiting)),
+                retry_after=self._wait(self._drain.time_to_drain(waiting)),
             )
         return Ticket(self, tenant)
 
@@ -184,13 +190,18 @@ class Admission:
             raise RateLimited(
                 f"The server is busy: {waiting} prompt tokens are waiting, and with the {tokens} of this request they "
                 f"would be more than {self._max_tokens}. Please try again later.",
-                retry_after=_bounded(self._drain.time_to_drain(self._queue.queued_requests)),
+                retry_after=self._wait(self._drain.time_to_drain(self._queue.queued_requests)),
             )
 
     def remaining(self, tenant: Tenant) -> int | None:
         """How many more requests the key may have inside; None for no limit."""
         limit = tenant.max_concurrency
         return None if limit is None else max(limit - self._inside[tenant.name], 0)
+
+    def _wait(self, seconds: float) -> float:
+        """What a client is told that should wait for about so long: within the bounds, and spread."""
+        base = min(max(seconds, SHORTEST_WAIT), LONGEST_WAIT / (1 + JITTER))
+        return base * (1 + JITTER * self._uniform())
 
     def _entered(self, tenant: Tenant) -> None:
         self._inside[tenant.name] += 1
@@ -208,10 +219,6 @@ class Admission:
             self._preparing -= 1
             return
         self._mean_duration += 0.1 * (duration - self._mean_duration) if self._mean_duration else duration
-
-
-def _bounded(seconds: float) -> float:
-    return min(max(seconds, SHORTEST_WAIT), LONGEST_WAIT)
 
 
 class Ticket:

@@ -132,6 +132,7 @@ def print_banner(console: Console, started: Started) -> None:
         "Chat page": f"{started.url}/",
         "Model": f"{started.model}, {format_count(info.parameters)} parameters, {format_bytes(info.weight_bytes)}",
         "Runs on": f"{info.device}, {info.dtype}{_quantized(info)}",
+        "Kernels": _kernels(info),
         "KV cache": f"{info.cache_tokens:,} tokens, {format_bytes(info.cache_bytes)}",
         "Context": f"up to {info.max_model_len:,} tokens",
         "Started in": f"{started.seconds:.1f} s{_where(started.stages)}",
@@ -158,6 +159,15 @@ def curl_line(started: Started) -> str:
 
 def _quantized(info: EngineInfo) -> str:
     return "" if info.quantization == NONE else f", weights quantized to {info.quantization}"
+
+
+def _kernels(info: EngineInfo) -> str:
+    """Which compiled build computes, and what is left to torch."""
+    if not info.kernel_builds:
+        return "none that are compiled: PyTorch computes"
+    builds = " and ".join(build.split()[0] for build in info.kernel_builds)
+    left = ", ".join(op for op, providers in info.kernels.items() if "torch" in providers.split("+"))
+    return f"{builds} build{f'; PyTorch computes {left}' if left else ''}"
 
 
 def _where(stages: Mapping[str, float]) -> str:

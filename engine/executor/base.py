@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from engine.batch import ScheduledBatch, StepResult
@@ -32,6 +32,8 @@ class ModelFacts:
     """Numerics fingerprint, see ``EngineInfo``."""
     kernels: dict[str, str]
     """Op name → provider."""
+    kernel_builds: list[str] = field(default_factory=list)
+    """Name and digest of each compiled build that computes."""
     block_bytes: int
     """Of one KV-cache block, keys and values of all layers together."""
 

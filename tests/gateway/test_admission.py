@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -105,8 +107,10 @@ class FakeClock:
         return self.now
 
 
-def admission(queue: FakeQueue, clock: FakeClock | None = None, **limits: int) -> Admission:
-    return Admission(queue, clock=clock or FakeClock(), **limits)
+def admission(
+    queue: FakeQueue, clock: FakeClock | None = None, uniform: Callable[[], float] = lambda: 0.0, **limits: int
+) -> Admission:
+    return Admission(queue, clock=clock or FakeClock(), uniform=uniform, **limits)
 
 
 def test_a_key_may_have_so_many_requests_at_a_time():
@@ -169,7 +173,7 @@ def retry_after(limited: Admission) -> int:
     return int(caught.value.headers["retry-after"])
 
 
-@pytest.mark.parametrize(("per_second", "seconds"), [(10.0, 1), (1.0, 10), (0.5, 20), (0.01, 120)])
+@pytest.mark.parametrize(("per_second", "seconds"), [(10.0, 1), (1.0, 10), (0.5, 20), (0.01, 96)])
 def test_who_is_turned_away_is_told_how_long_the_queue_takes(per_second, seconds):
     clock, queue = FakeClock(), FakeQueue()
     limited = admission(queue, clock, max_queue_requests=10)
@@ -184,6 +188,24 @@ def test_who_is_turned_away_is_told_how_long_the_queue_takes(per_second, seconds
 
 def test_where_nothing_has_drained_the_wait_is_a_guess():
     assert retry_after(admission(FakeQueue(queued_requests=1), max_queue_requests=1)) == 5
+
+
+@pytest.mark.parametrize(("standing", "shortest"), [(0, 5), (30, 30), (10_000, 96)])
+def test_those_who_are_refused_together_do_not_return_together(standing, shortest):
+    clock, queue = FakeClock(), FakeQueue()
+    limited = admission(queue, clock, random.Random(3).random, max_queue_requests=1)
+    limited.enter(Tenant()).submitted()
+    queue.queued_requests = 1
+    limited._drain.arrived(1)
+    clock.now += standing
+    waits = []
+    for _ in range(200):
+        with pytest.raises(RateLimited) as caught:
+            limited.enter(Tenant())
+        waits.append(int(caught.value.headers["retry-after-ms"]) / 1000)
+    assert shortest <= min(waits) < shortest * 1.01
+    assert shortest * 1.24 < max(waits) <= shortest * 1.25 <= 120
+    assert len(set(waits)) > 150
 
 
 def test_idle_time_does_not_count_as_slowness():

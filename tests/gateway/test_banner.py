@@ -116,6 +116,21 @@ def test_the_banner_tells_of_quantization() -> None:
         assert ("cpu, bfloat16, weights quantized to int8" in console.file.getvalue()) == said
 
 
+@pytest.mark.parametrize(
+    ("builds", "kernels", "said"),
+    [
+        (["avx2 12ab"], {"linear": "cpu", "rms_norm": "cpu"}, "avx2 build"),
+        (["avx2 12ab"], {"linear": "cpu", "rms_norm": "cpu+torch"}, "avx2 build; PyTorch computes rms_norm"),
+        ([], {"linear": "torch"}, "none that are compiled: PyTorch computes"),
+    ],
+)
+def test_the_banner_names_the_build_that_computes(builds: list[str], kernels: dict[str, str], said: str) -> None:
+    console = plain()
+    print_banner(console, started(info=msgspec.structs.replace(INFO, kernel_builds=builds, kernels=kernels)))
+    (line,) = [line for line in console.file.getvalue().splitlines() if line.startswith("Kernels")]
+    assert line.split(maxsplit=1)[1].rstrip() == said
+
+
 def test_the_curl_line_survives_a_shell() -> None:
     words = shlex.split(curl_line(started(model="it's a model")))
     body = json.loads(words[words.index("-d") + 1])

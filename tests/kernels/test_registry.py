@@ -15,8 +15,10 @@ HERE = Machine("cpu", "AVX2", "a processor", 2)
 SPEC = SiluAndMulSpec(64, torch.float32)
 
 
-def provider(name="fast", version="1", priority=1, supported=True, accepts=True):
-    return Provider(name, version, priority, lambda machine: supported, lambda spec: accepts, lambda: name)
+def provider(name="fast", version="1", priority=1, supported=True, accepts=True, build=""):
+    return Provider(
+        name, version, priority, lambda machine: supported, lambda spec: accepts, lambda: name, lambda: build
+    )
 
 
 @pytest.fixture
@@ -68,6 +70,7 @@ def test_the_fingerprint_follows_the_choices_and_the_machine(offer):
         fingerprint(offer),
         fingerprint(offer, provider(version="2")),
         fingerprint(offer, provider(name="other")),
+        fingerprint(offer, provider(build="avx2 1234")),
         fingerprint(offer, provider(), specs=(other_size,)),
         fingerprint(offer, provider(), machine=Machine("cpu", "AVX512", "a processor", 2)),
         fingerprint(offer, provider(), machine=Machine("cpu", "AVX2", "a processor", 1)),
@@ -92,6 +95,14 @@ def test_providers_are_found_on_disk():
     found = list(kernels.registry.providers("linear"))
     assert "cpu" in [each.name for each in found]
     assert found == sorted(found, key=lambda each: -each.priority)
+
+
+def test_the_builds_are_those_of_the_providers_that_are_used(offer):
+    offer(provider("unfit", priority=2, accepts=False, build="avx512 5678"), provider(build="avx2 1234"))
+    chosen = Kernels(HERE)
+    assert chosen.builds == []
+    chosen.select(OP, SPEC)
+    assert chosen.builds == ["avx2 1234"]
 
 
 def test_kernels_import_nothing_of_ours():

@@ -100,7 +100,7 @@ async def test_a_full_queue_answers_429():
         response = await server.chat()
         assert response.status_code == 429
         assert response.json()["error"]["type"] == "rate_limit_error"
-        assert response.headers["retry-after"] == "5"
+        assert 5 <= int(response.headers["retry-after"]) <= 7
         assert server.records == [Rejection(tenant="default", error_type="overload", reason="queue_full")]
         server.lifecycle.queued_requests = 1
         assert (await server.chat()).status_code == 200

@@ -9,7 +9,10 @@ import pytest
 import torch
 from remote_library import RemoteLibrary, harness
 
+from kernels.ops.silu_and_mul import OP, SiluAndMulSpec
 from kernels.providers.cpu import loader, variants
+from kernels.providers.cpu.library import Library
+from kernels.registry import Kernels, Machine
 
 FAULTY = """
 #include "team.h"
@@ -102,6 +105,31 @@ def test_flags_are_part_of_the_digest():
 def test_every_build_says_what_it_is_made_of():
     for variant in builds_for_tests.INSTALLED.values():
         assert loader.sources_of(loader.open_build(variant)) == variants.digest(variant)
+
+
+def test_a_changed_source_changes_the_fingerprint(monkeypatch, tmp_path):
+    variant = variants.choose(torch.backends.cpu.get_cpu_capability())
+    before = chosen_for_this_processor()
+    assert before.builds == [f"{variant.name} {variants.digest(variant)}"]
+    for source in variants.SOURCES.iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    changed = tmp_path / "activation.c"
+    changed.write_bytes(changed.read_bytes() + b"/* changed */\n")
+    monkeypatch.setattr(variants, "SOURCES", tmp_path)
+    made_of = f'-DPENSTOCK_SOURCES="{variants.digest(variant)}"'
+    command = ["cc", "-shared", "-fPIC", *variant.flags, made_of, str(tmp_path / "team.c"), str(changed)]
+    subprocess.run([*command, "-o", str(tmp_path / variant.file), "-lm"], check=True)
+    library = Library(tmp_path / variant.file, variant.name)
+    monkeypatch.setattr(loader, "find", lambda: library)
+    after = chosen_for_this_processor()
+    assert after.builds == [f"{variant.name} {variants.digest(variant)}"] != before.builds
+    assert after.fingerprint() != before.fingerprint()
+
+
+def chosen_for_this_processor():
+    kernels = Kernels(Machine.detect(torch.device("cpu")))
+    kernels.select(OP, SiluAndMulSpec(64, torch.float32))
+    return kernels
 
 
 class Numbers(ctypes.Structure):
