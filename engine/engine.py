@@ -150,6 +150,10 @@ class Engine:
         self.compute()
         return self.finish()
 
+    def use_idle_time(self) -> bool:
+        """To be called while nothing is pending, for as long as it gives True; it takes a few milliseconds."""
+        return self._executor.use_idle_time()
+
     def check_integrity(self) -> None:
         """Raises IntegrityError where a block has leaked or the prefix index is wrong. O(blocks): for idle times."""
         self._scheduler.check_integrity()

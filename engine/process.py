@@ -58,18 +58,20 @@ class EngineLoop:
         self._unsent: StepOutput | None = None
 
     def run(self) -> None:
-        """Serve until drained. Once it has been idle for a while, the block pool is checked."""
-        checked = False
+        """Serve until drained. Idle time is used; once there has been some, the block pool is checked."""
+        checked = rested = False
         with Companion("bookkeeping") as companion:
             while self._engine.num_pending or not self._draining:
                 idle = not self._engine.num_pending
-                messages = self._take_in(wait=idle)
+                messages = self._take_in(wait=idle and rested)
                 if self._engine.num_pending:
                     self._step(companion)
-                    checked = False
+                    checked = rested = False
                 elif not idle:
                     self._send_output(everything=True)
                     self._transport.send(Idle(state=self._engine.state))
+                elif not messages and not rested:
+                    rested = not self._engine.use_idle_time()
                 elif not messages and not checked:
                     self._engine.check_integrity()
                     checked = True

@@ -61,6 +61,10 @@ class Executor(ABC):
     def execute(self, batch: ScheduledBatch) -> StepResult:
         """Compute one step. Blocks until its tokens are known, and lets other threads run meanwhile."""
 
+    def use_idle_time(self) -> bool:
+        """Do a few milliseconds of what would otherwise hold up a step; False where nothing is left to do."""
+        return False
+
     @abstractmethod
     def shutdown(self) -> None:
         """Let go of devices and ranks."""

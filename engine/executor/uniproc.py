@@ -20,6 +20,9 @@ class UniprocExecutor(Executor):
         self._worker.allocate_cache(num_blocks)
         return num_blocks
 
+    def use_idle_time(self) -> bool:
+        return self._worker.use_idle_time()
+
     def execute(self, batch: ScheduledBatch) -> StepResult:
         return self._worker.execute(batch)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from engine.errors import ConfigurationError
 from engine.layers.attention import LayerCache
 from engine.models.base import CacheShape
-from kernels.memory import untouched
+from kernels.memory import PagesAhead, untouched
 
 
 class KVCache:
@@ -24,12 +24,16 @@ class KVCache:
     ) -> None:
         """Raises ConfigurationError where there is no memory for it."""
         self.num_blocks = num_blocks
-        size = num_blocks * block_bytes(shape, block_size, dtype)
+        self._block_bytes = block_bytes(shape, block_size, dtype)
+        self._pages: PagesAhead | None = None
+        size = num_blocks * self._block_bytes
         layer_size = (num_blocks, block_size, shape.num_kv_heads, shape.head_dim)
         try:
             if device.type == "cpu":
-                memory = untouched(size).view(dtype).view(num_blocks, shape.num_layers, 2, -1)
-                layers = [_heads_first(layer[:, 0], layer[:, 1], layer_size) for layer in memory.unbind(1)]
+                memory = untouched(size)
+                self._pages = PagesAhead(memory)
+                blocks = memory.view(dtype).view(num_blocks, shape.num_layers, 2, -1)
+                layers = [_heads_first(layer[:, 0], layer[:, 1], layer_size) for layer in blocks.unbind(1)]
             else:
                 whole = torch.zeros((shape.num_layers, 2, *layer_size), dtype=dtype, device=device)
                 layers = [(layer[0], layer[1]) for layer in whole]
@@ -38,6 +42,15 @@ class KVCache:
                 f"the KV cache of {size:,} bytes does not fit into memory: lower --kv-cache-memory"
             ) from error
         self.layers: tuple[LayerCache, ...] = tuple(layers)
+
+    def reach(self, block: int) -> None:
+        """A block up to which all may soon be in use; the pool hands them out from the first on."""
+        if self._pages is not None:
+            self._pages.reach((block + 1) * self._block_bytes)
+
+    def use_idle_time(self) -> bool:
+        """Make a little of the memory ready that will be written next; False where nothing is left to do."""
+        return self._pages is not None and self._pages.provide()
 
 
 def _heads_first(keys: Tensor, values: Tensor, size: tuple[int, ...]) -> LayerCache:

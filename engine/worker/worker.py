@@ -119,7 +119,11 @@ class Worker:
         self._cache = self._new_cache(num_blocks)
         self._runner.capture(self._cache)
 
+    def use_idle_time(self) -> bool:
+        return self._cache.use_idle_time()
+
     def execute(self, batch: ScheduledBatch) -> StepResult:
+        self._cache.reach(int(batch.block_tables.max()))
         return self._runner.execute(batch, self._cache)
 
     def _check_memory(self, weight_bytes: int) -> None:

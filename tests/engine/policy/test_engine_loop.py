@@ -53,7 +53,7 @@ class CountingEngine:
 
     def __init__(self) -> None:
         self.work: dict[str, int] = {}
-        self.checks = self.steps = self.prepared = 0
+        self.checks = self.steps = self.prepared = self.chores = 0
         self.computed: list[str] = []
 
     @property
@@ -92,7 +92,12 @@ class CountingEngine:
         self.computed = []
         return frame(self.steps)
 
+    def use_idle_time(self) -> bool:
+        self.chores -= 1
+        return self.chores > 0
+
     def check_integrity(self) -> None:
+        assert self.chores <= 0
         self.checks += 1
 
 
@@ -111,9 +116,18 @@ def run(*turns: list[ToEngine], during: tuple[list[ToEngine], ...] = ()) -> tupl
 
 
 def test_it_waits_only_when_there_is_nothing_to_do() -> None:
-    _, script = run([start("a")], [], [], [start("b")])
+    _, script = run([], [start("a")], [], [], [], [start("b")])
     assert script.sent == [frame(1), frame(2), frame(3), frame(4)]
-    assert script.waited == [True, False, True, True, False]
+    assert script.waited == [False, True, False, False, True, True, False]
+
+
+def test_idle_time_is_used_until_a_message_comes() -> None:
+    engine, script = CountingEngine(), Script([], [], [start("a")], [], [], [], [])
+    engine.chores = 4
+    loop(engine, script).run()
+    assert script.sent == [frame(1), frame(2)]
+    assert script.waited == [False, False, False, False, False, False, True, True]
+    assert engine.chores == 0 and engine.checks == 1
 
 
 def test_messages_are_taken_in_before_a_step() -> None:
@@ -197,4 +211,4 @@ def test_a_leak_ends_the_loop(harness) -> None:
     engine.check_integrity = h.scheduler.check_integrity
     h.pool.allocate(1)
     with pytest.raises(IntegrityError, match="has 1 references and is in 0 block tables"):
-        loop(engine, Script([])).run()
+        loop(engine, Script([], [])).run()
