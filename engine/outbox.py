@@ -19,10 +19,10 @@ Key = tuple[str, int]
 
 
 class Outbox:
-    """``add`` what a step has produced; then ``due`` gives what is to be sent now, or ``flush`` all that is held."""
+    """``add`` what a step has produced, then ask for what is ``due``; ``flush`` when no step follows."""
 
     def __init__(self, interval: float, clock: Callable[[], float]) -> None:
-        """``interval``: seconds between two frames that bring everything, where a step does not take longer."""
+        """``interval``: seconds between two frames that bring everything, to the nearest step; 0 for every step."""
         self._interval = interval
         self._clock = clock
         self._flushed_at = clock()
@@ -45,11 +45,11 @@ class Outbox:
                 self._urgent[key] = None
 
     def due(self) -> StepOutput | None:
-        """All, if the end of the next step would be too late for it, and else what is urgent; None for nothing.
+        """All, if the next step's end is farther from the interval's than now is, else what is urgent; None for nothing.
 
-        So nothing is held for longer than the interval and the one step that took longer than the one before.
+        So nothing is held for longer than the interval and one step.
         """
-        if self._clock() + self._step - self._flushed_at >= self._interval:
+        if self._clock() + self._step / 2 - self._flushed_at >= self._interval:
             return self.flush()
         return self._take(self._urgent) if self._urgent else None
 
