@@ -83,7 +83,7 @@ def measure_parts(rows: int, prompt: int, output: int) -> dict[str, list[float]]
         pool,
         block_size=BLOCK_SIZE,
         max_num_batched_tokens=BUDGET,
-        max_num_mixed_prefill_tokens=BUDGET,
+        mixed_prefill_tokens=(BUDGET, 0),
         max_num_seqs=rows,
         max_model_len=prompt + output,
         enable_prefix_caching=True,

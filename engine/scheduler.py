@@ -49,16 +49,20 @@ class Scheduler:
         *,
         block_size: int,
         max_num_batched_tokens: int,
-        max_num_mixed_prefill_tokens: int,
+        mixed_prefill_tokens: tuple[int, int],
         max_num_seqs: int,
         max_model_len: int,
         enable_prefix_caching: bool,
     ) -> None:
-        """``max_model_len``: greatest number of tokens of one sequence. The others are as in EngineConfig."""
+        """The arguments are as in EngineConfig, but for
+
+        mixed_prefill_tokens: most prompt tokens in a step with streams, and how many for each stream if that is more.
+        max_model_len: greatest number of tokens of one sequence.
+        """
         self._pool = pool
         self._block_size = block_size
         self._token_budget = max_num_batched_tokens
-        self._mixed_prefill_budget = max_num_mixed_prefill_tokens
+        self._mixed_prefill_tokens = mixed_prefill_tokens
         self._max_running = max_num_seqs
         self._prefix_cache = PrefixCache(pool, block_size, enabled=enable_prefix_caching)
         self._sequences: dict[str, Sequence] = {}
@@ -169,7 +173,8 @@ class Scheduler:
         streams = sum(sequence.is_stream for sequence in self._running)
         slots = self._max_running - len(self._running)
         beginning = len(self._running) - streams + min(len(self._waiting), slots)
-        plan.chunk_budget = self._mixed_prefill_budget if streams else self._token_budget
+        least, for_each = self._mixed_prefill_tokens
+        plan.chunk_budget = max(least, for_each * streams) if streams else self._token_budget
         plan.is_burst = beginning >= streams
 
     def _is_bounded(self, sequence: Sequence, found: int, plan: Schedule) -> bool:

@@ -83,7 +83,7 @@ class Harness:
         num_blocks: int = 64,
         block_size: int = 4,
         max_num_batched_tokens: int = 16,
-        max_num_mixed_prefill_tokens: int | None = None,
+        mixed_prefill_tokens: tuple[int, int] | None = None,
         max_num_seqs: int = 8,
         enable_prefix_caching: bool = True,
     ) -> None:
@@ -92,7 +92,7 @@ class Harness:
             self.pool,
             block_size=block_size,
             max_num_batched_tokens=max_num_batched_tokens,
-            max_num_mixed_prefill_tokens=max_num_mixed_prefill_tokens or max_num_batched_tokens,
+            mixed_prefill_tokens=mixed_prefill_tokens or (max_num_batched_tokens, 0),
             max_num_seqs=max_num_seqs,
             max_model_len=num_blocks * block_size,
             enable_prefix_caching=enable_prefix_caching,

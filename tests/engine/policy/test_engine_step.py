@@ -151,9 +151,9 @@ def test_a_longest_context_that_cannot_be_had(setting: int | None, blocks: int, 
 
 
 @pytest.mark.parametrize(
-    ("device", "setting", "expected"), [("cpu", None, 32), ("cuda:0 (X)", None, 512), ("cpu", 7, 7)]
+    ("device", "setting", "expected"), [("cpu", None, (32, 2)), ("cuda:0 (X)", None, (512, 0)), ("cpu", 7, (7, 0))]
 )
-def test_prompt_tokens_beside_streams(device: str, setting: int | None, expected: int) -> None:
+def test_prompt_tokens_beside_streams(device: str, setting: int | None, expected: tuple[int, int]) -> None:
     facts = dataclasses.replace(FACTS, device=device)
     settings = config(max_num_batched_tokens=512, max_num_mixed_prefill_tokens=setting)
     assert mixed_prefill_tokens(settings, facts) == expected

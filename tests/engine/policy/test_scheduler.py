@@ -77,7 +77,7 @@ def test_a_long_prompt_gets_what_the_streams_leave(harness) -> None:
 
 def with_streams(harness, count: int, **settings: int):
     """An engine whose step has as many streams, and nothing else."""
-    h = harness(max_num_batched_tokens=16, max_num_mixed_prefill_tokens=3, **settings)
+    h = harness(max_num_batched_tokens=16, mixed_prefill_tokens=(3, 0), **settings)
     for name in "uvwxyz"[:count]:
         h.start(name, [ord(name) % 90], max_tokens=50)
     h.step()
@@ -102,8 +102,21 @@ def test_beside_streams_all_prompts_together_get_a_few_tokens(harness) -> None:
     assert lens == [{"p1": 3}, {"p1": 2, "p2": 1}, {"p1": 1, "p2": 3}]
 
 
+def test_many_streams_put_up_with_more_prompt_tokens(harness) -> None:
+    h = harness(max_num_batched_tokens=16, mixed_prefill_tokens=(3, 2))
+    lens = []
+    for name in "uvwx":
+        h.start(name, [ord(name) % 90], max_tokens=50)
+        h.step()
+        h.start(f"p{name}", A[:20], max_tokens=1)
+        h.step()
+        lens.append(prompt_lens(h)[f"p{name}"])
+        h.abort(f"p{name}")
+    assert lens == [3, 4, 6, 8]
+
+
 def test_without_a_stream_prompts_get_the_whole_budget(harness) -> None:
-    h = harness(max_num_batched_tokens=16, max_num_mixed_prefill_tokens=3)
+    h = harness(max_num_batched_tokens=16, mixed_prefill_tokens=(3, 0))
     h.start("p1", A[:20])
     h.step()
     assert h.query_lens() == {"p1": 16}

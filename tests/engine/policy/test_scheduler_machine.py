@@ -71,18 +71,18 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
 
         @initialize(
             budget=st.integers(1, 12),
-            mixed=st.sampled_from([1, 1, 2, 12]),
+            mixed=st.sampled_from([(1, 0), (1, 0), (2, 0), (1, 2), (12, 0)]),
             max_num_seqs=st.integers(1, 6),
             caching=st.sampled_from([True, True, False]),
         )
-        def begin(self, budget: int, mixed: int, max_num_seqs: int, caching: bool) -> None:
+        def begin(self, budget: int, mixed: tuple[int, int], max_num_seqs: int, caching: bool) -> None:
             self.budget, self.mixed, self.max_running = budget, mixed, min(budget, max_num_seqs)
             self.both = [
                 harness(
                     num_blocks=NUM_BLOCKS,
                     block_size=BLOCK_SIZE,
                     max_num_batched_tokens=budget,
-                    max_num_mixed_prefill_tokens=mixed,
+                    mixed_prefill_tokens=mixed,
                     max_num_seqs=max_num_seqs,
                     enable_prefix_caching=caching,
                 )
@@ -149,7 +149,7 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
             self.under_way, self.prepared = True, False
             self.check_batch(running)
             if streams:
-                self.check_bound(beginning >= streams)
+                self.check_bound(streams, beginning >= streams)
             for name in self.h.plan.started:
                 assert not self.alive[name].started
                 self.alive[name].started = True
@@ -241,12 +241,13 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
                 assert self.h.query_lens() == unprepared.query_lens()
                 assert self.h.plan.preemptions == unprepared.plan.preemptions
 
-        def check_bound(self, many_begin: bool) -> None:
+        def check_bound(self, streams: int, many_begin: bool) -> None:
             """Beside streams: prompt tokens are few, but for prompts that one step can take, if many begin."""
             prompts = {s: tokens for s, tokens in self.h.plan.rows.items() if not s.is_stream}
             if many_begin:
                 prompts = {s: tokens for s, tokens in prompts.items() if s.num_tokens - s.num_found > self.budget}
-            assert sum(prompts.values()) <= self.mixed
+            least, for_each = self.mixed
+            assert sum(prompts.values()) <= max(least, for_each * streams)
 
     return Machine
 
