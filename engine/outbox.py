@@ -45,7 +45,7 @@ class Outbox:
                 self._urgent[key] = None
 
     def due(self) -> StepOutput | None:
-        """All, if the next step's end is farther from the interval's than now is, else what is urgent; None for nothing.
+        """All, if now is nearer to the interval's end than the next step's end is; else what is urgent. None: nothing.
 
         So nothing is held for longer than the interval and one step.
         """
