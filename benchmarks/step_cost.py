@@ -27,6 +27,7 @@ from engine.messages import Drain, FromEngine, Start, StepOutput, ToEngine, enco
 from engine.outbox import Outbox
 from engine.process import EngineLoop
 from engine.sampling_params import SamplingParams
+from engine.schedule import PromptShare
 from engine.scheduler import Scheduler
 from engine.worker.input_buffers import InputBuffers
 from observability.records import EngineState, StepStats
@@ -83,7 +84,7 @@ def measure_parts(rows: int, prompt: int, output: int) -> dict[str, list[float]]
         pool,
         block_size=BLOCK_SIZE,
         max_num_batched_tokens=BUDGET,
-        mixed_prefill_tokens=(BUDGET, 0),
+        prompt_share=PromptShare(BUDGET),
         max_num_seqs=rows,
         max_model_len=prompt + output,
         enable_prefix_caching=True,

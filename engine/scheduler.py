@@ -26,7 +26,7 @@ from engine.batch import IntArray, StepResult
 from engine.block_pool import BlockPool
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
 from engine.prefix_cache import PrefixCache
-from engine.schedule import Schedule
+from engine.schedule import Pace, PromptShare, Schedule
 from engine.sequence import Sequence, Status
 from observability.records import ChoiceStats
 
@@ -49,20 +49,21 @@ class Scheduler:
         *,
         block_size: int,
         max_num_batched_tokens: int,
-        mixed_prefill_tokens: tuple[int, int],
+        prompt_share: PromptShare,
         max_num_seqs: int,
         max_model_len: int,
         enable_prefix_caching: bool,
     ) -> None:
         """The arguments are as in EngineConfig, but for
 
-        mixed_prefill_tokens: most prompt tokens in a step with streams, and how many for each stream if that is more.
+        prompt_share: what prompts get beside streams.
         max_model_len: greatest number of tokens of one sequence.
         """
         self._pool = pool
         self._block_size = block_size
         self._token_budget = max_num_batched_tokens
-        self._mixed_prefill_tokens = mixed_prefill_tokens
+        self._prompt_share = prompt_share
+        self._pace = Pace()
         self._max_running = max_num_seqs
         self._prefix_cache = PrefixCache(pool, block_size, enabled=enable_prefix_caching)
         self._sequences: dict[str, Sequence] = {}
@@ -124,6 +125,7 @@ class Scheduler:
                 sequence.started_at = now
                 plan.started.append(sequence.id)
         self._next = Schedule(budget=self._token_budget)
+        plan.began = now
         return plan
 
     def prepare(self, plan: Schedule) -> list[Sequence]:
@@ -149,6 +151,7 @@ class Scheduler:
 
     def update(self, plan: Schedule, result: StepResult, now: float) -> list[Tokens]:
         """Take in what a step computed: what each of its sequences has to say. Those aborted meanwhile are silent."""
+        self._pace.record(plan.scheduled_tokens, now - plan.began)
         samples = zip(result.token_ids, result.logprobs, strict=True)
         scores = iter(result.prompt_logprobs)
         outputs = []
@@ -173,8 +176,9 @@ class Scheduler:
         streams = sum(sequence.is_stream for sequence in self._running)
         slots = self._max_running - len(self._running)
         beginning = len(self._running) - streams + min(len(self._waiting), slots)
-        least, for_each = self._mixed_prefill_tokens
-        plan.chunk_budget = max(least, for_each * streams) if streams else self._token_budget
+        share = self._prompt_share
+        many = max(share.tokens, share.for_each_stream * streams, self._pace.tokens_in(share.seconds))
+        plan.chunk_budget = many if streams else self._token_budget
         plan.is_burst = beginning >= streams
 
     def _is_bounded(self, sequence: Sequence, found: int, plan: Schedule) -> bool:

@@ -144,7 +144,7 @@ class ServeSettings(BaseSettings):
         512, description="Tokens computed in one step, prompt and decode together."
     )
     max_num_mixed_prefill_tokens: Annotated[
-        Count | None, Option("Engine", "TOKENS", "on a CPU 32, or two for each stream; otherwise all of them")
+        Count | None, Option("Engine", "TOKENS", "on a CPU 32, two a stream, or what takes 50 ms")
     ] = Field(None, description="Of these, prompt tokens beside running streams; fewer make streams more even.")
     max_num_seqs: Annotated[Count, Option("Engine", "COUNT")] = Field(128, description="Sequences in one step.")
     enable_prefix_caching: Annotated[bool, Option("Engine")] = Field(

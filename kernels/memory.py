@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import Tensor
 
-AHEAD = 256 << 20
+AHEAD = 512 << 20
 """Bytes that ``PagesAhead`` provides beyond those in use."""
 PIECE = 2 << 20
 """Bytes that it asks for at once: one large page, which takes the system half a millisecond, or 20 on a virtual machine

@@ -17,6 +17,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from hypothesis import settings as hypothesis_settings
+
+# A busy machine is no reason for a property test to fail.
+hypothesis_settings.register_profile("penstock", deadline=None)
+hypothesis_settings.load_profile("penstock")
 
 # As for the engine process (gateway/replicas/launchers/process.py), before anything loads the OpenMP runtime.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

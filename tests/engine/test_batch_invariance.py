@@ -126,7 +126,7 @@ def alone(observed):
     return tokens, expected
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_logits_do_not_depend_on_the_schedule(observed, alone, data):
     tokens, expected = alone

@@ -14,7 +14,7 @@ from engine.batch_builder import BatchBuilder
 from engine.block_pool import BlockPool
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
 from engine.sampling_params import SamplingParams
-from engine.schedule import Schedule
+from engine.schedule import PromptShare, Schedule
 from engine.scheduler import Scheduler
 
 VOCAB_SIZE = 97
@@ -83,7 +83,7 @@ class Harness:
         num_blocks: int = 64,
         block_size: int = 4,
         max_num_batched_tokens: int = 16,
-        mixed_prefill_tokens: tuple[int, int] | None = None,
+        prompt_share: PromptShare | None = None,
         max_num_seqs: int = 8,
         enable_prefix_caching: bool = True,
     ) -> None:
@@ -92,7 +92,7 @@ class Harness:
             self.pool,
             block_size=block_size,
             max_num_batched_tokens=max_num_batched_tokens,
-            mixed_prefill_tokens=mixed_prefill_tokens or (max_num_batched_tokens, 0),
+            prompt_share=prompt_share or PromptShare(max_num_batched_tokens),
             max_num_seqs=max_num_seqs,
             max_model_len=num_blocks * block_size,
             enable_prefix_caching=enable_prefix_caching,

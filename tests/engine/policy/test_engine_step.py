@@ -9,11 +9,12 @@ import pytest
 
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
-from engine.engine import Engine, longest_context, mixed_prefill_tokens, warm_up
+from engine.engine import Engine, longest_context, prompt_share, warm_up
 from engine.errors import ConfigurationError
 from engine.executor.base import ModelFacts
 from engine.messages import Abort, Start
 from engine.sampling_params import SamplingParams
+from engine.schedule import PromptShare
 from observability.records import EngineState
 
 FACTS = ModelFacts(
@@ -151,12 +152,17 @@ def test_a_longest_context_that_cannot_be_had(setting: int | None, blocks: int, 
 
 
 @pytest.mark.parametrize(
-    ("device", "setting", "expected"), [("cpu", None, (32, 2)), ("cuda:0 (X)", None, (512, 0)), ("cpu", 7, (7, 0))]
+    ("device", "setting", "expected"),
+    [
+        ("cpu", None, PromptShare(32, for_each_stream=2, seconds=0.05)),
+        ("cuda:0 (X)", None, PromptShare(512)),
+        ("cpu", 7, PromptShare(7)),
+    ],
 )
-def test_prompt_tokens_beside_streams(device: str, setting: int | None, expected: tuple[int, int]) -> None:
+def test_prompt_tokens_beside_streams(device: str, setting: int | None, expected: PromptShare) -> None:
     facts = dataclasses.replace(FACTS, device=device)
     settings = config(max_num_batched_tokens=512, max_num_mixed_prefill_tokens=setting)
-    assert mixed_prefill_tokens(settings, facts) == expected
+    assert prompt_share(settings, facts) == expected
 
 
 def test_the_setting_bounds_prompt_tokens_beside_streams() -> None:

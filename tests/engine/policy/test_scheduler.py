@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.messages import Start
+from engine.schedule import Pace, PromptShare
 
 A = list(range(10, 40))
 B = list(range(50, 80))
@@ -77,7 +78,7 @@ def test_a_long_prompt_gets_what_the_streams_leave(harness) -> None:
 
 def with_streams(harness, count: int, **settings: int):
     """An engine whose step has as many streams, and nothing else."""
-    h = harness(max_num_batched_tokens=16, mixed_prefill_tokens=(3, 0), **settings)
+    h = harness(max_num_batched_tokens=16, prompt_share=PromptShare(3), **settings)
     for name in "uvwxyz"[:count]:
         h.start(name, [ord(name) % 90], max_tokens=50)
     h.step()
@@ -103,7 +104,7 @@ def test_beside_streams_all_prompts_together_get_a_few_tokens(harness) -> None:
 
 
 def test_many_streams_put_up_with_more_prompt_tokens(harness) -> None:
-    h = harness(max_num_batched_tokens=16, mixed_prefill_tokens=(3, 2))
+    h = harness(max_num_batched_tokens=16, prompt_share=PromptShare(3, for_each_stream=2))
     lens = []
     for name in "uvwx":
         h.start(name, [ord(name) % 90], max_tokens=50)
@@ -115,8 +116,32 @@ def test_many_streams_put_up_with_more_prompt_tokens(harness) -> None:
     assert lens == [3, 4, 6, 8]
 
 
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, 2), (0.5, 16), (1.0, 32), (9.0, 36)])
+def test_what_takes_little_time_is_not_held_back(harness, seconds, expected) -> None:
+    """A step of the harness takes a second."""
+    h = harness(max_num_batched_tokens=37, prompt_share=PromptShare(2, seconds=seconds))
+    h.start("u", A[:32], max_tokens=50)
+    h.step()
+    h.start("long", B * 4)
+    h.step()
+    assert h.query_lens() == {"u": 1, "long": expected}
+
+
+def test_the_pace_follows_steps_of_many_tokens() -> None:
+    pace = Pace()
+    pace.record(1, 60.0)
+    assert pace.tokens_in(5.0) == 0
+    for _ in range(50):
+        pace.record(100, 1.0)
+    assert pace.tokens_in(0.5) == 50
+    for _ in range(50):
+        pace.record(200, 1.0)
+        pace.record(2, 1.0)
+    assert pace.tokens_in(0.5) in (99, 100)
+
+
 def test_without_a_stream_prompts_get_the_whole_budget(harness) -> None:
-    h = harness(max_num_batched_tokens=16, mixed_prefill_tokens=(3, 0))
+    h = harness(max_num_batched_tokens=16, prompt_share=PromptShare(3))
     h.start("p1", A[:20])
     h.step()
     assert h.query_lens() == {"p1": 16}

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 from engine.messages import Start, TokenLogprobs, Tokens
+from engine.schedule import PromptShare
 
 NUM_BLOCKS = 10
 BLOCK_SIZE = 2
@@ -71,18 +72,18 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
 
         @initialize(
             budget=st.integers(1, 12),
-            mixed=st.sampled_from([(1, 0), (1, 0), (2, 0), (1, 2), (12, 0)]),
+            mixed=st.sampled_from([PromptShare(1), PromptShare(2), PromptShare(1, for_each_stream=2), PromptShare(12)]),
             max_num_seqs=st.integers(1, 6),
             caching=st.sampled_from([True, True, False]),
         )
-        def begin(self, budget: int, mixed: tuple[int, int], max_num_seqs: int, caching: bool) -> None:
+        def begin(self, budget: int, mixed: PromptShare, max_num_seqs: int, caching: bool) -> None:
             self.budget, self.mixed, self.max_running = budget, mixed, min(budget, max_num_seqs)
             self.both = [
                 harness(
                     num_blocks=NUM_BLOCKS,
                     block_size=BLOCK_SIZE,
                     max_num_batched_tokens=budget,
-                    mixed_prefill_tokens=mixed,
+                    prompt_share=mixed,
                     max_num_seqs=max_num_seqs,
                     enable_prefix_caching=caching,
                 )
@@ -246,8 +247,7 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
             prompts = {s: tokens for s, tokens in self.h.plan.rows.items() if not s.is_stream}
             if many_begin:
                 prompts = {s: tokens for s, tokens in prompts.items() if s.num_tokens - s.num_found > self.budget}
-            least, for_each = self.mixed
-            assert sum(prompts.values()) <= max(least, for_each * streams)
+            assert sum(prompts.values()) <= max(self.mixed.tokens, self.mixed.for_each_stream * streams)
 
     return Machine
 
@@ -258,7 +258,6 @@ def test_random_lives(harness) -> None:
         settings=settings(
             max_examples=100,
             stateful_step_count=40,
-            deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )

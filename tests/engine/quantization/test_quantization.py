@@ -34,7 +34,7 @@ def matrices(multiple: int, greatest: float):
     return shapes.flatmap(lambda shape: arrays.arrays(np.float32, shape, elements=numbers)).map(torch.from_numpy)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(matrices(7, 2.0**100))
 def test_int8_is_off_by_half_a_step_at_most(weight):
     found = quantizer("int8").quantize(weight, "linear")
@@ -47,7 +47,7 @@ def test_int8_is_off_by_half_a_step_at_most(weight):
     assert bool(((found.dense(EVERYTHING) - weight).abs() <= room).all())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(matrices(GROUP, 2.0**14))
 def test_int4_is_off_by_three_quarters_of_a_step_at_most(weight):
     """On average of a group: of the scales that are tried, largest / 7.75 guarantees that for every weight."""

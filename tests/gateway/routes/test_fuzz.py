@@ -86,7 +86,7 @@ def send():
         runner.run(stack.aclose())
 
 
-fuzz = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+fuzz = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 def encoded(body) -> bytes:
