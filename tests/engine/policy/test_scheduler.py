@@ -120,7 +120,7 @@ def test_many_streams_put_up_with_more_prompt_tokens(harness) -> None:
 def test_what_takes_little_time_is_not_held_back(harness, seconds, expected) -> None:
     """A step of the harness takes a second."""
     h = harness(max_num_batched_tokens=37, prompt_share=PromptShare(2, seconds=seconds))
-    h.start("u", A[:32], max_tokens=50)
+    h.start("u", [*A, 1, 2], max_tokens=50)
     h.step()
     h.start("long", B * 4)
     h.step()
