@@ -9,11 +9,12 @@ forward pass, recorded over buffers that stay where they are, and runs them in o
 from __future__ import annotations
 
 import ctypes
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,12 +44,18 @@ class Library:
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32]
         self._run.restype = None
         self._recording: Program | None = None
+        self._names: dict[int, str] = {}
 
     def kernel(self, name: str) -> int:
         """Address of the kernel ``penstock_<name>``."""
         address = ctypes.cast(getattr(self._library, f"penstock_{name}"), ctypes.c_void_p).value
         assert address is not None
+        self._names[address] = name
         return address
+
+    def name(self, kernel: int) -> str:
+        """Of a kernel, by its address."""
+        return self._names[kernel]
 
     def function(self, name: str) -> Any:
         """A plain C function ``penstock_<name>`` of the library, for what is no kernel."""
@@ -77,6 +84,15 @@ class Library:
     def run(self, launches: ctypes.Array[Launch], step: Step) -> None:
         self._run(launches, len(launches), ctypes.byref(step), torch.get_num_threads())
 
+    def timed(self, launches: ctypes.Array[Launch], step: Step) -> list[float]:
+        """Like ``run``, but each launch by itself: its seconds, with some microseconds for the call."""
+        seconds = []
+        for launch in launches:
+            began = time.perf_counter()
+            self._run(ctypes.byref(launch), 1, ctypes.byref(step), torch.get_num_threads())
+            seconds.append(time.perf_counter() - began)
+        return seconds
+
     @contextmanager
     def record(self) -> Iterator[Program]:
         """Calls of kernels inside are recorded in the program, and not run."""
@@ -86,6 +102,15 @@ class Library:
             yield program
         finally:
             self._recording = None
+
+
+class Timing(NamedTuple):
+    """One launch of a program."""
+
+    kernel: str
+    arguments: ctypes.Structure
+    rows: int
+    seconds: float
 
 
 class Program:
@@ -127,12 +152,22 @@ class Program:
 
     def run(self, tokens: int, sequences: int) -> None:
         """Replay every launch on the first rows of the buffers it was recorded over."""
+        self._library.run(self._all(), Step(tokens, sequences))
+
+    def timed(self, tokens: int, sequences: int) -> list[Timing]:
+        """The same, launch by launch, which is slower."""
+        seconds = self._library.timed(self._all(), Step(tokens, sequences))
+        return [
+            Timing(self._library.name(kernel), arguments, sequences if by_sequence else tokens, each)
+            for (kernel, arguments, by_sequence), each in zip(self._calls, seconds, strict=True)
+        ]
+
+    def _all(self) -> ctypes.Array[Launch]:
         if self._launches is None:
-            launches = (Launch * len(self._calls))()
+            self._launches = (Launch * len(self._calls))()
             for place, (kernel, arguments, by_sequence) in enumerate(self._calls):
-                launches[place] = Launch(kernel, ctypes.addressof(arguments), by_sequence)
-            self._launches = launches
-        self._library.run(self._launches, Step(tokens, sequences))
+                self._launches[place] = Launch(kernel, ctypes.addressof(arguments), by_sequence)
+        return self._launches
 
 
 def _within(tensor: Tensor, memory: dict[int, int]) -> bool:

@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 class Recorded:
     def __init__(self, program: Program, output: Tensor, tail: tuple[Tensor, ...]) -> None:
-        self.output, self.tail, self._program = output, tail, program
+        self.output, self.tail, self.program = output, tail, program
 
     def run(self, tokens: int, sequences: int) -> None:
-        self._program.run(tokens, sequences)
+        self.program.run(tokens, sequences)
 
 
 def record(
