@@ -258,6 +258,7 @@ class _Feed:
         self._collector = collector
         self._model = model
         self._value = attrgetter(metric.field) if metric.field else None
+        self._takes_zero = metric.kind != "counter"
         self._own_labels = [label for label in metric.labels if label not in ("model", "replica")]
         self._series: dict[tuple[object, ...], Any] = {}
 
@@ -278,7 +279,7 @@ class _Feed:
         if isinstance(value, list):
             for item in value:
                 add(item)
-        else:
+        elif value or self._takes_zero:
             add(value)
 
     def begin(self, replica: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import zmq.asyncio
+import zmq
 
 from engine.config import EngineConfig
 from engine.messages import (
@@ -343,4 +343,4 @@ def _exit(status: int | BaseException) -> str:
 
 
 def _connect(replica: int, epoch: int) -> Client:
-    return Client(zmq.asyncio.Context.instance(), replica, epoch)
+    return Client(zmq.Context.instance(), replica, epoch)
