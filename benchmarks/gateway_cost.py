@@ -187,7 +187,7 @@ async def drive(arrivals: Arrivals, steps: int, step: Callable[[int], None]) -> 
 async def gateway(place: Place, streams: int, steps: int, stop: tuple[str, ...]) -> float:
     """Microseconds for each token."""
     tokenizer = Tokenizer.load(PATH)
-    lifecycle = Lifecycle(tokenizer, record=lambda _: None)
+    lifecycle = Lifecycle(tokenizer, record=lambda _, *, replica="0": None)
     lifecycle.up(0, 1, engine_info(tokenizer.vocab_size), lambda _: None)
     prepared = frames(tokenizer.encode(TEXT, add_special_tokens=False), streams, steps)
     params = (SamplingParams(max_tokens=steps + 1),)

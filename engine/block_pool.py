@@ -1,28 +1,16 @@
 """BlockPool: which KV-cache blocks are in use, by how many sequences, and what the free ones still hold.
 
 A block is a number; the tensors behind it live in the worker. A full block that has been computed can be
-published under a digest of everything before and in it (hash chaining, as in vLLM's automatic prefix
-caching): two equal digests mean equal keys and values. A published block stays findable after its last
-sequence has let go of it, until the free queue hands it out again.
+published under a digest of everything before and in it (``engine/block_digests.py``). A published block stays
+findable after its last sequence has let go of it, until the free queue hands it out again.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 
-DIGEST_SIZE = 16
-
-
-def root_digest(cache_salt: str) -> bytes:
-    """Start of a chain: sequences share blocks only where their salts are equal."""
-    return blake2b(cache_salt.encode(), digest_size=DIGEST_SIZE).digest()
-
-
-def block_digest(parent: bytes, token_bytes: bytes) -> bytes:
-    """Digest of a full block from that of the block before it and its own token ids, as bytes."""
-    return blake2b(parent + token_bytes, digest_size=DIGEST_SIZE).digest()
+from engine.cache_log import CacheLog
 
 
 class IntegrityError(RuntimeError):
@@ -32,8 +20,10 @@ class IntegrityError(RuntimeError):
 class BlockPool:
     """Reference counts, prefix index and free queue over ``num_blocks`` blocks; blocks are 0 … num_blocks - 1."""
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, log: CacheLog | None = None) -> None:
+        """``log`` is told what can be found and what no longer can."""
         self.num_blocks = num_blocks
+        self._log = log
         self._references = [0] * num_blocks
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
         """In eviction order: the first is handed out next."""
@@ -69,6 +59,8 @@ class BlockPool:
             digest = self._digests.pop(block, None)
             if digest is not None:
                 del self._index[digest]
+                if self._log is not None:
+                    self._log.evicted(digest)
             self._references[block] = 1
         return blocks
 
@@ -114,6 +106,8 @@ class BlockPool:
         if digest not in self._index:
             self._index[digest] = block
             self._digests[block] = digest
+            if self._log is not None:
+                self._log.stored(digest)
 
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Compare the pool with the block tables of all running sequences; raises IntegrityError."""

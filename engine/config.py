@@ -41,10 +41,16 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_num_seqs: int = 128
     """Most sequences in a step."""
     enable_prefix_caching: bool = True
+    cache_events: bool = False
+    """Whether the gateway is told what the prefix cache holds."""
+    replica: int = 0
+    """Which of the engines behind one gateway this is, from 0."""
+    replicas: int = 1
+    """How many there are; those on a CPU share its cores and memory in equal parts."""
     seed: int = 0
     """Of dummy weights. Requests without a seed of their own are given one by the gateway."""
     num_threads: int | None = None
-    """Of torch on a CPU; None takes one for each core this process may use."""
+    """Of torch on a CPU; None takes an equal part of the cores for each replica, and at least one."""
     stream_interval: float = 0.02
     """Seconds in which the tokens of a choice are sent together; 0 sends each by itself."""
     log_level: LogLevel = "info"

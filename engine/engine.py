@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from engine.batch_builder import BatchBuilder
 from engine.block_pool import BlockPool
+from engine.cache_log import CacheLog
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
 from engine.executor.base import Executor, ModelFacts
-from engine.messages import Abort, Rejected, Start, StepOutput, Tokens
+from engine.messages import Abort, CacheEvents, Rejected, Start, StepOutput, Tokens
 from engine.request import refusal
 from engine.sampling_params import SamplingParams
 from engine.schedule import PromptShare, Schedule
@@ -76,7 +77,8 @@ class Engine:
         self._vocab_size = facts.vocab_size
         self._executor = executor
         self._clock = clock
-        self._pool = BlockPool(num_blocks)
+        self._cache_log = CacheLog() if config.cache_events else None
+        self._pool = BlockPool(num_blocks, self._cache_log)
         self._scheduler = Scheduler(
             self._pool,
             block_size=config.block_size,
@@ -154,6 +156,10 @@ class Engine:
     def use_idle_time(self) -> bool:
         """To be called while nothing is pending, for as long as it gives True; it takes a few milliseconds."""
         return self._executor.use_idle_time()
+
+    def cache_events(self) -> CacheEvents | None:
+        """What has changed in the prefix cache since the last call; None where nothing has or nobody is to know."""
+        return self._cache_log.take() if self._cache_log is not None else None
 
     def check_integrity(self) -> None:
         """Raises IntegrityError where a block has leaked or the prefix index is wrong. O(blocks): for idle times."""

@@ -91,6 +91,17 @@ class StepOutput(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
     """One for each step, in order."""
 
 
+class CacheEvents(msgspec.Struct, frozen=True, kw_only=True, tag="cache"):
+    """How the set of blocks in the engine's prefix cache has changed; only with ``EngineConfig.cache_events``.
+
+    A new engine's cache is empty. A StepOutput comes after the changes of the steps that it tells of.
+    """
+
+    stored: list[bytes]
+    """Digests of blocks that can now be found, each chain from its head to its tail."""
+    evicted: list[bytes]
+
+
 class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected"):
     """The engine cannot serve this choice (the gateway's own checks should have caught it)."""
 
@@ -166,7 +177,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 
 ToEngine: TypeAlias = Start | Abort | Drain
-FromEngine: TypeAlias = StepOutput | Idle | Rejected | Heartbeat | Loading | Ready | Failed
+FromEngine: TypeAlias = StepOutput | Idle | CacheEvents | Rejected | Heartbeat | Loading | Ready | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine = msgspec.msgpack.Decoder(ToEngine)

@@ -7,6 +7,7 @@ one request, and equal prompts that arrive together, are prefilled once.
 
 from __future__ import annotations
 
+from engine.block_digests import reusable_blocks
 from engine.block_pool import BlockPool
 from engine.sequence import Sequence, Status
 
@@ -36,12 +37,12 @@ class PrefixCache:
     def look_up(self, sequence: Sequence) -> list[int] | None:
         """Blocks that hold the longest known prefix; None where waiting for an older sequence gives more.
 
-        The last token is never taken over: the step that samples must compute something. Only older
-        sequences are waited for. They do not wait for this one, directly or through others, so every wait ends.
+        Only older sequences are waited for. They do not wait for this one, directly or through others, so every
+        wait ends.
         """
         if not self.serves(sequence):
             return []
-        digests = sequence.digests(0, (sequence.num_tokens - 1) // self._block_size)
+        digests = sequence.digests(0, reusable_blocks(sequence.num_tokens, self._block_size))
         blocks = self._pool.find(digests)
         shared = len(blocks)
         owner = self._computing.get(digests[shared]) if shared < len(digests) else None

@@ -106,6 +106,9 @@ class EngineLoop:
             self._unsent = None
         frame = self._outbox.flush() if everything else self._outbox.due()
         if frame is not None:
+            events = self._engine.cache_events()
+            if events is not None:
+                self._transport.send(events)
             self._transport.send(frame)
 
     def _handle(self, message: ToEngine) -> None:
@@ -250,9 +253,10 @@ def main(ahead: Sequence[str] = ("torch",)) -> int:
     if not line:
         os._exit(os.EX_UNAVAILABLE)  # an import cannot be called off
     launch = msgspec.json.decode(line, type=Launch)
-    set_process_name(f"penstock-e{launch.epoch}")
+    name = f"{launch.config.replica}.{launch.epoch}"
+    set_process_name(f"penstock-e{name}")
     configure_logging(launch.config.log_level, launch.config.log_format)
-    with log_context(engine=str(launch.epoch)):
+    with log_context(engine=name):
         return EngineProcess(launch.endpoint).run(launch.config, imports)
 
 

@@ -7,7 +7,7 @@ from enum import Enum
 import numpy as np
 
 from engine.batch import IntArray
-from engine.block_pool import block_digest, root_digest
+from engine.block_digests import extend_chain, root_digest
 from engine.messages import EngineFinish, Start, TokenLogprobs
 
 
@@ -94,10 +94,8 @@ class Sequence:
 
     def digests(self, start: int, stop: int) -> list[bytes]:
         """Chained digests of blocks ``start`` … ``stop - 1``, which must be full. Each is computed once."""
-        while len(self._digests) < stop:
-            begin = len(self._digests) * self._block_size
-            parent = self._digests[-1] if self._digests else self._root
-            self._digests.append(block_digest(parent, self._tokens[begin : begin + self._block_size].tobytes()))
+        if len(self._digests) < stop:
+            extend_chain(self._digests, self._root, self._tokens.data.cast("B"), self._block_size, stop)
         return self._digests[start:stop]
 
     def prompt_targets(self, tokens: int) -> IntArray:

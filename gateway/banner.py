@@ -115,6 +115,8 @@ class Started:
     """The name that clients use."""
     needs_key: bool
     info: EngineInfo
+    """Of the first replica."""
+    replicas: int = 1
     seconds: float
     """From the start of the process to being ready."""
     stages: Mapping[str, float]
@@ -127,13 +129,14 @@ def print_banner(console: Console, started: Started) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
+    each = f", in each of {started.replicas} replicas" if started.replicas > 1 else ""
     facts = {
         "URL": f"{started.url}/v1",
         "Chat page": f"{started.url}/",
         "Model": f"{started.model}, {format_count(info.parameters)} parameters, {format_bytes(info.weight_bytes)}",
         "Runs on": f"{info.device}, {info.dtype}{_quantized(info)}",
         "Kernels": _kernels(info),
-        "KV cache": f"{info.cache_tokens:,} tokens, {format_bytes(info.cache_bytes)}",
+        "KV cache": f"{info.cache_tokens:,} tokens, {format_bytes(info.cache_bytes)}{each}",
         "Context": f"up to {info.max_model_len:,} tokens",
         "Started in": f"{started.seconds:.1f} s{_where(started.stages)}",
     }

@@ -115,6 +115,7 @@ class Endpoint(Generic[Body]):
             skip_special_tokens=plan.options.skip_special_tokens,
             continues_prompt=plan.options.continues_prompt,
             cache_salt=_cache_salt(body.cache_salt or "", context, shared=not state.keys),
+            session=_session(body.session, context),
         )
 
 
@@ -132,6 +133,13 @@ def _show_limits(state: AppState, context: RequestContext) -> None:
     if remaining is not None:
         context.headers["x-ratelimit-limit-requests"] = str(context.tenant.max_concurrency)
         context.headers["x-ratelimit-remaining-requests"] = str(remaining)
+
+
+def _session(name: str | None, context: RequestContext) -> bytes | None:
+    """A few bytes, however long the name is; another tenant's session of the same name is another one."""
+    if name is None:
+        return None
+    return hashlib.blake2b(f"{context.tenant.name}\0{name}".encode(), digest_size=16).digest()
 
 
 def _cache_salt(own: str, context: RequestContext, *, shared: bool) -> str:

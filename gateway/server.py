@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gateway.admission import Keys
     from gateway.chat_template import ChatTemplate
     from gateway.completion.lifecycle import Lifecycle
-    from gateway.replicas.supervisor import Supervisor
+    from gateway.replicas.fleet import Fleet
     from gateway.state import AppState
     from gateway.tokenizer import Tokenizer
     from observability.metrics import Metrics
@@ -97,18 +97,18 @@ class _Server:
         self._handle_signals(starting.cancel)
         with listener, StartupProgress(self._console) as progress:
             folder = await self._resolve(progress.update)
-            lifecycle, supervisor, http = await self._assemble(folder, progress.update)
+            lifecycle, fleet, http = await self._assemble(folder, progress.update)
             serving = asyncio.create_task(http.serve(sockets=[listener]), name="http")
             try:
-                info = await supervisor.wait_ready()
+                first, *_ = await fleet.wait_ready()
                 self._handle_signals(lambda: None)
             except BaseException:
                 http.should_exit = True
-                await asyncio.gather(serving, supervisor.stop(), return_exceptions=True)
+                await asyncio.gather(serving, fleet.stop(), return_exceptions=True)
                 raise
-        self._print_banner(listener, info)
+        self._print_banner(listener, first)
         await self._until_stopped(lifecycle, serving)
-        await self._shut_down(lifecycle, supervisor, http, serving)
+        await self._shut_down(lifecycle, fleet, http, serving)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -150,15 +150,16 @@ class _Server:
 
     async def _assemble(
         self, folder: Path, report: Callable[[Loading], None]
-    ) -> tuple[Lifecycle, Supervisor, uvicorn.Server]:
-        """Make everything and start the engine process as early as may be."""
+    ) -> tuple[Lifecycle, Fleet, uvicorn.Server]:
+        """Make everything and start the engine processes as early as may be."""
         from prometheus_client import CollectorRegistry
 
         from gateway.admission import Keys
         from gateway.chat_template import ChatTemplate
         from gateway.completion.lifecycle import Lifecycle
+        from gateway.replicas.fleet import Fleet
         from gateway.replicas.launchers import find
-        from gateway.replicas.supervisor import Supervisor
+        from gateway.replicas.router import Router
         from gateway.tokenizer import Tokenizer
         from gateway.version import VERSION
         from observability.metrics import Metrics
@@ -168,22 +169,24 @@ class _Server:
         tokenizer = Tokenizer.load(folder)
         template = ChatTemplate.load(folder, tokenizer.special_tokens, settings.chat_template)
         metrics = Metrics(CollectorRegistry(), model=self._names[0], version=VERSION)
-        lifecycle = Lifecycle(tokenizer, record=metrics.record)
+        lifecycle = Lifecycle(
+            tokenizer, record=metrics.record, router=Router(settings.routing), replicas=settings.replicas
+        )
         metrics.watch("requests_queued", lambda: lifecycle.queued_requests)
         metrics.watch("requests_running", lambda: lifecycle.running_requests)
         launcher = find("process")(head_start=self._head_start)
-        supervisor = Supervisor(settings.engine_config(folder), launcher, lifecycle, on_loading=report)
-        supervisor.start()
+        fleet = Fleet(settings.engine_configs(folder), launcher, lifecycle, on_loading=report)
+        fleet.start()
         try:
-            await asyncio.sleep(0)  # the engine is told what to serve before the web framework is imported
+            await asyncio.sleep(0)  # the engines are told what to serve before the web framework is imported
             http = await self._prepare_http(lifecycle, tokenizer, template, keys, metrics)
         except BaseException:
-            await supervisor.stop()
+            await fleet.stop()
             raise
         self._stages["gateway"] = time.monotonic() - self._began
         gc.freeze()  # what was imported stays: looking through it again and again would hold up streams
         gc.enable()
-        return lifecycle, supervisor, http
+        return lifecycle, fleet, http
 
     async def _prepare_http(
         self, lifecycle: Lifecycle, tokenizer: Tokenizer, template: ChatTemplate | None, keys: Keys, metrics: Metrics
@@ -225,6 +228,7 @@ class _Server:
             model=self._names[0],
             needs_key=bool(settings.api_key or settings.api_keys),
             info=info,
+            replicas=settings.replicas,
             seconds=time.monotonic() - self._began,
             stages=self._stages | stages,
         )
@@ -237,7 +241,7 @@ class _Server:
         stopped.cancel()
 
     async def _shut_down(
-        self, lifecycle: Lifecycle, supervisor: Supervisor, http: uvicorn.Server, serving: asyncio.Task[None]
+        self, lifecycle: Lifecycle, fleet: Fleet, http: uvicorn.Server, serving: asyncio.Task[None]
     ) -> None:
         """New requests are refused while running ones end, as long as the drain may last; then all is closed."""
         lifecycle.drain()
@@ -250,7 +254,7 @@ class _Server:
         lifecycle.close()
         http.should_exit = True
         await serving
-        await supervisor.stop()
+        await fleet.stop()
 
 
 async def _in_daemon_thread(work: Callable[[], T]) -> T:

@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from engine.config import Device, DType, EngineConfig, LoadFormat
 from engine.quantization import quantization_names
+from gateway.replicas.router import Routing
 from observability.logging import LogFormat, LogLevel
 
 ENV_PREFIX = "PENSTOCK_"
@@ -128,6 +129,13 @@ class ServeSettings(BaseSettings):
     device: Annotated[Device, Option("Engine")] = Field(
         "auto", description="Where the model runs; auto takes a GPU where there is one."
     )
+    replicas: Annotated[Count, Option("Engine", "COUNT")] = Field(
+        1, description="Engines that serve the model, each a process with weights and a KV cache of its own."
+    )
+    routing: Annotated[Routing, Option("Engine")] = Field(
+        "prefix",
+        description="Which replica gets a request: where its beginning is cached, or any at random, for comparison.",
+    )
     executor: Annotated[str, Option("Engine", "NAME")] = Field(
         "uniproc", pattern=r"^[a-z][a-z0-9_]*$", description="How workers are run: a module of engine.executor."
     )
@@ -135,7 +143,7 @@ class ServeSettings(BaseSettings):
         16, description="Tokens in one block of the KV cache."
     )
     kv_cache_memory: Annotated[Bytes | None, Option("Engine", "SIZE", "from free memory")] = Field(
-        None, description="Memory for the KV cache, in bytes or as 2GiB."
+        None, description="Memory for the KV cache of each replica, in bytes or as 2GiB."
     )
     gpu_memory_utilization: Annotated[float, Option("Engine", "SHARE")] = Field(
         0.9, gt=0, le=1, description="Share of a GPU's memory for weights and cache together."
@@ -156,8 +164,8 @@ class ServeSettings(BaseSettings):
     seed: Annotated[int, Option("Engine", "SEED")] = Field(
         0, ge=0, lt=2**63, description="Seed of dummy weights (a request has its own seed)."
     )
-    num_threads: Annotated[Count | None, Option("Engine", "COUNT", "one for each core")] = Field(
-        None, description="Threads of torch on a CPU."
+    num_threads: Annotated[Count | None, Option("Engine", "COUNT", "the cores, shared out among replicas")] = Field(
+        None, description="Threads of each replica on a CPU."
     )
 
     # --- Limits ---
@@ -257,10 +265,12 @@ class ServeSettings(BaseSettings):
         except ValidationError as error:
             raise SettingsError(_explain(details, flags, environ) for details in error.errors()) from error
 
-    def engine_config(self, model_folder: Path) -> EngineConfig:
-        """The part that the engine process is told; ``model_folder`` is where the model lies by now."""
-        shared = {name: getattr(self, name) for name in EngineConfig.__struct_fields__ if name != "model"}
-        return EngineConfig(model=str(model_folder), **shared)
+    def engine_configs(self, model_folder: Path) -> list[EngineConfig]:
+        """The part that each replica's engine is told; ``model_folder`` is where the model lies by now."""
+        shared = {name: getattr(self, name) for name in EngineConfig.__struct_fields__ if hasattr(self, name)}
+        shared["model"] = str(model_folder)
+        shared["cache_events"] = self.replicas > 1 and self.routing == "prefix"
+        return [EngineConfig(**shared, replica=replica) for replica in range(self.replicas)]
 
 
 def flag_of(name: str) -> str:

@@ -39,6 +39,10 @@ class Completions(Protocol):
         """Whether new work is welcome."""
 
     @property
+    def replicas(self) -> tuple[int, int]:
+        """(how many are up, how many there are)."""
+
+    @property
     def draining(self) -> bool:
         """Whether the server is shutting down."""
 

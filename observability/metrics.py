@@ -34,6 +34,7 @@ from observability.records import (
     Rejection,
     Replay,
     RequestStats,
+    Routed,
     StepStats,
 )
 
@@ -191,6 +192,10 @@ METRICS = (
     Metric(
         name="engine_restarts_total", kind="counter", labels=REPLICA,
         fed_by=(EngineEvent,), field="restarted", help="Engines that came up again after a loss.",
+    ),
+    Metric(
+        name="routed_total", kind="counter", labels=("model", "replica", "reason"),
+        fed_by=(Routed,), help="Choices sent to a replica, by what decided it; see docs/replicas.md.",
     ),
     Metric(
         name="replays_total", kind="counter", labels=REPLICA,

@@ -7,7 +7,7 @@ All durations are in seconds.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -112,6 +112,13 @@ class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
         return int(self.kind == "up" and self.epoch > 1)
 
 
+class Routed(msgspec.Struct, frozen=True, kw_only=True):
+    """A choice sent to a replica."""
+
+    reason: str
+    """``sibling``, ``session``, ``prefix``, ``load`` or ``random``."""
+
+
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """A choice handed to an engine again, with what it had emitted, after an attempt that was lost."""
 
@@ -141,9 +148,16 @@ Record: TypeAlias = (
     | RequestStats
     | Rejection
     | EngineEvent
+    | Routed
     | Replay
     | CacheConfig
     | IgnoredFields
     | BuildInfo
 )
 """What the metrics are fed with. :class:`ChoiceStats` is not among them: the gateway sums it up in RequestStats."""
+
+
+class Recorder(Protocol):
+    """Takes records; ``replica`` is a label of what an engine has to say."""
+
+    def __call__(self, record: Record, *, replica: str = "0") -> None: ...

@@ -17,7 +17,9 @@ MAY_IMPORT = {
 }
 POLICY = (
     "engine.batch",
+    "engine.block_digests",
     "engine.block_pool",
+    "engine.cache_log",
     "engine.config",
     "engine.messages",
     "engine.outbox",

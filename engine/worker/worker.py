@@ -43,13 +43,15 @@ class Worker:
 
     def __init__(self, config: EngineConfig, progress: Callable[[str, int, int, str], None]) -> None:
         self._config, self._progress = config, progress
-        self._device = _choose_device(config.device)
+        self._device = _choose_device(config)
 
     def load(self) -> ModelFacts:
         """Build the model and fill its weights. Raises ModelError or ConfigurationError."""
         config, device = self._config, self._device
-        if device.type == "cpu":
-            torch.set_num_threads(config.num_threads or available_cores())
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        else:
+            torch.set_num_threads(config.num_threads or max(1, available_cores() // config.replicas))
         folder = Path(config.model)
         hf_config = HFConfig.read(folder)
         checkpoint = None if config.load_format == "dummy" else loader.Checkpoint(folder)
@@ -103,7 +105,7 @@ class Worker:
             memory = self._free_cuda_memory()
             blocks = memory // self._block_bytes
         else:
-            memory = int(available_memory() * CPU_CACHE_SHARE)
+            memory = int(available_memory() * CPU_CACHE_SHARE) // config.replicas
             blocks = min(wanted, memory // self._block_bytes)
         least = longest if config.max_model_len is not None else min(longest, LEAST_CACHE)
         if blocks * config.block_size < least:
@@ -182,12 +184,16 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _choose_device(asked: str) -> torch.device:
-    if asked == "cuda" and not torch.cuda.is_available():
+def _choose_device(config: EngineConfig) -> torch.device:
+    """Each replica takes a GPU of its own; on a CPU they share it."""
+    if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("--device cuda: torch finds no CUDA device here")
-    if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if config.replicas > count:
+        raise ConfigurationError(f"--replicas {config.replicas}: each takes a GPU of its own, and torch finds {count}")
+    return torch.device("cuda", config.replica)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +26,21 @@ class Incarnation:
     info: EngineInfo
     send: Callable[[ToEngine], None]
     running: dict[str, Choice] = field(default_factory=dict)
+    draining: bool = False
+    load: int = 0
+    """Tokens it has still to compute, as far as can be told."""
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """Where an attempt runs, and what it adds to the load there, in tokens."""
+
+    incarnation: Incarnation
+    prompt_load: int
+    """Of what the engine is handed, what it has to compute; 0 from the first token on."""
+    output_load: int
+    expected: list[bytes]
+    """Digests that the router expects in the replica's cache because of it; empty from the first token on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,8 +53,10 @@ class Choice:
     emitted: Emitted
     fold: Fold
     state: Literal["pending", "running", "done"] = "pending"
-    incarnation: Incarnation | None = None
+    place: Place | None = None
     """The replica and epoch of Running."""
+    fingerprint: str = ""
+    """Of the engine that has, or last had, the choice."""
     attempt: int = 0
     losses: int = 0
     """Attempts that ended early since the last token."""
@@ -55,6 +72,12 @@ class Choice:
     @property
     def prompt(self) -> list[int]:
         return self.request.request.prompts[self.prompt_index]
+
+    @property
+    def siblings(self) -> Sequence[Choice]:
+        """The choices of its prompt, itself included."""
+        n = self.request.request.n
+        return self.request.choices[self.prompt_index * n : (self.prompt_index + 1) * n]
 
     @property
     def params(self) -> SamplingParams:

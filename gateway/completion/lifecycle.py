@@ -5,8 +5,9 @@
 - Only this module declares Done, and the first reason wins. The fold finds the end in the tokens themselves, so a
   choice whose last token or stop string has arrived is finished in that same turn: nothing that a loss interrupts
   could have been finished already, and finished siblings never restart.
-- A loss takes Running back to Pending; a new attempt hands the engine what was emitted as ``output_prefix``, so a
-  stream pauses and goes on. A choice that keeps losing its engine without a token in between is given up.
+- A loss takes Running back to Pending; a new attempt hands an engine what was emitted as ``output_prefix``, so a
+  stream pauses and goes on, at once where another replica is up. A choice that keeps losing its engine without a
+  token in between is given up.
 - An accepted request ends with exactly one terminal output: ``Completed``, or an error.
 
 A request's choices are sent in index order and their deltas go out as they arrive: routes announce all choices, in
@@ -17,26 +18,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable
 
-from engine.messages import Abort, EngineInfo, Idle, Rejected, StepOutput, ToEngine, Tokens
+from engine.messages import Abort, CacheEvents, EngineInfo, Idle, Rejected, StepOutput, ToEngine, Tokens
 from gateway.clock import Clock, SystemClock
 from gateway.completion.choice import ActiveRequest, Choice, Incarnation
 from gateway.completion.detokenizer import StopStrings
 from gateway.completion.events import Completed, Delta, FinishReason, PromptScored
 from gateway.completion.fold import Fold
 from gateway.completion.journal import Journal, MemoryJournal
+from gateway.completion.placement import Placement
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
 from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
-from gateway.replicas.router import ReplicaSnapshot, choose
+from gateway.replicas.router import Router
 from gateway.tokenizer import Tokenizer
-from observability.records import CacheConfig, EngineEvent, EngineState, InterTokenLatencies, Record, Replay
+from observability.records import (
+    CacheConfig,
+    EngineEvent,
+    EngineState,
+    InterTokenLatencies,
+    Record,
+    Recorder,
+    Replay,
+    Routed,
+)
 
 logger = logging.getLogger(__name__)
-
-Route: TypeAlias = Callable[[Sequence[ReplicaSnapshot]], int | None]
 
 
 class Lifecycle:
@@ -46,30 +54,30 @@ class Lifecycle:
         self,
         tokenizer: Tokenizer,
         *,
-        record: Callable[[Record], None],
+        record: Recorder,
         clock: Clock | None = None,
         journal: Journal | None = None,
-        route: Route = choose,
+        router: Router | None = None,
+        replicas: int = 1,
         replay_limit: int = 3,
     ) -> None:
-        """``replay_limit``: attempts that a choice may lose without a token in between before it is given up."""
+        """``replicas``: how many there are to be.
+
+        ``replay_limit``: attempts that a choice may lose without a token in between before it is given up.
+        """
         self._tokenizer = tokenizer
         self._record = record
         self._clock = clock or SystemClock()
         self._journal = MemoryJournal() if journal is None else journal
-        self._route = route
+        self._placement = Placement(router or Router(), replicas)
         self._replay_limit = replay_limit
         self._requests: dict[str, ActiveRequest] = {}
         self._choices: dict[str, Choice] = {}
         """Those that are not done."""
-        self._incarnations: dict[int, Incarnation] = {}
-        """Replica → the engine that is up there."""
         self._draining = False
         self._failure: str | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self.info: EngineInfo | None = None
-        """Of the engine that came up last; kept while it restarts."""
         self.queued_requests = 0
         """Accepted requests of which the engine has computed nothing yet, and below their prompt tokens."""
         self.queued_tokens = 0
@@ -84,7 +92,17 @@ class Lifecycle:
     @property
     def ready(self) -> bool:
         """Whether new work is welcome."""
-        return bool(self._incarnations) and not self._draining
+        return self._placement.open and not self._draining
+
+    @property
+    def replicas(self) -> tuple[int, int]:
+        """(how many are up, how many there are)."""
+        return self._placement.num_up, self._placement.num_replicas
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """What holds for every replica; None until one has been up, and kept while all restart."""
+        return self._placement.info
 
     @property
     def draining(self) -> bool:
@@ -92,7 +110,7 @@ class Lifecycle:
 
     @property
     def failure(self) -> str | None:
-        """Why the engine is given up for good, or None while it is not."""
+        """Why the engines are given up for good, or None while one is not."""
         return self._failure
 
     def submit(self, request: Request) -> Stream:
@@ -101,7 +119,8 @@ class Lifecycle:
             raise Unavailable("The server is shutting down and takes no new requests.", retry_after=10)
         if self._failure is not None:
             raise Unavailable(f"The engine is gone: {self._failure}", retry_after=60)
-        if not self._incarnations or self.info is None:
+        info = self.info
+        if not self._placement.open or info is None:
             raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
         active = ActiveRequest(request, self._clock.now())
         active.stream = Stream(lambda: self._cancel(active))
@@ -109,13 +128,17 @@ class Lifecycle:
         self._idle.clear()
         self.queued_requests += 1
         self.queued_tokens += request.num_prompt_tokens
-        stops, eos_ids = StopStrings(request.stop), frozenset(self.info.eos_token_ids)
+        stops, eos_ids = StopStrings(request.stop), frozenset(info.eos_token_ids)
         for index in range(request.num_choices):
             self._open(active, index, stops, eos_ids)
         active.remaining = len(active.choices)
         for choice in active.choices:
             self._dispatch(choice)
         return active.stream
+
+    def drain_replica(self, replica: int) -> None:
+        """Nothing new is sent there until its engine is another one; what it has begun goes on."""
+        self._placement.drain(replica)
 
     def drain(self) -> None:
         """A latch: no new requests, and accepted ones that no engine holds and of which nothing was sent end now.
@@ -140,25 +163,24 @@ class Lifecycle:
 
     def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None:
         """An engine is ready; ``send`` never waits."""
-        self._incarnations[replica] = Incarnation(replica, epoch, info, send)
-        self.info = info
-        self._report(CacheConfig(block_size=info.block_size, num_blocks=info.num_blocks))
-        self._report(EngineEvent(kind="up", epoch=epoch))
+        self._placement.up(replica, epoch, info, send)
+        self._report(CacheConfig(block_size=info.block_size, num_blocks=info.num_blocks), replica)
+        self._report(EngineEvent(kind="up", epoch=epoch), replica)
         self._dispatch_pending()
 
     def lost(self, replica: int, epoch: int, cause: str) -> None:
         """An engine process is dead, for certain, and everything it said before has been received."""
-        incarnation = self._incarnations.get(replica)
-        if incarnation is None or incarnation.epoch != epoch:
+        incarnation = self._placement.find(replica, epoch)
+        if incarnation is None:
             return
-        del self._incarnations[replica]
-        self._report(EngineEvent(kind="lost", epoch=epoch, cause=cause))
+        self._placement.lost(incarnation)
+        self._report(EngineEvent(kind="lost", epoch=epoch, cause=cause), replica)
         blocks_total = incarnation.info.num_blocks
-        self._report(EngineState(running=0, waiting=0, blocks_used=0, blocks_total=blocks_total))
+        self._report(EngineState(running=0, waiting=0, blocks_used=0, blocks_total=blocks_total), replica)
         in_flight = list(incarnation.running.values())
         logger.warning("replica %d lost (%s) with %d choices in flight", replica, cause, len(in_flight))
         for choice in in_flight:
-            self._detach(choice)
+            self._placement.leave(choice)
         for choice in in_flight:
             if choice.state == "running":  # and not ended just now together with a sibling
                 self._set_back(choice)
@@ -166,18 +188,22 @@ class Lifecycle:
 
     def gave_up(self, replica: int, message: str) -> None:
         """The supervisor will not start this replica again."""
-        if not self._incarnations:
+        self._placement.gave_up(replica)
+        self._dispatch_pending()
+        if self._placement.gone:
             self._failure = message
             self._fail_all(lambda: Unavailable(f"The engine is gone: {message}", retry_after=60))
 
-    def receive(self, replica: int, epoch: int, message: StepOutput | Idle | Rejected) -> None:
-        incarnation = self._incarnations.get(replica)
-        if incarnation is None or incarnation.epoch != epoch:
+    def receive(self, replica: int, epoch: int, message: StepOutput | CacheEvents | Idle | Rejected) -> None:
+        incarnation = self._placement.find(replica, epoch)
+        if incarnation is None:
             return
         if isinstance(message, StepOutput):
             self._receive_step(incarnation, message)
+        elif isinstance(message, CacheEvents):
+            self._placement.cache_changed(incarnation, message)
         elif isinstance(message, Idle):
-            self._report(message.state)
+            self._report(message.state, replica)
         elif (choice := self._current(incarnation, message.id, message.attempt)) is not None:
             self._fail(choice.request, InvalidRequest(message.message))
 
@@ -201,9 +227,9 @@ class Lifecycle:
         if gaps:
             self._report(InterTokenLatencies(values=gaps))
         for stats in message.stats:
-            self._report(stats)
+            self._report(stats, incarnation.replica)
         if message.stats:
-            self._report(message.stats[-1].state)
+            self._report(message.stats[-1].state, incarnation.replica)
 
     def _current(self, incarnation: Incarnation, choice_id: str, attempt: int) -> Choice | None:
         choice = incarnation.running.get(choice_id)
@@ -219,6 +245,8 @@ class Lifecycle:
                 self._dispatch(choice)
             return
         active = choice.request
+        if output.stats is not None:
+            self._placement.computed(choice)
         if output.stats is not None or output.prompt_logprobs is not None:
             self._note_first_output(choice, output)
         if output.ids:
@@ -272,21 +300,20 @@ class Lifecycle:
         """Pending → Running, where there is a replica to run on."""
         if self._draining and not choice.request.emitted:
             return self._fail(choice.request, Unavailable("The server is shutting down.", retry_after=10))
-        replica = self._route([ReplicaSnapshot(at.replica, len(at.running)) for at in self._incarnations.values()])
-        if replica is None:
+        route = self._placement.place(choice)
+        if route is None or choice.place is None:
             return None
-        incarnation = self._incarnations[replica]
         choice.attempt += 1
+        choice.state = "running"
+        self._report(Routed(reason=route.reason), route.replica)
         if choice.attempt > 1:
-            self._report(Replay())
-        choice.state, choice.incarnation = "running", incarnation
-        incarnation.running[choice.id] = choice
-        incarnation.send(choice.start())
+            self._report(Replay(), route.replica)
+        choice.place.incarnation.send(choice.start())
         return None
 
     def _set_back(self, choice: Choice) -> None:
         """Running → Pending, or the end of a request that keeps losing its engine."""
-        self._detach(choice)
+        self._placement.leave(choice)
         choice.state = "pending"
         choice.losses += 1
         if choice.losses > self._replay_limit:
@@ -297,13 +324,8 @@ class Lifecycle:
 
     def _abort_attempt(self, choice: Choice) -> None:
         """Tells the engine to forget the attempt; its blocks are free before its next step."""
-        if choice.incarnation is not None:
-            choice.incarnation.send(Abort(id=choice.id, attempt=choice.attempt))
-
-    def _detach(self, choice: Choice) -> None:
-        if choice.incarnation is not None:
-            del choice.incarnation.running[choice.id]
-            choice.incarnation = None
+        if choice.place is not None:
+            choice.place.incarnation.send(Abort(id=choice.id, attempt=choice.attempt))
 
     def _begin(self, active: ActiveRequest) -> None:
         if not active.begun:
@@ -342,15 +364,15 @@ class Lifecycle:
             self._fail(active, error())
 
     def _retire(self, choice: Choice) -> None:
-        self._detach(choice)
+        self._placement.leave(choice)
         choice.state = "done"
         del self._choices[choice.id]
         self._journal.close(choice.id)
 
-    def _report(self, record: Record) -> None:
+    def _report(self, record: Record, replica: int = 0) -> None:
         """Numbers are never worth a stream."""
         try:
-            self._record(record)
+            self._record(record, replica=str(replica))
         except Exception:
             logger.exception("a record could not be taken")
 

@@ -27,6 +27,8 @@ class Request:
     continues_prompt: bool = False
     """The output goes on with the prompt's text, rather than beginning a text of its own."""
     cache_salt: str = ""
+    session: bytes | None = None
+    """Requests of a session go to the same replica where they can."""
 
     @property
     def num_choices(self) -> int:

@@ -109,10 +109,17 @@ class SamplingRequest(RequestModel):
     cache_salt: Label | None = Field(
         None, description="Share cached prompt prefixes only with requests of the same key and salt."
     )
-    prompt_cache_key: str | None = Field(
-        None, description="A hint for caches that need one. The prefix cache here finds equal prompts by itself."
+    session_id: Label | None = Field(
+        None, description="Your name for a conversation: its requests go to one replica where they can."
     )
-    user: Label | None = Field(None, description="Your name for the end user; it is written to the access log.")
+    prompt_cache_key: str | None = Field(
+        None, description="OpenAI's name for the same; it counts where there is no session_id."
+    )
+    user: Label | None = Field(
+        None,
+        description="Your name for the end user; it is written to the access log. Where there is neither session_id "
+        "nor prompt_cache_key, requests of one user go to one replica.",
+    )
     safety_identifier: str | None = Field(
         None, max_length=128, description="Your name for the end user; it is written to the access log."
     )
@@ -136,6 +143,14 @@ class SamplingRequest(RequestModel):
     def label(self) -> str | None:
         """Of the end user, for the access log."""
         return self.safety_identifier or self.user
+
+    @property
+    def session(self) -> str | None:
+        """What its requests are kept together by."""
+        for name in ("session_id", "prompt_cache_key", "user"):
+            if value := getattr(self, name):
+                return f"{name}={value}"
+        return None
 
     @property
     def stream_usage(self) -> bool:

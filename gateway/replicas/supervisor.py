@@ -17,6 +17,7 @@ import zmq
 
 from engine.config import EngineConfig
 from engine.messages import (
+    CacheEvents,
     Drain,
     EngineInfo,
     Failed,
@@ -43,7 +44,7 @@ class Listener(Protocol):
 
     def lost(self, replica: int, epoch: int, cause: str) -> None: ...
 
-    def receive(self, replica: int, epoch: int, message: StepOutput | Idle | Rejected) -> None: ...
+    def receive(self, replica: int, epoch: int, message: StepOutput | CacheEvents | Idle | Rejected) -> None: ...
 
     def gave_up(self, replica: int, message: str) -> None: ...
 
@@ -219,7 +220,7 @@ class Supervisor:
 
     def _deliver(self, message: FromEngine) -> None:
         match message:
-            case StepOutput() | Idle() | Rejected():
+            case StepOutput() | CacheEvents() | Idle() | Rejected():
                 if isinstance(message, StepOutput) and message.outputs:
                     self._backoff = self._limits.first_backoff
                 self._listener.receive(self._replica, self.epoch, message)

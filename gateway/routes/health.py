@@ -24,6 +24,8 @@ class Readiness(BaseModel):
     """Whether new requests are welcome."""
 
     ready: bool = Field(description="Whether new requests are welcome.")
+    replicas_up: int = Field(description="Replicas whose engine serves.")
+    replicas: int = Field(description="Replicas there are.")
     reason: str | None = Field(None, description="Why not.")
 
 
@@ -49,9 +51,11 @@ async def health(state: State) -> JSONResponse:
 )
 async def ready(state: State) -> JSONResponse:
     """200 if new requests are welcome; 503 while no engine is up and while the server shuts down."""
+    up, replicas = state.lifecycle.replicas
+    counts = {"replicas_up": up, "replicas": replicas}
     if state.lifecycle.ready:
-        return JSONResponse({"ready": True, "reason": None})
+        return JSONResponse({"ready": True, **counts, "reason": None})
     reason = state.failure()
     if reason is None:
         reason = "the server is shutting down" if state.lifecycle.draining else "the engine is starting"
-    return JSONResponse({"ready": False, "reason": reason}, status_code=503, headers=RETRY_AFTER)
+    return JSONResponse({"ready": False, **counts, "reason": reason}, status_code=503, headers=RETRY_AFTER)

@@ -101,6 +101,7 @@ class FakeLifecycle:
     script: Callable[[Request], Iterator[Step]] = answer_hello
     ready: bool = True
     draining: bool = False
+    replicas: tuple[int, int] = (2, 3)
     queued_requests: int = 0
     queued_tokens: int = 0
     refuse: APIError | None = None

@@ -137,14 +137,25 @@ def test_settings_do_not_change_after_they_are_made() -> None:
 
 
 def test_the_engine_is_told_every_one_of_its_settings(tmp_path: Path) -> None:
-    config = load(block_size="32", kv_cache_memory="1MiB", enable_prefix_caching=False).engine_config(tmp_path)
-    assert config == EngineConfig(
-        model=str(tmp_path), block_size=32, kv_cache_memory=2**20, enable_prefix_caching=False
-    )
+    configs = load(block_size="32", kv_cache_memory="1MiB", enable_prefix_caching=False).engine_configs(tmp_path)
+    assert configs == [
+        EngineConfig(model=str(tmp_path), block_size=32, kv_cache_memory=2**20, enable_prefix_caching=False)
+    ]
 
 
 def test_defaults_are_the_engines_own() -> None:
-    assert load().engine_config(Path("m")) == EngineConfig(model="m")
+    assert load().engine_configs(Path("m")) == [EngineConfig(model="m")]
+
+
+def test_each_replica_knows_which_one_it_is() -> None:
+    assert load(replicas="2").engine_configs(Path("m")) == [
+        EngineConfig(model="m", replicas=2, replica=replica, cache_events=True) for replica in (0, 1)
+    ]
+
+
+def test_nobody_is_told_of_caches_who_does_not_look_at_them() -> None:
+    configs = load(replicas="3", routing="random").engine_configs(Path("m"))
+    assert [config.cache_events for config in configs] == [False] * 3
 
 
 @pytest.mark.parametrize("name", ServeSettings.model_fields)

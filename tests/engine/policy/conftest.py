@@ -12,6 +12,7 @@ import pytest
 from engine.batch import ScheduledBatch, StepResult
 from engine.batch_builder import BatchBuilder
 from engine.block_pool import BlockPool
+from engine.cache_log import CacheLog
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
 from engine.sampling_params import SamplingParams
 from engine.schedule import PromptShare, Schedule
@@ -87,7 +88,10 @@ class Harness:
         max_num_seqs: int = 8,
         enable_prefix_caching: bool = True,
     ) -> None:
-        self.pool = BlockPool(num_blocks)
+        self.cache_log = CacheLog()
+        self.pool = BlockPool(num_blocks, self.cache_log)
+        self.told: set[bytes] = set()
+        """What can be found, by what the log has said."""
         self.scheduler = Scheduler(
             self.pool,
             block_size=block_size,
@@ -165,6 +169,17 @@ class Harness:
             for block in table[context // self.executor.block_size :]:
                 assert self.pool.references(block) == 1
                 assert block not in self.pool._digests
+
+    def follow_cache(self) -> None:
+        """Take in what the log says, which must be news; then what it has said is what the pool can find."""
+        events = self.cache_log.take()
+        if events is not None:
+            stored, evicted = set(events.stored), set(events.evicted)
+            assert len(stored) == len(events.stored) and len(evicted) == len(events.evicted)
+            assert stored or evicted
+            assert not stored & self.told and evicted <= self.told
+            self.told = self.told - evicted | stored
+        assert self.told == self.pool._index.keys()
 
     def run(self, limit: int = 1000) -> None:
         """Until nothing is pending."""

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from engine.block_pool import IntegrityError
-from engine.messages import Abort, Drain, FromEngine, Idle, Rejected, Start, StepOutput, ToEngine
+from engine.messages import Abort, CacheEvents, Drain, FromEngine, Idle, Rejected, Start, StepOutput, ToEngine
 from engine.outbox import Outbox
 from engine.process import EngineLoop
 from engine.sampling_params import SamplingParams
@@ -63,6 +63,9 @@ class CountingEngine:
     @property
     def state(self) -> EngineState:
         return EngineState(running=len(self.work), waiting=0, blocks_used=len(self.work), blocks_total=8)
+
+    def cache_events(self) -> None:
+        return None
 
     def start(self, start: Start) -> Rejected | None:
         if start.id == "bad":
@@ -171,6 +174,24 @@ def test_what_is_held_is_sent_when_no_step_follows() -> None:
     EngineLoop(CountingEngine(), script, Outbox(1.0, lambda: next(clock))).run()
     idle = Idle(state=EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8))
     assert script.sent == [frame(1), frame(2), frame(3, 4), frame(5), idle]
+
+
+def test_changes_of_the_cache_are_told_of_before_the_step_that_made_them() -> None:
+    class Caching(CountingEngine):
+        changes: CacheEvents | None = None
+
+        def finish(self) -> StepOutput:
+            self.changes = CacheEvents(stored=[b"%d" % self.steps], evicted=[])
+            return super().finish()
+
+        def cache_events(self) -> CacheEvents | None:
+            changes, self.changes = self.changes, None
+            return changes
+
+    script = Script([start("a")])
+    loop(Caching(), script).run()
+    first, second = (CacheEvents(stored=[name], evicted=[]) for name in (b"1", b"2"))
+    assert script.sent == [first, frame(1), second, frame(2)]
 
 
 def test_a_fault_in_a_step_comes_after_what_the_other_thread_was_at() -> None:

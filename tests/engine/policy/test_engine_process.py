@@ -248,7 +248,7 @@ def test_a_fault_in_a_step_ends_it_with_a_traceback(spawn) -> None:
     failed = child.receive(Failed)
     assert failed == Failed(message="ValueError: a kernel has failed", expected=False)
     status, _, errors = child.wait()
-    assert status == os.EX_SOFTWARE and "Traceback" in errors and "engine=3" in errors
+    assert status == os.EX_SOFTWARE and "Traceback" in errors and "engine=0.3" in errors
 
 
 def test_a_frame_that_is_no_message_ends_it(spawn) -> None:

@@ -8,11 +8,12 @@ import itertools
 import pytest
 
 from engine.batch import ScheduledBatch, StepResult
+from engine.block_digests import prompt_chain
 from engine.config import EngineConfig
 from engine.engine import Engine, longest_context, prompt_share, warm_up
 from engine.errors import ConfigurationError
 from engine.executor.base import ModelFacts
-from engine.messages import Abort, Start
+from engine.messages import Abort, CacheEvents, Start
 from engine.sampling_params import SamplingParams
 from engine.schedule import PromptShare
 from observability.records import EngineState
@@ -180,3 +181,14 @@ def test_warm_up_runs_a_prompt_and_a_decode_step(blocks: int, steps: int) -> Non
     warm_up(config(), executor, FACTS, blocks)
     assert len(executor.batches) == steps
     assert executor.batches[0].query_lens[0] > 1 and executor.batches[-1].query_lens[0] == 1
+
+
+def test_changes_of_the_cache_are_told_where_somebody_asks() -> None:
+    silent, telling = make_engine(), make_engine(cache_events=True)
+    for engine in (silent, telling):
+        engine.start(start("a", 9))
+        assert engine.cache_events() is None
+        engine.step()
+    assert silent.cache_events() is None
+    assert telling.cache_events() == CacheEvents(stored=prompt_chain([1] * 9, "", 4), evicted=[])
+    assert telling.cache_events() is None

@@ -168,6 +168,11 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
             self.under_way = False
             self.check_outputs(outputs)
 
+        @rule()
+        def follow_cache(self) -> None:
+            for h in self.both:
+                h.follow_cache()
+
         @rule(steps=st.integers(1, 5))
         def compute(self, steps: int) -> None:
             for _ in range(steps):
@@ -193,6 +198,7 @@ def make_machine(harness: type) -> type[RuleBasedStateMachine]:
                     self.step()
             assert not self.alive, "starved"
             self.whole()
+            self.follow_cache()
 
         def start(self, name, attempt, prompt, prefix, params, salt, choice) -> None:
             if not isinstance(params, dict):

@@ -149,6 +149,18 @@ def test_the_cache_takes_a_quarter_of_free_memory_at_most(folder, monkeypatch):
     assert worker.cache_capacity() == 200
 
 
+def test_replicas_share_memory_and_cores(folder, monkeypatch):
+    monkeypatch.setattr(worker_module, "available_cores", lambda: 7)
+    for replicas, threads in ((3, 2), (7, 1), (9, 1)):
+        worker = loaded(folder, max_num_seqs=100, max_model_len=512, replicas=replicas, num_threads=None)
+        assert torch.get_num_threads() == threads
+        memory = 4 * 1200 * worker._block_bytes
+        monkeypatch.setattr(worker_module, "available_memory", lambda memory=memory: memory)
+        assert worker.cache_capacity() == 1200 // replicas
+    loaded(folder, replicas=3, num_threads=1)
+    assert torch.get_num_threads() == 1
+
+
 def test_the_cache_takes_the_memory_it_is_given(folder):
     block = loaded(folder)._block_bytes
     assert loaded(folder, kv_cache_memory=100 * block + block // 2).cache_capacity() == 100
@@ -200,6 +212,17 @@ def test_cuda_where_there_is_none(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigurationError, match="no CUDA device"):
         Worker(EngineConfig(model=str(folder), device="cuda"), lambda *_: None)
+
+
+def test_each_replica_takes_a_gpu_of_its_own(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    config = EngineConfig(model=str(folder), replicas=2, replica=1)
+    assert Worker(config, lambda *_: None)._device == torch.device("cuda", 1)
+    with pytest.raises(ConfigurationError, match="--replicas 3: each takes a GPU of its own, and torch finds 2"):
+        Worker(EngineConfig(model=str(folder), replicas=3), lambda *_: None)
+    on_cpu = EngineConfig(model=str(folder), replicas=3, device="cpu")
+    assert Worker(on_cpu, lambda *_: None)._device == torch.device("cpu")
 
 
 @pytest.mark.parametrize(("budget", "seqs", "longest"), [(32, 8, 512), (4, 8, 512), (512, 2, 100)])

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import tokenizers_for_tests as families
 
-from engine.messages import Abort, EngineFinish, EngineInfo, Start, StepOutput, ToEngine, TokenLogprobs, Tokens
+from engine.messages import (
+    Abort,
+    CacheEvents,
+    EngineFinish,
+    EngineInfo,
+    Start,
+    StepOutput,
+    ToEngine,
+    TokenLogprobs,
+    Tokens,
+)
 from engine.sampling_params import SamplingParams
 from gateway.completion.events import Completed, Delta, Event
 from gateway.completion.lifecycle import Lifecycle
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
-from observability.records import ChoiceStats, EngineState, StepStats
+from observability.records import ChoiceStats, EngineState, Record, StepStats
 
 EOS = 1
 INFO = EngineInfo(
@@ -41,6 +51,17 @@ STATS = StepStats(
 )
 
 
+class Records(list[object]):
+    """What was recorded, and of which replica."""
+
+    def __init__(self) -> None:
+        self.replicas: list[str] = []
+
+    def __call__(self, record: Record, *, replica: str = "0") -> None:
+        self.append(record)
+        self.replicas.append(replica)
+
+
 class ManualClock:
     def __init__(self) -> None:
         self.time = 100.0
@@ -55,10 +76,10 @@ class ManualClock:
 class FakeEngine:
     """One incarnation. ``sent`` is everything it was told."""
 
-    def __init__(self, lifecycle: Lifecycle, *, replica: int = 0, epoch: int = 1) -> None:
+    def __init__(self, lifecycle: Lifecycle, *, replica: int = 0, epoch: int = 1, info: EngineInfo = INFO) -> None:
         self.lifecycle, self.replica, self.epoch = lifecycle, replica, epoch
         self.sent: list[ToEngine] = []
-        lifecycle.up(replica, epoch, INFO, self.sent.append)
+        lifecycle.up(replica, epoch, info, self.sent.append)
 
     @property
     def starts(self) -> list[Start]:
@@ -99,6 +120,9 @@ class FakeEngine:
             )
         )
 
+    def tell_of_cache(self, stored: list[bytes], evicted: list[bytes] | None = None) -> None:
+        self.lifecycle.receive(self.replica, self.epoch, CacheEvents(stored=stored, evicted=evicted or []))
+
     def lose(self) -> None:
         self.lifecycle.lost(self.replica, self.epoch, "test")
 
@@ -114,11 +138,19 @@ def make_request(
     n: int = 1,
     stop: tuple[str, ...] = (),
     tenant: str = "default",
+    session: bytes | None = None,
     **params: object,
 ) -> Request:
     sampling = SamplingParams(**{"max_tokens": 100, "stop_token_ids": (EOS,)} | params)
     return Request(
-        id=request_id, tenant=tenant, prompts=prompts, n=n, params=(sampling,) * len(prompts), seed=9, stop=stop
+        id=request_id,
+        tenant=tenant,
+        prompts=prompts,
+        n=n,
+        params=(sampling,) * len(prompts),
+        seed=9,
+        stop=stop,
+        session=session,
     )
 
 

@@ -8,7 +8,17 @@ from dataclasses import replace
 import msgspec
 import pytest
 import tokenizers_for_tests as families
-from engine_for_tests import EOS, STATS, FakeEngine, ManualClock, ids_of, make_request, ready_events, text_and_end
+from engine_for_tests import (
+    EOS,
+    STATS,
+    FakeEngine,
+    ManualClock,
+    Records,
+    ids_of,
+    make_request,
+    ready_events,
+    text_and_end,
+)
 
 from engine.messages import Idle, Rejected, StepOutput, TokenLogprobs, Tokens
 from gateway.completion.events import Completed, Delta, PromptScored, Usage
@@ -30,10 +40,10 @@ class World:
     def __init__(self, replay_limit: int = 3) -> None:
         self.clock = ManualClock()
         self.journal = MemoryJournal()
-        self.records: list[object] = []
+        self.records = Records()
         self.lifecycle = Lifecycle(
             families.byte_level(),
-            record=self.records.append,
+            record=self.records,
             clock=self.clock,
             journal=self.journal,
             replay_limit=replay_limit,
@@ -53,7 +63,7 @@ class World:
         assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (0, 0, 0)
         assert not lifecycle._choices
         assert not len(self.journal)
-        assert all(not incarnation.running for incarnation in lifecycle._incarnations.values())
+        assert all(not incarnation.running for incarnation in lifecycle._placement._incarnations.values())
 
 
 @pytest.fixture
@@ -157,7 +167,7 @@ async def test_nothing_is_sent_that_the_journal_does_not_hold(world: World) -> N
         def append(self, choice_id, ids, logprobs):
             raise OSError("no space left")
 
-    lifecycle = Lifecycle(families.byte_level(), record=world.records.append, journal=FullDisk())
+    lifecycle = Lifecycle(families.byte_level(), record=world.records, journal=FullDisk())
     engine = FakeEngine(lifecycle)
     stream = lifecycle.submit(make_request())
     engine.say("r:0", 0, ABC[0])
@@ -220,7 +230,7 @@ async def test_a_fault_in_one_choice_does_not_reach_the_others(world: World, cap
 
 
 async def test_numbers_that_cannot_be_recorded_harm_no_stream(caplog: pytest.LogCaptureFixture) -> None:
-    def record(_: object) -> None:
+    def record(_: object, *, replica: str) -> None:
         raise ValueError("no such label")
 
     lifecycle = Lifecycle(families.byte_level(), record=record)
@@ -360,21 +370,11 @@ async def test_a_late_loss_of_an_old_epoch_is_nothing(world: World) -> None:
     assert world.lifecycle._choices["r:0"].state == "running"
 
 
-async def test_work_goes_to_the_least_loaded_replica_and_moves_when_one_is_lost(world: World) -> None:
-    second = FakeEngine(world.lifecycle, replica=1)
-    world.lifecycle.submit(make_request("a", n=2))
-    world.lifecycle.submit(make_request("b"))
-    assert [start.id for start in world.engine.starts] == ["a:0", "b:0"]
-    assert [start.id for start in second.starts] == ["a:1"]
-    world.engine.lose()
-    assert [(start.id, start.attempt) for start in second.starts] == [("a:1", 1), ("a:0", 2), ("b:0", 2)]
-
-
 # --- doors -------------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_accepted_without_an_engine_that_is_up() -> None:
-    lifecycle = Lifecycle(families.byte_level(), record=lambda _: None)
+    lifecycle = Lifecycle(families.byte_level(), record=Records())
     assert (lifecycle.ready, lifecycle.info) == (False, None)
     with pytest.raises(Unavailable, match="starting"):
         lifecycle.submit(make_request())

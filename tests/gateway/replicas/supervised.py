@@ -16,7 +16,7 @@ from gateway.completion.stream import Stream
 from gateway.replicas.launchers.process import ProcessLauncher
 from gateway.replicas.supervisor import Limits, Supervisor
 from gateway.tokenizer import Tokenizer
-from observability.records import EngineEvent
+from observability.records import EngineEvent, Record
 
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 LIMITS = Limits(check_interval=0.05, silence=0.5, startup_silence=20, stall=0.5, dump=0.05, stop=5, first_backoff=0.01)
@@ -32,9 +32,9 @@ class Host:
     """A supervisor and a lifecycle over fake engines."""
 
     def __init__(self, misbehave: str = "", pace: float = 0.002, replay_limit: int = 3) -> None:
-        self.records: list[object] = []
+        self.records: list[Record] = []
         self.loading: list[str] = []
-        self.lifecycle = Lifecycle(tokenizer(), record=self.records.append, replay_limit=replay_limit)
+        self.lifecycle = Lifecycle(tokenizer(), record=self.record, replay_limit=replay_limit)
         command = [sys.executable, str(FAKE_ENGINE), "--pace", str(pace), "--misbehave", misbehave]
         self.supervisor = Supervisor(
             EngineConfig(model="none"),
@@ -43,6 +43,9 @@ class Host:
             limits=LIMITS,
             on_loading=lambda message: self.loading.append(message.stage),
         )
+
+    def record(self, record: Record, *, replica: str = "0") -> None:
+        self.records.append(record)
 
     @property
     def causes(self) -> list[str]:

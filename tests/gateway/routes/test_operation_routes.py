@@ -21,11 +21,15 @@ async def test_health_is_503_only_when_given_up():
 async def test_ready_says_whether_work_is_welcome():
     async with serving() as server:
         response = await server.client.get("/ready")
-        assert (response.status_code, response.json()) == (200, {"ready": True, "reason": None})
+        assert (response.status_code, response.json()) == (
+            200,
+            {"ready": True, "replicas_up": 2, "replicas": 3, "reason": None},
+        )
         server.lifecycle.ready, server.lifecycle.draining = False, True
         response = await server.client.get("/ready")
         assert response.status_code == 503
-        assert response.json() == {"ready": False, "reason": "the server is shutting down"}
+        assert response.json()["ready"] is False
+        assert response.json()["reason"] == "the server is shutting down"
         assert (response.headers["retry-after"], response.headers["retry-after-ms"]) == ("2", "2000")
         server.lifecycle.draining = False
         assert (await server.client.get("/ready")).json()["reason"] == "the engine is starting"
