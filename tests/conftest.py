@@ -88,6 +88,19 @@ class RunningServer:
             assert time.monotonic() < end, f"still held after {timeout} s: {held}"
             time.sleep(0.05)
 
+    def wait_for_replicas(self, count: int, timeout: float = 60.0) -> None:
+        """Until so many are up: the server is ready once one is."""
+        end = time.monotonic() + timeout
+        while httpx.get(self.url + "/ready").json()["replicas_up"] != count:
+            assert time.monotonic() < end, f"not {count} replicas after {timeout} s"
+            time.sleep(0.05)
+
+    def engine_of(self, replica: int) -> int:
+        """The process id of a replica's engine, by the name that it has given itself."""
+        names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in self.engine_pids()}
+        (pid,) = (pid for pid, name in names.items() if name.startswith(f"penstock-e{replica}."))
+        return pid
+
     def engine_pids(self) -> list[int]:
         """Children of the server that run the engine."""
         path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"

@@ -51,7 +51,7 @@ async def run_streams(server: Any, counts: list[int]) -> list[tuple[str, list[st
         return text, tokens, finish, used
 
     async with server.async_client() as client:
-        return await asyncio.gather(*[one(number) for number in range(STREAMS)])
+        return await asyncio.gather(*[one(number) for number in range(len(counts))])
 
 
 async def progress(streams: asyncio.Task[Any], counts: list[int], tokens: int) -> None:
@@ -86,6 +86,30 @@ async def test_killed_and_stopped_engines_are_pauses(start_server: Any) -> None:
         assert server.metric("penstock_replays_total") == 3 * STREAMS
         server.wait_idle()
     print(f"longest pause: {longest:.1f} s")
+
+
+async def test_streams_of_a_killed_replica_go_on_at_another(start_server: Any) -> None:
+    with start_server("--dtype", "float32", "--replicas", "2") as server:
+        await asyncio.to_thread(server.wait_for_replicas, 2)
+        undisturbed = await run_streams(server, [0] * 16)
+        assert all(used == TOKENS for *_, used in undisturbed)
+        counts = [0] * 16
+        streams = asyncio.create_task(run_streams(server, counts))
+        await progress(streams, counts, BETWEEN_KILLS)
+        busy = {replica: server.metric("penstock_sequences_running", replica=replica) for replica in "01"}
+        assert sum(busy.values()) == 16 and all(busy.values()), "both have work"
+        assert max(counts) < TOKENS, "the kill must land in the middle of every stream"
+        os.kill(server.engine_of(0), signal.SIGKILL)
+        while not (replayed := await asyncio.to_thread(server.counted, "penstock_replays_total")):
+            assert not streams.done()
+        assert server.metric("penstock_engine_up", replica="0") == 0, "nobody waits for it to come back"
+        assert server.counted("penstock_replays_total", replica="1") == replayed == busy["0"]
+        assert server.status("/health") == server.status("/ready") == 200
+        assert await streams == undisturbed
+        await asyncio.to_thread(server.wait_for_replicas, 2)
+        assert server.metric("penstock_engine_restarts_total", replica="0") == 1
+        assert server.metric("penstock_engine_restarts_total", replica="1") == 0
+        server.wait_idle()
 
 
 def test_nothing_is_left_when_the_server_itself_is_killed(start_server: Any) -> None:
