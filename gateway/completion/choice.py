@@ -39,8 +39,10 @@ class Place:
     prompt_load: int
     """Of what the engine is handed, what it has to compute; 0 from the first token on."""
     output_load: int
+    digests: list[bytes]
+    """Of the blocks it could take over, for its siblings; like what follows, empty from the first token on."""
     expected: list[bytes]
-    """Digests that the router expects in the replica's cache because of it; empty from the first token on."""
+    """Those that the router expects in the replica's cache because of it."""
 
 
 @dataclass(slots=True, eq=False)

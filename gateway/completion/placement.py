@@ -126,7 +126,7 @@ class Placement:
         if place is not None:
             self._router.index.forget(place.incarnation.replica, place.expected)
             place.incarnation.load -= place.prompt_load
-            place.expected, place.prompt_load = [], 0
+            place.digests, place.expected, place.prompt_load = [], [], 0
 
     def leave(self, choice: Choice) -> None:
         """The choice is done, or lost its engine. A no-op where it has no place."""
@@ -151,7 +151,7 @@ class Placement:
             return []  # its prompt is computed whatever is cached
         emitted = choice.emitted.ids
         if sibling is not None and sibling.place is not None and not emitted and not sibling.emitted.ids:
-            return sibling.place.expected
+            return sibling.place.digests
         tokens = choice.prompt + emitted
         info = next(iter(self._incarnations.values())).info
         return prompt_chain(tokens, choice.request.request.cache_salt, info.block_size)
@@ -162,9 +162,10 @@ class Placement:
             incarnation,
             prompt_load=len(choice.prompt) + emitted - matched,
             output_load=min(choice.params.max_tokens - emitted, OUTPUT_LOAD),
-            expected=digests,
+            digests=digests,
+            expected=digests[matched // incarnation.info.block_size :],
         )
-        self._router.index.expect(incarnation.replica, digests)
+        self._router.index.expect(incarnation.replica, place.expected)
         incarnation.load += place.prompt_load + place.output_load
         incarnation.running[choice.id] = choice
         choice.place, choice.fingerprint = place, incarnation.info.fingerprint

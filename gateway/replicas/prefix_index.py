@@ -78,19 +78,20 @@ class PrefixIndex:
     def matches(self, digests: Sequence[bytes]) -> dict[int, int]:
         """Replica → how many blocks it has of this chain, from its head without a gap; those with none are left out."""
         found: dict[int, int] = {}
-        alive, depth = -1, 0
+        alive = depth = 0
         for digest in digests:
             here = self._holders.get(digest, 0)
             for replica in self._expected.get(digest, ()):
                 here |= 1 << replica
-            for replica in _bits(alive & ~here) if depth else ():
-                found[replica] = depth
-            alive &= here
+            if not depth:
+                alive = here
+            elif left := alive & ~here:
+                found |= dict.fromkeys(_bits(left), depth)
+                alive &= here
             if not alive:
                 break
             depth += 1
-        for replica in _bits(alive) if depth else ():
-            found[replica] = depth
+        found |= dict.fromkeys(_bits(alive), depth)
         self._touch(digests[:depth])
         return found
 

@@ -100,9 +100,10 @@ class Router:
             beside = [state for state in open_ if state.replica == prompt.beside]
             return Route(self._rng.choice(beside or open_).replica, "sibling" if beside else "random", 0)
         found = self.index.matches(prompt.digests)
+        known = max(found.values(), default=0)
         if prompt.beside is None:
-            self.index.branch(prompt.digests, max(found.values(), default=0))
-        shared = self.index.shared(prompt.digests, COPIED * len(replicas))
+            self.index.branch(prompt.digests, known)
+        shared = self.index.shared(prompt.digests[:known], COPIED * len(replicas))
         matched = {state.replica: found.get(state.replica, 0) * prompt.block_size for state in open_}
         own = {replica: max(0, tokens - shared * prompt.block_size) for replica, tokens in matched.items()}
         chosen, reason = self._choose(open_, prompt, own)
