@@ -109,6 +109,13 @@ def test_the_banner_says_what_a_newcomer_needs(width: int) -> None:
     assert curl_line(started()) in text.splitlines(), "the line to copy is broken"
 
 
+def test_the_banner_tells_of_replicas() -> None:
+    for replicas, said in ((1, False), (4, True)):
+        console = plain()
+        print_banner(console, started(replicas=replicas))
+        assert ("65,536 tokens, 256.0 MiB, in each of 4 replicas" in console.file.getvalue()) == said
+
+
 def test_the_banner_tells_of_quantization() -> None:
     for quantization, said in (("none", False), ("int8", True)):
         console = plain()

@@ -133,10 +133,12 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--misbehave", default="")
     parser.add_argument("--pace", type=float, default=0.002)
+    parser.add_argument("--which", type=int, default=-1, help="replica that misbehaves; all, where it is -1")
     options = parser.parse_args()
     launch = msgspec.json.decode(sys.stdin.buffer.readline(), type=Launch)
     signal.signal(signal.SIGUSR1, lambda *_: print("dumped", flush=True))
-    return FakeEngine(launch.endpoint, options.misbehave, options.pace).serve()
+    misbehave = options.misbehave if options.which in (-1, launch.config.replica) else ""
+    return FakeEngine(launch.endpoint, misbehave, options.pace).serve()
 
 
 if __name__ == "__main__":

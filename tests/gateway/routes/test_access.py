@@ -57,6 +57,28 @@ async def test_a_key_names_the_tenant(caplog):
         assert "key-b" not in str(line.__dict__)
 
 
+async def test_a_session_has_three_names_and_belongs_to_its_key():
+    async with serving(keys=KEYS) as server:
+
+        async def session(headers, **fields):
+            response = await server.client.post("/v1/completions", json=BODY | fields, headers=headers)
+            assert response.status_code == 200, response.text
+            return server.lifecycle.last.session
+
+        assert await session(BOB) is None
+        assert await session(BOB, user="", session_id=None) is None
+        names = ("session_id", "prompt_cache_key", "user")
+        sessions = [await session(headers, **{name: "s"}) for headers in (ALICE, BOB) for name in names]
+        sessions.append(await session(BOB, session_id="t"))
+        assert len(set(sessions)) == 7 and all(len(each) == 16 for each in sessions)
+        everything = {"session_id": "s", "prompt_cache_key": "k", "user": "u"}
+        assert await session(BOB, **everything) == await session(BOB, session_id="s")
+        del everything["session_id"]
+        assert await session(BOB, **everything) == await session(BOB, prompt_cache_key="k")
+        long = await session(BOB, prompt_cache_key="x" * 100_000)
+        assert len(long) == 16
+
+
 async def test_tenants_do_not_share_cached_prefixes():
     async with serving(keys=KEYS) as server:
         salts = []
