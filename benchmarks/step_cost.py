@@ -155,12 +155,18 @@ class Sleeper(Executor):
     def initialize_cache(self) -> int:
         raise NotImplementedError("there is none")
 
-    def execute(self, batch: ScheduledBatch) -> StepResult:
-        began = time.perf_counter()
+    def submit(self, batch: ScheduledBatch) -> None:
+        self._batch = batch
+
+    def collect(self) -> StepResult:
+        batch, began = self._batch, time.perf_counter()
         time.sleep(self._seconds)
         decoding = len(batch.input_ids) == len(batch.query_lens)
         self.calls.append((began, time.perf_counter(), len(batch.query_lens) if decoding else 0))
         return constant_tokens(batch)
+
+    def check(self) -> None:
+        """There is nothing to lose."""
 
     def shutdown(self) -> None:
         self.calls.clear()

@@ -11,6 +11,8 @@ from observability.logging import LogFormat, LogLevel
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 LoadFormat = Literal["auto", "safetensors", "dummy"]
 Device = Literal["auto", "cpu", "cuda"]
+TPReduce = Literal["gather", "allreduce"]
+"""How the ranks of a tensor group make one result of their parts, see ``engine.layers.linear.JoiningLinear``."""
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,14 +26,19 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Name of a module in ``engine.quantization``, or ``none``."""
     load_format: LoadFormat = "auto"
     device: Device = "auto"
-    executor: str = "uniproc"
-    """Name of a module in ``engine.executor``."""
+    executor: str = "auto"
+    """Name of a module in ``engine.executor``; ``auto`` takes ``multiproc`` where there are several ranks."""
+    tensor_parallel_size: int = 1
+    """Ranks that share every matrix."""
+    pipeline_parallel_size: int = 1
+    """Stages that share the layers, each of ``tensor_parallel_size`` ranks."""
+    tp_reduce: TPReduce = "gather"
     max_model_len: int | None = None
     """Tokens of prompt and output together; None takes the model's own, cut to what the cache holds."""
     block_size: int = 16
     """Tokens in one KV-cache block."""
     kv_cache_memory: int | None = None
-    """Bytes for the KV cache; None sizes it from free memory."""
+    """Bytes for the KV cache, shared evenly by the ranks; None sizes it from free memory."""
     gpu_memory_utilization: float = 0.9
     """Share of a GPU's memory that weights and cache may take together, where ``kv_cache_memory`` is None."""
     max_num_batched_tokens: int = 512
@@ -50,8 +57,12 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     """Of dummy weights. Requests without a seed of their own are given one by the gateway."""
     num_threads: int | None = None
-    """Of torch on a CPU; None takes an equal part of the cores for each replica, and at least one."""
+    """Of torch on a CPU, all ranks together; None takes an equal part of the cores for each replica."""
     stream_interval: float = 0.02
     """Seconds in which the tokens of a choice are sent together; 0 sends each by itself."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
+
+    @property
+    def ranks(self) -> int:
+        return self.tensor_parallel_size * self.pipeline_parallel_size

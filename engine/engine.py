@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from engine.batch_builder import BatchBuilder
@@ -87,8 +88,11 @@ class Engine:
             max_num_seqs=config.max_num_seqs,
             max_model_len=self.max_model_len,
             enable_prefix_caching=config.enable_prefix_caching,
+            depth=executor.depth,
         )
         self._builder = BatchBuilder(self._scheduler.block_tables, config.block_size)
+        self._under_way: deque[Schedule] = deque()
+        """Steps that have begun, in the order in which they end."""
         self._steps = 0
 
     @property
@@ -100,6 +104,11 @@ class Engine:
     def num_pending(self) -> int:
         """Choices begun or waiting."""
         return self._scheduler.num_pending
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a step to begin or to end."""
+        return bool(self._under_way) or self._scheduler.num_pending > 0
 
     @property
     def state(self) -> EngineState:
@@ -121,30 +130,35 @@ class Engine:
         self._scheduler.abort(abort)
 
     def begin(self) -> None:
-        """Plan a step; to be called only while something is pending. ``compute`` and ``finish`` complete it.
+        """Plan and begin steps, as many as may go on at once; to be called only while ``is_busy``.
 
-        Until ``finish`` is called, choices may start and be aborted: that concerns the next step.
+        ``compute`` and ``finish`` complete the oldest. Until ``finish`` is called, choices may start and be aborted:
+        that concerns steps that have not begun.
         """
-        self._plan = self._scheduler.schedule(self._clock())
-        if not self._plan.rows:
+        while len(self._under_way) < self._executor.depth:
+            plan = self._scheduler.schedule(self._clock())
+            if not plan.rows:
+                break
+            self._executor.submit(self._builder.build(self._steps + len(self._under_way), plan))
+            self._under_way.append(plan)
+        if not self._under_way:
             raise RuntimeError(f"nothing could be scheduled with {self.num_pending} choices pending")
-        self._batch = self._builder.build(self._steps, self._plan)
 
     def compute(self) -> None:
         """Blocks until the step's tokens are known. Another thread may call what follows meanwhile."""
-        self._result = self._executor.execute(self._batch)
+        self._result = self._executor.collect()
 
     def prepare(self) -> None:
         """Do what can be done of the next step before the tokens of this one are known."""
-        self._builder.lay_out_ahead(self._scheduler.prepare(self._plan))
+        self._builder.lay_out_ahead(self._scheduler.prepare(self._under_way[0]))
 
     def finish(self) -> StepOutput:
         """Take in what the step computed; gives its output alone."""
-        ended = self._clock()
-        outputs = self._scheduler.update(self._plan, self._result, ended)
-        stats = self._stats(self._plan, outputs, ended - self._plan.began)
+        plan, ended = self._under_way.popleft(), self._clock()
+        outputs = self._scheduler.update(plan, self._result, ended)
+        stats = self._stats(plan, outputs, ended - plan.began)
         self._steps += 1
-        return StepOutput(started=self._plan.started, outputs=outputs, stats=[stats])
+        return StepOutput(started=plan.started, outputs=outputs, stats=[stats])
 
     def step(self) -> StepOutput:
         """One whole step; to be called only while something is pending."""
@@ -160,6 +174,10 @@ class Engine:
     def cache_events(self) -> CacheEvents | None:
         """What has changed in the prefix cache since the last call; None where nothing has or nobody is to know."""
         return self._cache_log.take() if self._cache_log is not None else None
+
+    def check_executor(self) -> None:
+        """Raises RankError where a rank is lost: for idle times, in which nothing else would show it."""
+        self._executor.check()
 
     def check_integrity(self) -> None:
         """Raises IntegrityError where a block has leaked or the prefix index is wrong. O(blocks): for idle times."""
@@ -188,5 +206,5 @@ def warm_up(config: EngineConfig, executor: Executor, facts: ModelFacts, num_blo
     length = min(8, engine.max_model_len - 2)
     if length > 0:
         engine.start(Start(id="warm-up", attempt=0, prompt=[0] * length, params=SamplingParams(max_tokens=2), seed=0))
-    while engine.num_pending:
+    while engine.is_busy:
         engine.step()

@@ -4,6 +4,8 @@ EngineError
 ├── ModelError          the checkpoint, or the folder or Hub id that should hold it
 └── ConfigurationError  settings that do not fit together, the model or the machine
 
+RankError               a rank process is lost: this engine cannot go on, and a new one may
+
 Anything else that is raised is a fault of ours and keeps its traceback.
 """
 
@@ -20,3 +22,7 @@ class ModelError(EngineError):
 
 class ConfigurationError(EngineError):
     """The settings cannot be met."""
+
+
+class RankError(Exception):
+    """A rank has died, failed or is stuck. ``str()`` of it says which, and why."""

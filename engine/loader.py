@@ -1,15 +1,16 @@
 """Checkpoints in safetensors, one file or sharded, copied straight into a model's (merged) parameters.
 
 A checkpoint that does not hold exactly the model's weights stops the start with a list of what is wrong: random
-weights must never answer a request. Layer by layer the weights are read, and at once packed (and quantized): at its
-peak, loading takes the packed weights, one layer as the checkpoint has it and ``MAPPED`` bytes of a file.
+weights must never answer a request. A rank reads its own part of each tensor alone. Layer by layer the weights are
+read, and at once packed (and quantized): at its peak, loading takes the packed weights, one layer as the checkpoint has
+it and ``MAPPED`` bytes of a file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.errors import EngineError, ModelError
 from engine.layers.base import Layer, WeightSlot
 from engine.models.base import Model
 from engine.models.hf_config import HFConfig
+from engine.parallel import Span
 from kernels.ops.linear import GROUP, WeightFormat
 
 Progress: TypeAlias = Callable[[str, int, int, str], None]
@@ -82,16 +84,28 @@ class Checkpoint:
             raise ModelError(f"{self.folder}: the dtype of the weights is {name}; supported are {', '.join(DTYPES)}")
         return DTYPES[name]
 
-    def read(self, name: str) -> Tensor:
-        """A view of the mapped file. Let go of it before the next one is read."""
+    def read(self, name: str, part: Sequence[Span] = ()) -> Tensor:
+        """A view of the mapped file, of all or a part of each dimension. Let go of it before the next one is read."""
         file = self.tensors[name].file
         with _readable(file):
             if self._opened is None or file != self._file or self._read >= MAPPED:
                 self.close()
                 self._opened, self._file = safe_open(file, framework="pt", device="cpu"), file
-            tensor: Tensor = self._opened.get_tensor(name)
+            tensor: Tensor
+            if all(len(span) == span.whole for span in part):
+                tensor = self._opened.get_tensor(name)
+            else:
+                tensor = self._opened.get_slice(name)[tuple(span.slice for span in part)]
         self._read += _bytes(tensor)
         return tensor
+
+    def digest(self) -> str:
+        """Of every tensor's name, shape, dtype and a sample of its bytes."""
+        digest = hashlib.sha256()
+        for name in self.tensors:
+            _update(digest, name, self.read(name))
+        self.close()
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Let go of the mapped file."""
@@ -132,22 +146,14 @@ def resolve_dtype(asked: str, config: HFConfig, checkpoint: Checkpoint | None) -
     return DTYPES_BY_NAME[name]
 
 
-def load_weights(model: Model, checkpoint: Checkpoint, progress: Progress) -> str:
-    """Fill and pack every layer of the model; returns a digest of the checkpoint's values.
-
-    Raises ModelError where names, shapes or dtypes are not exactly the model's.
-    """
-    _check({slot.name: slot for layer in model.layers() for slot in layer.weights()}, checkpoint, model.tied_weights)
+def load_weights(model: Model, checkpoint: Checkpoint, progress: Progress) -> None:
+    """Fill and pack every layer of the model. ``check`` comes first: what is missing is a KeyError here."""
     places = {name: place for place, name in enumerate(checkpoint.tensors)}
     repeated = {name: other for other, name in model.tied_weights.items() if other in checkpoint.tensors}
-    digest = hashlib.sha256()
 
     def fill(slot: WeightSlot) -> None:
-        tensor = checkpoint.read(slot.name)
-        slot.destination.copy_(tensor)
-        _update(digest, slot.name, tensor)
+        slot.destination.copy_(checkpoint.read(slot.name, slot.part))
         if slot.name in repeated:
-            del tensor
             _check_repeated(checkpoint, repeated[slot.name], slot)
 
     def place(layer: Layer) -> int:
@@ -155,7 +161,6 @@ def load_weights(model: Model, checkpoint: Checkpoint, progress: Progress) -> st
 
     fill_and_pack(sorted(model.layers(), key=place), fill, progress)
     checkpoint.close()
-    return digest.hexdigest()
 
 
 def fill_and_pack(layers: Iterable[Layer], fill: Callable[[WeightSlot], None], progress: Progress) -> None:
@@ -187,7 +192,7 @@ def _fill(layer: Layer, fill: Callable[[WeightSlot], None]) -> tuple[str, int]:
 
 
 def parameters(model: Model) -> int:
-    """How many numbers the weights of a model are. Asked before they are loaded."""
+    """How many numbers of weights this rank has. Asked before they are loaded."""
     return sum(slot.destination.numel() for layer in model.layers() for slot in layer.weights())
 
 
@@ -225,18 +230,20 @@ def _update(digest: Any, name: str, tensor: Tensor) -> None:
     digest.update(values[-PAGE:].tobytes())
 
 
-def _check(slots: Mapping[str, WeightSlot], checkpoint: Checkpoint, tied: Mapping[str, str]) -> None:
-    stored = checkpoint.tensors
-    missing = [f"{name}: expected {tuple(slots[name].destination.shape)}" for name in slots if name not in stored]
+def check(model: Model, checkpoint: Checkpoint) -> None:
+    """Raises ModelError where names, shapes or dtypes are not exactly those of the model, which is whole."""
+    slots = {slot.name: slot for layer in model.layers() for slot in layer.weights()}
+    stored, tied = checkpoint.tensors, model.tied_weights
+    missing = [f"{name}: expected {slot.shape}" for name, slot in slots.items() if name not in stored]
     extra = [
         f"{name}: found {tensor.shape}"
         for name, tensor in stored.items()
         if name not in slots and name not in tied and not name.endswith(TOLERATED_SUFFIX)
     ]
     shapes = [
-        f"{name}: expected {tuple(slot.destination.shape)}, found {stored[name].shape}"
+        f"{name}: expected {slot.shape}, found {stored[name].shape}"
         for name, slot in slots.items()
-        if name in stored and stored[name].shape != tuple(slot.destination.shape)
+        if name in stored and stored[name].shape != slot.shape
     ]
     dtypes = [
         f"{name}: found {stored[name].dtype}, supported are {', '.join(DTYPES)}"
@@ -258,10 +265,11 @@ def _listed(title: str, found: list[str]) -> Iterator[str]:
 
 def _check_repeated(checkpoint: Checkpoint, repeated: str, slot: WeightSlot) -> None:
     """A tied weight that the checkpoint repeats must be the same one."""
-    found, expected = checkpoint.read(repeated), slot.destination
-    if found.shape != expected.shape or not all(
+    if checkpoint.tensors[repeated].shape != slot.shape or not all(
         torch.equal(part.to(other), other)
-        for part, other in zip(torch.split(found, ROWS), torch.split(expected, ROWS), strict=True)
+        for part, other in zip(
+            torch.split(checkpoint.read(repeated, slot.part), ROWS), torch.split(slot.destination, ROWS), strict=True
+        )
     ):
         raise ModelError(
             f"{checkpoint.folder}: config.json ties {repeated} to {slot.name} (tie_word_embeddings), "

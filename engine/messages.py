@@ -135,8 +135,10 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about a loaded engine."""
 
+    ranks: int = 1
+    """Processes that hold the model together."""
     device: str
-    """``cpu`` or ``cuda:0 (NAME)``."""
+    """``cpu`` or ``cuda:0 (NAME)``; of several ranks, the first one's."""
     dtype: str
     """Of the weights, or of what they were quantized from, as torch names it without the prefix."""
     quantization: str = "none"

@@ -7,7 +7,6 @@ PAIR socket, which the parent binds and which is of this incarnation alone. SIGU
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import gc
 import importlib
@@ -27,10 +26,11 @@ from engine.channel import HEARTBEAT_INTERVAL, Channel, Transport
 from engine.companion import Companion
 from engine.config import EngineConfig
 from engine.engine import Engine, warm_up
-from engine.errors import EngineError
+from engine.errors import EngineError, RankError
 from engine.executor import find_executor
 from engine.executor.base import Executor, ModelFacts
 from engine.launch import Launch
+from engine.linux import set_process_name
 from engine.messages import Abort, Drain, EngineInfo, Failed, Idle, Loading, Ready, Start, StepOutput, ToEngine
 from engine.outbox import Outbox
 from observability.logging import configure_logging, log_context
@@ -61,20 +61,24 @@ class EngineLoop:
         """Serve until drained. Idle time is used; once there has been some, the block pool is checked."""
         checked = rested = False
         with Companion("bookkeeping") as companion:
-            while self._engine.num_pending or not self._draining:
-                idle = not self._engine.num_pending
+            while self._engine.is_busy or not self._draining:
+                idle = not self._engine.is_busy
                 messages = self._take_in(wait=idle and rested)
-                if self._engine.num_pending:
+                if self._engine.is_busy:
                     self._step(companion)
                     checked = rested = False
                 elif not idle:
                     self._send_output(everything=True)
                     self._transport.send(Idle(state=self._engine.state))
-                elif not messages and not rested:
+                elif messages:
+                    continue
+                elif not rested:
                     rested = not self._engine.use_idle_time()
-                elif not messages and not checked:
-                    self._engine.check_integrity()
-                    checked = True
+                else:
+                    self._engine.check_executor()
+                    if not checked:
+                        self._engine.check_integrity()
+                        checked = True
 
     def _step(self, companion: Companion) -> None:
         self._engine.begin()
@@ -84,7 +88,7 @@ class EngineLoop:
         finally:
             companion.join()
         self._unsent = self._engine.finish()
-        if not self._engine.num_pending:
+        if not self._engine.is_busy:
             self._send_output(everything=True)
 
     def _keep_books(self) -> None:
@@ -136,7 +140,7 @@ class Startup:
         config = self._config
         with self._stage("imports"):
             self._imports.join()
-            executor_class = find_executor(config.executor)
+            executor_class = find_executor(config.executor, config.ranks)
         executor = executor_class(config, self._progress)
         with self._stage("weights"):
             facts = executor.load()
@@ -159,6 +163,7 @@ class Startup:
 
     def _info(self, engine: Engine, facts: ModelFacts, num_blocks: int) -> EngineInfo:
         return EngineInfo(
+            ranks=self._config.ranks,
             device=facts.device,
             dtype=facts.dtype,
             quantization=self._config.quantization,
@@ -202,6 +207,10 @@ class EngineProcess:
         except EngineError as error:
             self._channel.send(Failed(message=str(error), expected=True))
             status = 1
+        except RankError as error:
+            logger.error("%s: the engine ends", error)
+            self._channel.send(Failed(message=str(error), expected=False))
+            status = os.EX_SOFTWARE
         except Exception as error:
             logger.exception("the engine cannot go on")
             self._channel.send(Failed(message=f"{type(error).__name__}: {error}", expected=False))
@@ -222,13 +231,6 @@ class EngineProcess:
                 logger.warning("the gateway is gone: ending")
                 os._exit(os.EX_UNAVAILABLE)
             self._channel.beat()
-
-
-def set_process_name(name: str) -> None:
-    """What ``ps`` and ``top`` show, 15 characters at most. Linux only; elsewhere it stays ``python``."""
-    if sys.platform == "linux":
-        pr_set_name = 15
-        ctypes.CDLL(None).prctl(pr_set_name, name.encode(), 0, 0, 0)
 
 
 def _import(names: Sequence[str]) -> None:

@@ -49,6 +49,7 @@ class Schedule:
     """Tokens left to give out."""
     began: float = 0.0
     """When it was complete and its computation began, in seconds."""
+    most_rows: int = 0
     chunk_budget: int = 0
     """Of these, the ones left for sequences that are bounded, see ``Scheduler._is_bounded``."""
     is_burst: bool = False
@@ -63,6 +64,10 @@ class Schedule:
     preemptions: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return not self.budget or len(self.rows) >= self.most_rows
 
     def allow(self, tokens: int, bounded: bool) -> int:
         """How many of these tokens a sequence may have."""

@@ -14,6 +14,9 @@ next one is the oldest.
 While a step is computed the next one is begun: ``prepare`` plans the sequences that go on by the one token
 which the running step samples, and takes the blocks for them. ``schedule`` completes that plan once the
 tokens are known. It preempts nobody and admits nobody, so the plan comes out as if it had been made at once.
+
+Where several steps go on at once, in the stages of a pipeline, each has a share of the sequences: one that is
+in a step under way is neither planned nor preempted before that step has ended.
 """
 
 from __future__ import annotations
@@ -53,11 +56,13 @@ class Scheduler:
         max_num_seqs: int,
         max_model_len: int,
         enable_prefix_caching: bool,
+        depth: int = 1,
     ) -> None:
         """The arguments are as in EngineConfig, but for
 
         prompt_share: what prompts get beside streams.
         max_model_len: greatest number of tokens of one sequence.
+        depth: most steps that go on at once; they end in the order of their plans.
         """
         self._pool = pool
         self._block_size = block_size
@@ -65,6 +70,7 @@ class Scheduler:
         self._prompt_share = prompt_share
         self._pace = Pace()
         self._max_running = max_num_seqs
+        self._depth = depth
         self._prefix_cache = PrefixCache(pool, block_size, enabled=enable_prefix_caching)
         self._sequences: dict[str, Sequence] = {}
         self._waiting: list[Sequence] = []
@@ -108,13 +114,15 @@ class Scheduler:
             self._remove(sequence)
 
     def schedule(self, now: float) -> Schedule:
-        """Plan a step. Its rows are empty only where nothing is pending."""
+        """Plan a step. Its rows are empty only where nothing is pending that is not under way."""
         plan = self._next
+        plan.most_rows = self._share
         if self._waiting or len(plan.rows) < len(self._running):
             self._weigh_prompts(plan)
             for sequence in sorted(self._running, key=running_order):
                 # An earlier sequence may have preempted this one.
-                if plan.budget and sequence.status is Status.RUNNING and sequence not in plan.rows:
+                is_free = sequence.status is Status.RUNNING and not sequence.is_under_way
+                if is_free and not plan.is_full and sequence not in plan.rows:
                     self._continue(sequence, plan)
         if self._waiting:
             self._admit(plan)
@@ -124,7 +132,10 @@ class Scheduler:
             if sequence.started_at is None:
                 sequence.started_at = now
                 plan.started.append(sequence.id)
-        self._next = Schedule(budget=self._token_budget)
+        for sequence in plan.rows:
+            sequence.is_under_way = True
+        if plan.rows:
+            self._next = Schedule(budget=self._token_budget)
         plan.began = now
         return plan
 
@@ -138,7 +149,7 @@ class Scheduler:
             sequence
             for sequence, tokens in plan.rows.items()
             if sequence.status is Status.RUNNING and sequence.goes_on_after(tokens)
-        ]
+        ][: self._share]
         full = [s for s in going if s.num_tokens == len(s.block_table) * self._block_size]
         if len(full) > self._pool.num_free:
             return []
@@ -156,6 +167,7 @@ class Scheduler:
         scores = iter(result.prompt_logprobs)
         outputs = []
         for sequence, tokens in plan.rows.items():
+            sequence.is_under_way = False
             if sequence.needs_prompt_logprobs and len(sequence.prompt_targets(tokens)):
                 sequence.prompt_logprobs += next(scores)
             sample = next(samples) if sequence.samples_after(tokens) else None
@@ -170,6 +182,11 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raises IntegrityError where the pool and the sequences disagree about a block."""
         self._pool.check_integrity([sequence.block_table for sequence in self._sequences.values()])
+
+    @property
+    def _share(self) -> int:
+        """Most sequences of one step: so that there are some for every step that may go on at once."""
+        return self._max_running if self._depth == 1 else -(-len(self._sequences) // self._depth)
 
     def _weigh_prompts(self, plan: Schedule) -> None:
         """Say how many prompt tokens the plan may take in chunks, and whether it takes short prompts whole."""
@@ -207,6 +224,8 @@ class Scheduler:
             return
         while not (tokens := min(wanted, self._room(sequence))):
             youngest = max(self._running, key=waiting_order)
+            if youngest.is_under_way:
+                return
             self._preempt(youngest)
             plan.preemptions += 1
             if youngest is sequence:
@@ -221,7 +240,7 @@ class Scheduler:
         for blocks another is computing is passed over.
         """
         for sequence in self._waiting.copy():
-            if not plan.budget or len(self._running) == self._max_running:
+            if plan.is_full or len(self._running) == self._max_running:
                 return
             if self._prefix_cache.is_deferred(sequence):
                 continue

@@ -134,7 +134,7 @@ def print_banner(console: Console, started: Started) -> None:
         "URL": f"{started.url}/v1",
         "Chat page": f"{started.url}/",
         "Model": f"{started.model}, {format_count(info.parameters)} parameters, {format_bytes(info.weight_bytes)}",
-        "Runs on": f"{info.device}, {info.dtype}{_quantized(info)}",
+        "Runs on": f"{info.device}, {info.dtype}{_quantized(info)}{_ranks(info)}",
         "Kernels": _kernels(info),
         "KV cache": f"{info.cache_tokens:,} tokens, {format_bytes(info.cache_bytes)}{each}",
         "Context": f"up to {info.max_model_len:,} tokens",
@@ -158,6 +158,10 @@ def curl_line(started: Started) -> str:
     key = ' -H "Authorization: Bearer $PENSTOCK_API_KEY"' if started.needs_key else ""
     data = shlex.quote(json.dumps(body, ensure_ascii=False))
     return f"curl {started.url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {data}"
+
+
+def _ranks(info: EngineInfo) -> str:
+    return f", {info.ranks} ranks" if info.ranks > 1 else ""
 
 
 def _quantized(info: EngineInfo) -> str:

@@ -58,6 +58,11 @@ def switch_of(name: str) -> str:
     return f"{on}/--no-{on.removeprefix('--')}" if ServeSettings.model_fields[name].annotation is bool else on
 
 
+def flags_of(name: str) -> list[str]:
+    """All ways to write it, as typer declares them."""
+    return [switch_of(name), *filter(None, [option_of(name).short])]
+
+
 def print_help(console: Console) -> None:
     """Write the whole page. A terminal as narrow as 80 columns shows it without broken words."""
     from rich.panel import Panel
@@ -71,7 +76,7 @@ def print_help(console: Console) -> None:
         table.add_column(width=max(30, console.width * 2 // 5), overflow="fold")
         table.add_column(ratio=1)
         for name in names:
-            left = Text("MODEL" if name == "model" else switch_of(name).replace("/", "\n"), style="bold cyan")
+            left = Text("MODEL" if name == "model" else "\n".join(flags_of(name)).replace("/", "\n"), style="bold cyan")
             if name != "model" and metavar(name):
                 left.append(f" {metavar(name)}", style="yellow")
             right = Text(ServeSettings.model_fields[name].description or "")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
-from gateway.cli_help import SUMMARY, PenstockGroup, ServeCommand, metavar, switch_of
+from gateway.cli_help import SUMMARY, PenstockGroup, ServeCommand, flags_of, metavar, switch_of
 from gateway.head_start import HeadStart
 from gateway.settings import ServeSettings, SettingsError, unknown_variables
 from gateway.version import VERSION
@@ -66,7 +66,7 @@ def _typer_parameter(name: str) -> tuple[Any, Any]:
     if field.annotation is bool:
         return bool | None, typer.Option(None, switch_of(name), help=field.description)
     kind = list[str] | None if get_origin(field.annotation) is tuple else str | None
-    return kind, typer.Option(None, switch_of(name), metavar=metavar(name), help=field.description)
+    return kind, typer.Option(None, *flags_of(name), metavar=metavar(name), help=field.description)
 
 
 # typer reads a function's flags from its signature and its annotations.

@@ -22,7 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from engine.config import Device, DType, EngineConfig, LoadFormat
+from engine.config import Device, DType, EngineConfig, LoadFormat, TPReduce
 from engine.quantization import quantization_names
 from gateway.replicas.router import Routing
 from observability.logging import LogFormat, LogLevel
@@ -50,6 +50,8 @@ class Option:
     metavar: str = ""
     default: str = ""
     """Where the value of the default says too little, as ``None`` does."""
+    short: str = ""
+    """Another flag for it."""
 
 
 def parse_size(value: object) -> object:
@@ -137,7 +139,17 @@ class ServeSettings(BaseSettings):
         description="Which replica gets a request: where its beginning is cached, or any at random, for comparison.",
     )
     executor: Annotated[str, Option("Engine", "NAME")] = Field(
-        "uniproc", pattern=r"^[a-z][a-z0-9_]*$", description="How workers are run: a module of engine.executor."
+        "auto", pattern=r"^[a-z][a-z0-9_]*$", description="How ranks are run: a module of engine.executor."
+    )
+    tensor_parallel_size: Annotated[Count, Option("Engine", "COUNT", short="-tp")] = Field(
+        1, description="Ranks, a process each, that share every matrix of the model."
+    )
+    pipeline_parallel_size: Annotated[Count, Option("Engine", "COUNT", short="-pp")] = Field(
+        1, description="Stages that share the layers of the model, each of --tensor-parallel-size ranks."
+    )
+    tp_reduce: Annotated[TPReduce, Option("Engine")] = Field(
+        "gather",
+        description="What ranks share: gather keeps the answers of a single rank, allreduce says less and rounds anew.",
     )
     block_size: Annotated[Count, Option("Engine", "TOKENS")] = Field(
         16, description="Tokens in one block of the KV cache."
@@ -165,7 +177,7 @@ class ServeSettings(BaseSettings):
         0, ge=0, lt=2**63, description="Seed of dummy weights (a request has its own seed)."
     )
     num_threads: Annotated[Count | None, Option("Engine", "COUNT", "the cores, shared out among replicas")] = Field(
-        None, description="Threads of each replica on a CPU."
+        None, description="Threads of each replica on a CPU, shared out among its ranks."
     )
 
     # --- Limits ---

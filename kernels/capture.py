@@ -7,11 +7,15 @@ that its device can replay, the pass runs once over buffers of the largest size 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor
 
 from kernels.registry import Machine
+
+if TYPE_CHECKING:
+    from kernels.providers.cpu.library import Library
 
 
 class Replay(Protocol):
@@ -33,8 +37,33 @@ def capture(
     Both read persistent buffers of the largest size alone, and their course does not depend on what these hold. None
     where that cannot be kept: part of it is computed by something else than the device's replayable kernels.
     """
+    library = _library(machine)
+    if library is None:
+        return None
+    from kernels.providers.cpu import recording
+
+    return recording.record(library, forward, tail)
+
+
+def outside(
+    machine: Machine, compute: Callable[..., None], shape: tuple[int, ...], first: Tensor, *inputs: Tensor
+) -> Tensor:
+    """A result of something that is no kernel, a message between processes say, which may be captured as well.
+
+    ``compute(rows, out, first, *inputs)`` fills the first rows of ``out`` from those of the inputs. It is called now
+    or, during a capture, at this place of every replay. The result has the dtype of ``first``.
+    """
+    library = _library(machine)
+    if library is not None:
+        return library.outside(compute, shape, (first, *inputs))
+    out = torch.empty(shape, dtype=first.dtype, device=first.device)
+    compute(len(out), out, first, *inputs)
+    return out
+
+
+def _library(machine: Machine) -> Library | None:
     if machine.device != "cpu":
         return None
-    from kernels.providers.cpu import loader, recording  # Imported here: another device needs no library.
+    from kernels.providers.cpu import loader  # Imported here: another device needs no library.
 
-    return recording.record(loader.load(), forward, tail) if loader.available() else None
+    return loader.load() if loader.available() else None

@@ -159,6 +159,12 @@ class Kernels:
             self._supported[op] = [provider for provider in providers(op) if provider.supported(self.machine)]
         return self._supported[op]
 
+    def add_others(self, kernels: Kernels) -> None:
+        """Take over what was chosen there for ops that nothing has been chosen for here."""
+        known = {op for op, _ in self._chosen}
+        self._chosen |= {key: provider for key, provider in kernels._chosen.items() if key[0] not in known}
+        self._builds |= kernels._builds
+
     @property
     def chosen(self) -> dict[str, str]:
         """Op name → providers in use, joined by ``+`` where shapes differ in it."""

@@ -17,7 +17,7 @@ from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.completions import CompletionRequest
 from gateway.protocol.fields import STREAM_OPTIONS, NoOp
 from gateway.protocol.sampling import StreamOptions
-from gateway.settings import ServeSettings, names_of_group, variable_of
+from gateway.settings import ServeSettings, names_of_group, option_of, variable_of
 from observability.metrics import METRICS, PREFIX, Metric
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -50,6 +50,8 @@ def _setting_row(name: str) -> Sequence[str]:
     flag = "`MODEL`" if name == "model" else " ".join(f"`{part}`" for part in switch_of(name).split("/"))
     if name != "model" and metavar(name):
         flag = f"{flag[:-1]} {metavar(name)}`"
+    if short := option_of(name).short:
+        flag += f" `{short}`"
     field = ServeSettings.model_fields[name]
     return flag, f"`{variable_of(name)}`", default_text(name), field.description or ""
 

@@ -19,7 +19,7 @@ class ModelFacts:
     """What loading the weights has told us about the model and the place where it runs."""
 
     device: str
-    """``cpu`` or ``cuda:0 (NAME)``."""
+    """``cpu`` or ``cuda:0 (NAME)``; of several ranks, the first one's."""
     dtype: str
     """Of the weights, as torch names it without the prefix."""
     parameters: int
@@ -57,9 +57,25 @@ class Executor(ABC):
     def initialize_cache(self) -> int:
         """Make the KV cache on all ranks and return its size in blocks, the minimum over ranks."""
 
+    @property
+    def depth(self) -> int:
+        """Most steps that may be under way at once: submitted and not yet collected."""
+        return 1
+
     @abstractmethod
-    def execute(self, batch: ScheduledBatch) -> StepResult:
-        """Compute one step. Blocks until its tokens are known, and lets other threads run meanwhile."""
+    def submit(self, batch: ScheduledBatch) -> None:
+        """Begin a step, which may go on beside the steps before it."""
+
+    @abstractmethod
+    def collect(self) -> StepResult:
+        """The oldest step's tokens. Blocks until they are known, and lets other threads run meanwhile.
+
+        Raises RankError where a rank is lost, as every method may once it has loaded.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises RankError where a rank is lost; called every now and then while there is nothing to compute."""
 
     def use_idle_time(self) -> bool:
         """Do a few milliseconds of what would otherwise hold up a step; False where nothing is left to do."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
+from engine.errors import ConfigurationError
 from engine.executor.base import Executor, ModelFacts, Progress
 from engine.worker.worker import Worker
 
 
 class UniprocExecutor(Executor):
     def __init__(self, config: EngineConfig, progress: Progress) -> None:
+        """Raises ConfigurationError where several ranks are asked for."""
+        if config.ranks > 1:
+            raise ConfigurationError(f"--executor uniproc has one rank, and {config.ranks} are asked for: leave it out")
         self._worker = Worker(config, progress)
 
     def load(self) -> ModelFacts:
@@ -23,8 +27,16 @@ class UniprocExecutor(Executor):
     def use_idle_time(self) -> bool:
         return self._worker.use_idle_time()
 
-    def execute(self, batch: ScheduledBatch) -> StepResult:
-        return self._worker.execute(batch)
+    def submit(self, batch: ScheduledBatch) -> None:
+        self._batch = batch
+
+    def collect(self) -> StepResult:
+        result = self._worker.execute(self._batch)
+        assert result is not None, "the only rank samples"
+        return result
+
+    def check(self) -> None:
+        """There is no other rank to lose."""
 
     def shutdown(self) -> None:
         del self._worker

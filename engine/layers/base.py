@@ -9,7 +9,8 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from kernels.ops.linear import DENSE, Weight, WeightFormat
+from engine.parallel import ALONE, Parallel, Span
+from kernels.ops.linear import DENSE, GROUP, Weight, WeightFormat
 from kernels.registry import Kernels
 
 MatrixKind: TypeAlias = Literal["linear", "head"]
@@ -45,6 +46,7 @@ class LayerContext:
     max_model_len: int | None
     """Greatest position + 1 that will be asked for; None for the model's own limit."""
     quantization: Quantization | None = None
+    parallel: Parallel = ALONE
 
     def empty(self, *shape: int) -> Tensor:
         """Memory for a weight, to be filled by the loader."""
@@ -56,6 +58,12 @@ class LayerContext:
             return self.quantization.weight_format(kind)
         return DENSE[self.weight_dtype]
 
+    def shares(self, size: int) -> list[Span]:
+        """Every rank's part of what one matrix puts out and the next one sums over."""
+        # A rank that has only some of the inputs has whole groups of them, where groups share a scale.
+        in_groups = self.parallel.reduces and self.weight_format("linear") == "int4"
+        return self.parallel.shares(size, GROUP if in_groups else 1)
+
 
 @dataclass(frozen=True)
 class WeightSlot:
@@ -64,9 +72,16 @@ class WeightSlot:
     name: str
     """In the checkpoint."""
     destination: Tensor
-    """A view; its shape is the one the checkpoint must have."""
+    """A view."""
     constant: float | None = None
     """Value of a dummy weight; None for random numbers."""
+    part: tuple[Span, ...] = ()
+    """For each dimension what the destination has of the checkpoint's tensor; empty where that is all."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That the checkpoint's tensor must have."""
+        return tuple(span.whole for span in self.part) or tuple(self.destination.shape)
 
 
 class Layer(Protocol):

@@ -1,4 +1,4 @@
-"""Token embedding, whose matrix may be that of the language-model head as well."""
+"""Token embedding and language-model head, which may be one matrix."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from engine.layers.base import LayerContext, WeightSlot
-from engine.layers.linear import Linear
+from engine.layers.linear import MergedLinear, Part
+from engine.parallel import Span
+from kernels.capture import outside
 
 
-class Embedding:
-    """``matrix`` [vocabulary, hidden] is packed as a linear layer: a tied head multiplies by it."""
+class Vocabulary:
+    """A matrix [vocabulary, hidden], its rows shared by the ranks of a tensor group."""
 
     def __init__(self, name: str, vocab_size: int, hidden_size: int, context: LayerContext) -> None:
-        self.matrix = Linear(name, hidden_size, vocab_size, False, context, kind="head")
+        self._parallel, self._machine = context.parallel, context.kernels.machine
+        self._spans = self._parallel.shares(vocab_size)
+        self._rows = self._parallel.share(vocab_size)
+        self.matrix = MergedLinear([Part(name, self._rows)], Span.all(hidden_size), False, context, kind="head")
 
     def weights(self) -> Iterator[WeightSlot]:
         yield from self.matrix.weights()
@@ -22,6 +27,19 @@ class Embedding:
     def pack(self) -> None:
         self.matrix.pack()
 
-    def __call__(self, input_ids: Tensor) -> Tensor:
+    def embed(self, input_ids: Tensor) -> Tensor:
         """[T] → [T, hidden]."""
-        return self.matrix.rows(input_ids)
+        group = self._parallel.group
+        if group is None:
+            return self.matrix.rows(input_ids)
+        held = outside(self._machine, self._clip, tuple(input_ids.shape), input_ids)
+        return group.pick(self.matrix.rows(held), input_ids, self._rows)
+
+    def logits(self, hidden: Tensor) -> Tensor | None:
+        """[R, hidden] → [R, vocabulary] on the group's first rank; None on its others."""
+        group, part = self._parallel.group, self.matrix(hidden)
+        return part if group is None else group.join_on_first(part, self._spans)
+
+    def _clip(self, tokens: int, out: Tensor, ids: Tensor) -> None:
+        """Ids that are other ranks' become any of the rows here."""
+        out[:tokens] = (ids[:tokens] - self._rows.start).clamp_(0, len(self._rows) - 1)

@@ -14,7 +14,7 @@ from engine.layers.base import Layer
 
 @dataclass(frozen=True)
 class CacheShape:
-    """What one token takes in the KV cache of one layer, and how many layers have one."""
+    """What one token takes in the KV cache of one layer, and how many layers have one, on this rank."""
 
     num_layers: int
     num_kv_heads: int
@@ -25,6 +25,7 @@ class Model(Protocol):
     """A decoder. It knows tokens, positions and a cache; it knows nothing of requests or of the scheduler."""
 
     vocab_size: int
+    hidden_size: int
     max_model_len: int
     """The model's own limit, in tokens."""
     cache_shape: CacheShape
@@ -35,10 +36,13 @@ class Model(Protocol):
         """Everything that has weights, each once; together they are what the checkpoint must hold."""
         ...
 
-    def forward(self, input_ids: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
-        """Token ids [T] of packed sequences → final hidden states [T, hidden]. Writes the cache."""
+    def forward(self, inputs: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
+        """Token ids [T] of packed sequences → final hidden states [T, hidden]. Writes the cache.
+
+        Between the stages of a pipeline [T, hidden] float goes from one ``forward`` into the next.
+        """
         ...
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [R, hidden] → float32 [R, V]."""
+    def logits(self, hidden: Tensor) -> Tensor | None:
+        """Final hidden states [R, hidden] → float32 [R, V] on the rank that samples, None on others of its stage."""
         ...

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from engine.layers.attention import Attention, AttentionMetadata, LayerCache
 from engine.layers.base import Layer, LayerContext
-from engine.layers.embedding import Embedding
-from engine.layers.linear import GateUpLinear, Linear, QKVLinear
+from engine.layers.embedding import Vocabulary
+from engine.layers.linear import GateUpLinear, JoiningLinear, QKVLinear
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import RopeConfig, Rotary
 from engine.models.base import CacheShape
+from engine.parallel import Parallel
+from kernels.capture import outside
 from kernels.ops import silu_and_mul
 
 
@@ -41,9 +44,11 @@ class DecoderConfig:
 
 class DecoderAttention:
     def __init__(self, prefix: str, config: DecoderConfig, window: int | None, context: LayerContext) -> None:
-        heads, kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        self.qkv = QKVLinear(prefix, config.hidden_size, heads, kv_heads, head_dim, config.qkv_bias, context)
-        self.output = Linear(f"{prefix}.o_proj", heads * head_dim, config.hidden_size, config.output_bias, context)
+        head_dim, hidden = config.head_dim, config.hidden_size
+        heads, kv_heads = context.parallel.share_heads(config.num_heads, config.num_kv_heads)
+        self.qkv = QKVLinear(prefix, hidden, heads, kv_heads, head_dim, config.qkv_bias, context)
+        attended = [span.times(head_dim) for span in context.parallel.shares(config.num_heads)]
+        self.output = JoiningLinear(f"{prefix}.o_proj", attended, hidden, config.output_bias, context)
         self.norms = (
             (
                 RMSNorm(f"{prefix}.q_norm", head_dim, config.rms_norm_eps, context),
@@ -52,7 +57,7 @@ class DecoderAttention:
             if config.qk_norm
             else None
         )
-        self.attention = Attention(heads, kv_heads, head_dim, window, context)
+        self.attention = Attention(len(heads), len(kv_heads), head_dim, window, context)
 
     def layers(self) -> Iterator[Layer]:
         yield from (self.qkv, self.output, *(self.norms or ()))
@@ -68,12 +73,11 @@ class DecoderAttention:
 
 class DecoderMLP:
     def __init__(self, prefix: str, config: DecoderConfig, context: LayerContext) -> None:
-        hidden, intermediate = config.hidden_size, config.intermediate_size
-        self.gate_up = GateUpLinear(prefix, hidden, intermediate, config.mlp_bias, context)
-        self.down = Linear(f"{prefix}.down_proj", intermediate, hidden, config.mlp_bias, context)
-        self._activate = context.kernels.select(
-            silu_and_mul.OP, silu_and_mul.SiluAndMulSpec(intermediate, context.dtype)
-        )
+        hidden, shares = config.hidden_size, context.shares(config.intermediate_size)
+        inner = shares[context.parallel.tensor_rank]
+        self.gate_up = GateUpLinear(prefix, hidden, inner, config.mlp_bias, context)
+        self.down = JoiningLinear(f"{prefix}.down_proj", shares, hidden, config.mlp_bias, context)
+        self._activate = context.kernels.select(silu_and_mul.OP, silu_and_mul.SiluAndMulSpec(len(inner), context.dtype))
 
     def layers(self) -> Iterator[Layer]:
         yield from (self.gate_up, self.down)
@@ -108,43 +112,64 @@ class DecoderBlock:
 
 
 class Decoder:
-    """A ``Model`` whose weights are named as in transformers' ``LlamaForCausalLM``."""
+    """A ``Model`` whose weights are named as in transformers' ``LlamaForCausalLM``; of a pipeline, one stage."""
 
     def __init__(self, config: DecoderConfig, context: LayerContext) -> None:
-        self.vocab_size = config.vocab_size
+        parallel, size = context.parallel, (config.vocab_size, config.hidden_size)
+        self._parallel, self._machine = parallel, context.kernels.machine
+        self.vocab_size, self.hidden_size = size
         self.max_model_len = config.rope.max_model_len
-        self.cache_shape = CacheShape(len(config.sliding_windows), config.num_kv_heads, config.head_dim)
-        self.embedding = Embedding("model.embed_tokens", config.vocab_size, config.hidden_size, context)
+        layers, tied = parallel.layers(len(config.sliding_windows)), config.tie_word_embeddings
+        self.cache_shape = CacheShape(len(layers), _kv_heads(config, parallel), config.head_dim)
+        self.embedding: Vocabulary | None = None
+        self.norm: RMSNorm | None = None
+        self.head: Vocabulary | None = None
+        if parallel.first or (parallel.last and tied):
+            self.embedding = Vocabulary("model.embed_tokens", *size, context)
         self.blocks = [
-            DecoderBlock(f"model.layers.{index}", config, window, context)
-            for index, window in enumerate(config.sliding_windows)
+            DecoderBlock(f"model.layers.{index}", config, config.sliding_windows[index], context) for index in layers
         ]
-        self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps, context)
-        tied = config.tie_word_embeddings
-        self.head = (
-            self.embedding.matrix
-            if tied
-            else Linear("lm_head", config.hidden_size, config.vocab_size, False, context, kind="head")
-        )
+        if parallel.last:
+            self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps, context)
+            self.head = self.embedding if tied else Vocabulary("lm_head", *size, context)
         self.tied_weights = {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
         self.rotary = Rotary(
             config.rope, min(context.max_model_len or self.max_model_len, self.max_model_len), context.device
         )
 
     def layers(self) -> Iterator[Layer]:
-        yield self.embedding
+        if self.embedding is not None:
+            yield self.embedding
         for block in self.blocks:
             yield from block.layers()
-        yield self.norm
-        if self.head is not self.embedding.matrix:
+        if self.norm is not None:
+            yield self.norm
+        if self.head is not None and self.head is not self.embedding:
             yield self.head
 
-    def forward(self, input_ids: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
+    def forward(self, inputs: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
         rotation = self.rotary.tables
-        x, residual = self.embedding(input_ids), None
+        x, residual = inputs, None
+        if self._parallel.first:
+            assert self.embedding is not None
+            x = self.embedding.embed(inputs)
         for block, layer_cache in zip(self.blocks, cache, strict=True):
             x, residual = block(x, residual, rotation, layer_cache, metadata)
-        return self.norm.add(x, residual)[0]
+        if self.norm is not None:
+            return self.norm.add(x, residual)[0]
+        assert residual is not None, "a stage has a layer"
+        # What the first norm of the next stage would add.
+        return outside(self._machine, _add, tuple(x.shape), x, residual)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.head(hidden).float()
+    def logits(self, hidden: Tensor) -> Tensor | None:
+        assert self.head is not None, "asked of the last stage"
+        logits = self.head.logits(hidden)
+        return None if logits is None else logits.float()
+
+
+def _kv_heads(config: DecoderConfig, parallel: Parallel) -> int:
+    return len(parallel.share_heads(config.num_heads, config.num_kv_heads)[1])
+
+
+def _add(tokens: int, out: Tensor, x: Tensor, residual: Tensor) -> None:
+    torch.add(x[:tokens], residual[:tokens], out=out[:tokens])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from engine.config import EngineConfig
+
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 
@@ -16,6 +18,11 @@ def available_cores(cgroup: Path = CGROUP) -> int:
     if quota.isdigit() and period.strip().isdigit():
         cores = min(cores, int(quota) // int(period))
     return max(1, cores)
+
+
+def all_threads(config: EngineConfig) -> int:
+    """Of one replica, for all its ranks together."""
+    return config.num_threads or max(1, available_cores() // config.replicas)
 
 
 def available_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:

@@ -12,6 +12,7 @@ from engine.batch import PromptLogprobsRequest, ScheduledBatch, StepResult
 from engine.layers.attention import AttentionMetadata
 from engine.messages import TokenLogprobs
 from engine.models.base import Model
+from engine.parallel import ALONE, Parallel
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache
 from engine.worker.sampler import Drawn, Sampler
@@ -25,59 +26,92 @@ LOGPROB_ROWS = 128
 
 class ModelRunner:
     def __init__(
-        self, model: Model, buffers: InputBuffers, sampler: Sampler, kernels: Kernels, dtype: torch.dtype
+        self,
+        model: Model,
+        buffers: InputBuffers,
+        sampler: Sampler,
+        kernels: Kernels,
+        dtype: torch.dtype,
+        parallel: Parallel = ALONE,
     ) -> None:
         """``dtype``: of hidden states."""
-        self._model, self._buffers, self._sampler = model, buffers, sampler
+        self._model, self._buffers, self._sampler, self._parallel = model, buffers, sampler, parallel
         self._machine = kernels.machine
         self._last_rows = kernels.select(last_rows.OP, last_rows.LastRowsSpec(dtype))
         self._replay: Replay | None = None
+        input_ids, _ = buffers.whole()
+        self._inputs = input_ids
+        """What the largest step begins with: token ids or, after the first stage, what the stage before sends."""
+        if not parallel.first:
+            self._inputs = torch.zeros(len(input_ids), model.hidden_size, dtype=dtype, device=input_ids.device)
 
     @torch.inference_mode()
     def capture(self, cache: KVCache) -> None:
         """From now on every step is over ``cache`` and, where the machine can, one replay of the captured pass."""
-        input_ids, metadata = self._buffers.whole()
+        _, metadata = self._buffers.whole()
         self._replay = capture(
             self._machine,
-            lambda: self._model.forward(input_ids, cache.layers, metadata),
-            lambda hidden: self._sampler.draw(self._logits(hidden, metadata)),
+            lambda: self._model.forward(self._inputs, cache.layers, metadata),
+            lambda hidden: self._draw(hidden, metadata) or (),
         )
 
     @torch.inference_mode()
-    def execute(self, batch: ScheduledBatch, cache: KVCache) -> StepResult:
-        """Run the model over the batch and sample where it asks for it. Raises InvalidLogitsError on NaN."""
+    def execute(self, batch: ScheduledBatch, cache: KVCache) -> StepResult | None:
+        """Run the model over the batch and sample where it asks for it. Raises InvalidLogitsError on NaN.
+
+        None on a rank that does not sample.
+        """
         hidden, drawn = self.forward(batch, cache)
+        if not self._parallel.last:
+            assert self._parallel.pipe is not None, "there is a next stage"
+            self._parallel.pipe.send(hidden)
+            return None
         starts = np.cumsum(batch.query_lens) - batch.query_lens
         prompt_logprobs = [
             self._prompt_logprobs(hidden[starts[request.row] :], request) for request in batch.prompt_logprobs
         ]
+        if drawn is None:
+            return None
         token_ids, logprobs = self._sampler.finish(drawn, batch.samples)
         return StepResult(token_ids=token_ids, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
 
     @torch.inference_mode()
-    def forward(self, batch: ScheduledBatch, cache: KVCache) -> tuple[Tensor, Drawn]:
-        """(final hidden states [T, hidden], what is sampled after each sequence), valid until the next step."""
+    def forward(self, batch: ScheduledBatch, cache: KVCache) -> tuple[Tensor, Drawn | None]:
+        """(final hidden states [T, hidden], what is sampled after each sequence), valid until the next step.
+
+        Before the last stage of a pipeline it is what the next one goes on from; a rank that does not sample has None.
+        """
         tokens, sequences = len(batch.input_ids), len(batch.query_lens)
-        self._sampler.prepare(batch.samples, sequences)
+        if self._parallel.samples:
+            self._sampler.prepare(batch.samples, sequences)
+        if not self._parallel.first:
+            assert self._parallel.pipe is not None, "there is a stage before"
+            self._parallel.pipe.receive(self._inputs[:tokens])
         if self._replay is not None:
             self._buffers.write(batch)
             self._replay.run(tokens, sequences)
-            return self._replay.output[:tokens], Drawn(*(column[:sequences] for column in self._replay.tail))
+            drawn = [column[:sequences] for column in self._replay.tail]
+            return self._replay.output[:tokens], Drawn(*drawn) if drawn else None
         input_ids, metadata = self._buffers.fill(batch)
-        hidden = self._model.forward(input_ids, cache.layers, metadata)
+        inputs = input_ids if self._parallel.first else self._inputs[:tokens]
+        hidden = self._model.forward(inputs, cache.layers, metadata)
         greedy = all(sample.params.greedy for sample in batch.samples)
-        return hidden, self._sampler.draw(self._logits(hidden, metadata), greedy=greedy)
+        return hidden, self._draw(hidden, metadata, greedy=greedy)
 
-    def _logits(self, hidden: Tensor, metadata: AttentionMetadata) -> Tensor:
-        """[S, V] float32, after the last token of each sequence."""
-        return self._model.logits(self._last_rows(hidden, metadata.query_start_loc))
+    def _draw(self, hidden: Tensor, metadata: AttentionMetadata, *, greedy: bool = False) -> Drawn | None:
+        """After the last token of each sequence, on the rank that samples; see ``Sampler.draw``."""
+        if not self._parallel.last:
+            return None
+        logits = self._model.logits(self._last_rows(hidden, metadata.query_start_loc))
+        return None if logits is None else self._sampler.draw(logits, greedy=greedy)
 
     def _prompt_logprobs(self, hidden: Tensor, request: PromptLogprobsRequest) -> list[TokenLogprobs]:
-        """Of the targets that the first of these hidden states predict."""
+        """Of the targets that the first of these hidden states predict; none on a rank that does not sample."""
         found: list[TokenLogprobs] = []
         for start in range(0, len(request.targets), LOGPROB_ROWS):
             targets = request.targets[start : start + LOGPROB_ROWS]
             logits = self._model.logits(hidden[start : start + len(targets)])
-            ids: Sequence[int] = targets.tolist()
-            found.extend(self._sampler.logprobs(logits, ids, [request.top] * len(ids)))
+            if logits is not None:
+                ids: Sequence[int] = targets.tolist()
+                found.extend(self._sampler.logprobs(logits, ids, [request.top] * len(ids)))
         return found

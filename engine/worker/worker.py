@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +19,15 @@ from engine.layers.base import LayerContext
 from engine.models import build_model
 from engine.models.base import Model
 from engine.models.hf_config import HFConfig
+from engine.parallel import ALONE, Parallel
 from engine.quantization import NONE, find_quantization
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache, block_bytes
-from engine.worker.machine import available_cores, available_memory
+from engine.worker.machine import all_threads, available_memory
 from engine.worker.model_runner import ModelRunner
 from engine.worker.profiling import full_step
 from engine.worker.sampler import Sampler
+from engine.worker.whole import Whole
 from kernels.registry import Kernels, Machine
 
 logger = logging.getLogger(__name__)
@@ -41,17 +41,20 @@ LEAST_CACHE = 256
 class Worker:
     """Called from one thread: ``load``, ``cache_capacity``, ``allocate_cache``, then ``execute`` again and again."""
 
-    def __init__(self, config: EngineConfig, progress: Callable[[str, int, int, str], None]) -> None:
-        self._config, self._progress = config, progress
-        self._device = _choose_device(config)
+    def __init__(
+        self, config: EngineConfig, progress: Callable[[str, int, int, str], None], parallel: Parallel = ALONE
+    ) -> None:
+        self._config, self._progress, self._parallel = config, progress, parallel
+        self._device = choose_device(config, parallel.rank)
 
     def load(self) -> ModelFacts:
-        """Build the model and fill its weights. Raises ModelError or ConfigurationError."""
-        config, device = self._config, self._device
+        """Build the model, or this rank's part of it, and fill its weights. Raises ModelError or ConfigurationError."""
+        config, device, memory = self._config, self._device, available_memory() // self._parallel.ranks
+        threads = all_threads(config)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         else:
-            torch.set_num_threads(config.num_threads or max(1, available_cores() // config.replicas))
+            torch.set_num_threads(max(1, threads // self._parallel.ranks))
         folder = Path(config.model)
         hf_config = HFConfig.read(folder)
         checkpoint = None if config.load_format == "dummy" else loader.Checkpoint(folder)
@@ -67,20 +70,24 @@ class Worker:
             block_size=config.block_size,
             max_model_len=config.max_model_len,
             quantization=find_quantization(config.quantization, kernels),
+            parallel=self._parallel,
         )
         with torch.inference_mode(), _readable_out_of_memory():
             self._model = build_model(hf_config, context)
             _check_length(config, self._model)
-            parameters = loader.parameters(self._model)
-            self._check_memory(int(parameters * loader.BITS[context.weight_format("linear")] / 8))
+            whole = Whole.of(self._model, hf_config, context, threads)
+            held, parameters = loader.parameters(self._model), loader.parameters(whole.model)
+            self._check_memory(int(held * loader.BITS[context.weight_format("linear")] / 8), memory)
             if checkpoint is None:
                 digest = dummy_weights(self._model, config.seed, self._progress)
             else:
-                digest = loader.load_weights(self._model, checkpoint, self._progress)
+                loader.check(whole.model, checkpoint)
+                loader.load_weights(self._model, checkpoint, self._progress)
+                digest = checkpoint.digest()
         weight_bytes = loader.held_bytes(self._model)
-        self._tell_of_weights(parameters * self._dtype.itemsize, weight_bytes)
+        self._tell_of_weights(held * self._dtype.itemsize, weight_bytes)
         sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device)
-        self._runner = ModelRunner(self._model, self._buffers(), sampler, kernels, context.dtype)
+        self._runner = ModelRunner(self._model, self._buffers(), sampler, kernels, context.dtype, self._parallel)
         return ModelFacts(
             device=str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
             dtype=_name(self._dtype),
@@ -89,9 +96,9 @@ class Worker:
             max_model_len=self._model.max_model_len,
             vocab_size=self._model.vocab_size,
             eos_token_ids=loader.eos_token_ids(folder, hf_config),
-            fingerprint=_fingerprint(kernels, hf_config, self._dtype, digest),
-            kernels=kernels.chosen,
-            kernel_builds=kernels.builds,
+            fingerprint=whole.fingerprint(kernels, self._parallel, hf_config.canonical(), str(self._dtype), digest),
+            kernels=whole.kernels.chosen,
+            kernel_builds=whole.kernels.builds,
             block_bytes=self._block_bytes,
         )
 
@@ -100,12 +107,13 @@ class Worker:
         config, longest = self._config, self._longest
         wanted = config.max_num_seqs * -(-longest // config.block_size)
         if config.kv_cache_memory is not None:
-            memory, blocks = config.kv_cache_memory, config.kv_cache_memory // self._block_bytes
+            memory = config.kv_cache_memory // self._parallel.ranks
+            blocks = memory // self._block_bytes
         elif self._device.type == "cuda":
             memory = self._free_cuda_memory()
             blocks = memory // self._block_bytes
         else:
-            memory = int(available_memory() * CPU_CACHE_SHARE) // config.replicas
+            memory = int(available_memory() * CPU_CACHE_SHARE) // (config.replicas * self._parallel.ranks)
             blocks = min(wanted, memory // self._block_bytes)
         least = longest if config.max_model_len is not None else min(longest, LEAST_CACHE)
         if blocks * config.block_size < least:
@@ -124,13 +132,14 @@ class Worker:
     def use_idle_time(self) -> bool:
         return self._cache.use_idle_time()
 
-    def execute(self, batch: ScheduledBatch) -> StepResult:
+    def execute(self, batch: ScheduledBatch) -> StepResult | None:
+        """The step's result on the rank that samples, None on the others."""
         self._cache.reach(int(batch.block_tables.max()))
         return self._runner.execute(batch, self._cache)
 
-    def _check_memory(self, weight_bytes: int) -> None:
+    def _check_memory(self, weight_bytes: int, free: int) -> None:
         """Weights take their memory as they are filled: too many would have the process killed without a word."""
-        if self._device.type == "cpu" and weight_bytes > (free := available_memory()):
+        if self._device.type == "cpu" and weight_bytes > free:
             raise ConfigurationError(
                 f"the weights take {weight_bytes:,} bytes in {self._weight_format}, "
                 f"and {free:,} bytes of memory are free"
@@ -184,16 +193,19 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _choose_device(config: EngineConfig) -> torch.device:
-    """Each replica takes a GPU of its own; on a CPU they share it."""
+def choose_device(config: EngineConfig, rank: int) -> torch.device:
+    """Each rank of each replica takes a GPU of its own; on a CPU they share it."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("--device cuda: torch finds no CUDA device here")
     if config.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     count = torch.cuda.device_count()
-    if config.replicas > count:
-        raise ConfigurationError(f"--replicas {config.replicas}: each takes a GPU of its own, and torch finds {count}")
-    return torch.device("cuda", config.replica)
+    if config.replicas * config.ranks > count:
+        ranks = f" of {config.ranks} ranks" if config.ranks > 1 else ""
+        raise ConfigurationError(
+            f"--replicas {config.replicas}{ranks}: each takes a GPU of its own, and torch finds {count}"
+        )
+    return torch.device("cuda", config.replica * config.ranks + rank)
 
 
 @contextmanager
@@ -209,8 +221,3 @@ def _check_length(config: EngineConfig, model: Model) -> None:
         raise ConfigurationError(
             f"--max-model-len {config.max_model_len} exceeds what the model was made for, {model.max_model_len}"
         )
-
-
-def _fingerprint(kernels: Kernels, config: HFConfig, dtype: torch.dtype, weights: str) -> str:
-    parts = [kernels.fingerprint(), config.canonical(), str(dtype), weights]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

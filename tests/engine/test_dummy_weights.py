@@ -6,6 +6,7 @@ import torch
 from engine import dummy_weights as module
 from engine.dummy_weights import dummy_weights
 from engine.layers.base import WeightSlot
+from engine.parallel import Span
 
 
 class OneLayer:
@@ -61,6 +62,28 @@ def test_their_scale(dtype):
     assert float(model.matrix.float().std()) == pytest.approx(96**-0.5, rel=0.02)
     assert bool((model.norm == 1).all())
     assert bool((model.bias == 0).all())
+
+
+class Part(OneLayer):
+    """The same matrix, of which a rank has a part."""
+
+    def __init__(self, rows: Span, columns: Span) -> None:
+        super().__init__(torch.float32)
+        self.part = rows, columns
+        self.matrix = torch.full((len(rows), len(columns)), torch.nan)
+
+    def weights(self):
+        yield WeightSlot("matrix.weight", self.matrix, part=self.part)
+
+
+@pytest.mark.parametrize("rows", [Span(0, 350, 700), Span(350, 700, 700), Span(13, 14, 700)])
+@pytest.mark.parametrize("columns", [Span(0, 96, 96), Span(32, 64, 96)])
+def test_a_part_is_that_of_the_whole(rows, columns, monkeypatch):
+    monkeypatch.setattr(module, "STREAM", 10_000)
+    monkeypatch.setattr(module, "PIECE", 300)
+    part = Part(rows, columns)
+    dummy_weights(part, 3, lambda *_: None)
+    assert torch.equal(part.matrix, filled(3).matrix[rows.slice, columns.slice])
 
 
 def test_an_error_in_a_thread_is_raised():

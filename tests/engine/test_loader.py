@@ -13,6 +13,7 @@ from engine import loader
 from engine.config import EngineConfig
 from engine.errors import ModelError
 from engine.models.hf_config import HFConfig
+from engine.parallel import Parallel
 from engine.worker.worker import Worker
 
 
@@ -162,6 +163,82 @@ def test_a_tied_head_must_be_the_same(make_checkpoint, tmp_path, head):
     message = refused(tied(make_checkpoint, tmp_path, head))
     assert "ties lm_head.weight to model.embed_tokens.weight" in message
     assert "they differ" in message
+
+
+# --- a rank's part ----------------------------------------------------------------------------------------
+
+
+class Silent:
+    """A group whose other ranks never say anything: enough to build and load a part."""
+
+
+def part(folder: Path, rank: int, ranks: int = 2, **config) -> Worker:
+    parallel = Parallel(tensor_size=ranks, tensor_rank=rank, group=Silent(), reduces=config.pop("reduces", False))
+    worker = Worker(EngineConfig(model=str(folder), num_threads=1, **config), lambda *_: None, parallel)
+    worker.load()
+    return worker
+
+
+def watch(monkeypatch) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """What each weight is filled with, and how many numbers were read for it."""
+    filled, sizes = {}, []
+    fill, read = loader._fill, loader.Checkpoint.read
+
+    def watched_fill(layer, put):
+        found = fill(layer, put)
+        filled.update({slot.name: slot.destination.clone() for slot in layer.weights()})
+        return found
+
+    def watched_read(checkpoint, name, part=()):
+        tensor = read(checkpoint, name, part)
+        if part:
+            sizes.append(tensor.numel())
+        return tensor
+
+    monkeypatch.setattr(loader, "_fill", watched_fill)
+    monkeypatch.setattr(loader.Checkpoint, "read", watched_read)
+    return filled, sizes
+
+
+@pytest.mark.parametrize("reduces", [False, True])
+def test_ranks_read_their_own_parts_which_make_the_whole(checkpoint, monkeypatch, reduces):
+    filled, sizes = watch(monkeypatch)
+    load(checkpoint)
+    whole, total = dict(filled), sum(sizes)
+    parts, read = [], []
+    for rank in range(2):
+        sizes.clear()
+        part(checkpoint, rank, reduces=reduces)
+        parts.append(dict(filled))
+        read.append(sum(sizes))
+    assert read == [total // 2] * 2
+    for name, tensor in whole.items():
+        one, other = (each[name] for each in parts)
+        inwards = reduces and name.endswith(("o_proj.weight", "down_proj.weight"))
+        found = one if "norm" in name else torch.cat([one, other], dim=1 if inwards else 0)
+        assert torch.equal(found, tensor), name
+    assert torch.equal(parts[0]["model.norm.weight"], parts[1]["model.norm.weight"])
+
+
+def test_a_rank_notices_what_others_would_miss(checkpoint):
+    edit(checkpoint, lambda tensors: tensors.pop("model.layers.2.mlp.down_proj.weight"))
+    parallel = Parallel(stages=3, stage=0)
+    worker = Worker(EngineConfig(model=str(checkpoint), num_threads=1), lambda *_: None, parallel)
+    with pytest.raises(ModelError, match=r"Weights missing \(1\):\n  model.layers.2.mlp.down_proj.weight: expected"):
+        worker.load()
+
+
+@pytest.mark.parametrize("row", [3, 150])
+def test_a_rank_compares_its_part_of_a_tied_head(make_checkpoint, tmp_path, row):
+    def changed(weight):
+        weight = weight.clone()
+        weight[row] += 1
+        return weight
+
+    folder = tied(make_checkpoint, tmp_path, changed)
+    with pytest.raises(ModelError, match="the checkpoint holds both and they differ"):
+        part(folder, row // 80)
+    part(folder, 1 - row // 80)
 
 
 def test_progress_counts_the_bytes_of_the_weights(checkpoint):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +81,19 @@ class Library:
         step = Step(tokens, sequences)
         self._run(ctypes.byref(launch), 1, ctypes.byref(step), torch.get_num_threads())
 
+    def outside(self, compute: Callable[..., None], shape: tuple[int, ...], inputs: tuple[Tensor, ...]) -> Tensor:
+        """A result of something that is no kernel: ``compute(rows, out, *inputs)`` fills its first rows.
+
+        It has the dtype of the first input. While recording, the call is added to the program, and made between the
+        kernels of every replay.
+        """
+        out = self.empty(shape, inputs[0].dtype)
+        if self._recording is not None:
+            self._recording.add_outside(compute, (out, *inputs))
+        else:
+            compute(len(out), out, *inputs)
+        return out
+
     def run(self, launches: ctypes.Array[Launch], step: Step) -> None:
         self._run(launches, len(launches), ctypes.byref(step), torch.get_num_threads())
 
@@ -113,26 +126,52 @@ class Timing(NamedTuple):
     seconds: float
 
 
+class _Call(NamedTuple):
+    kernel: int
+    arguments: ctypes.Structure
+    by_sequence: bool
+
+
+class _Outside(NamedTuple):
+    """What is done between kernels."""
+
+    compute: Callable[..., None]
+    tensors: tuple[Tensor, ...]
+    by_sequence: bool
+
+
 class Program:
-    """Recorded launches, and the memory of what they hand from one to the next."""
+    """Recorded launches, what is done between them, and the memory of what they hand from one to the next."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
         self.by_sequence = False
         """Whether the rows of what is recorded from now on are the step's sequences, not its tokens."""
-        self._calls: list[tuple[int, ctypes.Structure, bool]] = []
+        self._calls: list[_Call | _Outside] = []
         self._kept: list[Tensor] = []
         self._memory: list[Tensor] = []
         self._free: dict[int, list[Tensor]] = {}
-        self._launches: ctypes.Array[Launch] | None = None
+        self._parts: list[ctypes.Array[Launch] | _Outside] | None = None
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def add(self, kernel: int, arguments: ctypes.Structure, tensors: tuple[Tensor, ...]) -> None:
-        self._calls.append((kernel, arguments, self.by_sequence))
+        self._calls.append(_Call(kernel, arguments, self.by_sequence))
         own = {memory.data_ptr(): memory.nbytes for memory in self._memory}
         self._kept.extend(each for each in tensors if not _within(each, own))
+
+    def add_outside(self, compute: Callable[..., None], tensors: tuple[Tensor, ...]) -> None:
+        self._calls.append(_Outside(compute, tuple(self._alias(tensor) for tensor in tensors), self.by_sequence))
+
+    def _alias(self, tensor: Tensor) -> Tensor:
+        """The same elements; where they lie in the program's own memory, without keeping that from later results."""
+        for memory in self._memory:
+            offset = tensor.data_ptr() - memory.data_ptr()
+            if 0 <= offset < memory.nbytes:
+                words = memory.view(tensor.dtype)
+                return words.as_strided(tensor.shape, tensor.stride(), offset // tensor.itemsize)
+        return tensor
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor in memory that later results take over once nothing refers to it.
@@ -152,22 +191,43 @@ class Program:
 
     def run(self, tokens: int, sequences: int) -> None:
         """Replay every launch on the first rows of the buffers it was recorded over."""
-        self._library.run(self._all(), Step(tokens, sequences))
+        step = Step(tokens, sequences)
+        for part in self._joined():
+            if isinstance(part, ctypes.Array):
+                self._library.run(part, step)
+            else:
+                part.compute(sequences if part.by_sequence else tokens, *part.tensors)
 
     def timed(self, tokens: int, sequences: int) -> list[Timing]:
-        """The same, launch by launch, which is slower."""
-        seconds = self._library.timed(self._all(), Step(tokens, sequences))
+        """The kernels of the same, launch by launch, which is slower."""
+        step, seconds = Step(tokens, sequences), list[float]()
+        for part in self._joined():
+            if isinstance(part, ctypes.Array):
+                seconds += self._library.timed(part, step)
+            else:
+                part.compute(sequences if part.by_sequence else tokens, *part.tensors)
+        calls = [call for call in self._calls if isinstance(call, _Call)]
         return [
-            Timing(self._library.name(kernel), arguments, sequences if by_sequence else tokens, each)
-            for (kernel, arguments, by_sequence), each in zip(self._calls, seconds, strict=True)
+            Timing(self._library.name(call.kernel), call.arguments, sequences if call.by_sequence else tokens, each)
+            for call, each in zip(calls, seconds, strict=True)
         ]
 
-    def _all(self) -> ctypes.Array[Launch]:
-        if self._launches is None:
-            self._launches = (Launch * len(self._calls))()
-            for place, (kernel, arguments, by_sequence) in enumerate(self._calls):
-                self._launches[place] = Launch(kernel, ctypes.addressof(arguments), by_sequence)
-        return self._launches
+    def _joined(self) -> list[ctypes.Array[Launch] | _Outside]:
+        """Neighbouring launches in one array each; made once."""
+        if self._parts is not None:
+            return self._parts
+        self._parts = []
+        launches: list[Launch] = []
+        for call in [*self._calls, None]:
+            if isinstance(call, _Call):
+                launches.append(Launch(call.kernel, ctypes.addressof(call.arguments), call.by_sequence))
+                continue
+            if launches:
+                self._parts.append((Launch * len(launches))(*launches))
+                launches = []
+            if call is not None:
+                self._parts.append(call)
+        return self._parts
 
 
 def _within(tensor: Tensor, memory: dict[int, int]) -> bool:

@@ -53,12 +53,16 @@ class CountingEngine:
 
     def __init__(self) -> None:
         self.work: dict[str, int] = {}
-        self.checks = self.steps = self.prepared = self.chores = 0
+        self.checks = self.looks = self.steps = self.prepared = self.chores = 0
         self.computed: list[str] = []
 
     @property
     def num_pending(self) -> int:
         return len(self.work)
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.work)
 
     @property
     def state(self) -> EngineState:
@@ -98,6 +102,10 @@ class CountingEngine:
     def use_idle_time(self) -> bool:
         self.chores -= 1
         return self.chores > 0
+
+    def check_executor(self) -> None:
+        assert not self.work
+        self.looks += 1
 
     def check_integrity(self) -> None:
         assert self.chores <= 0

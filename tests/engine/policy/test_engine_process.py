@@ -230,7 +230,7 @@ def test_a_mistake_of_the_model_is_one_line_and_no_traceback(spawn) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"executor": "nope"}, "There is no executor 'nope'; there are: main, scripted, uniproc."),
+        ({"executor": "nope"}, "There is no executor 'nope'; there are: main, multiproc, scripted, uniproc."),
         ({"max_model_len": 20_000}, "does not fit the KV cache, which holds 10240 tokens"),
     ],
 )

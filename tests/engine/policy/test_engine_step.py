@@ -35,11 +35,18 @@ FACTS = ModelFacts(
 class Echo:
     """Samples the number of tokens known."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 1) -> None:
+        self.depth = depth
         self.batches: list[ScheduledBatch] = []
+        self.under_way: list[ScheduledBatch] = []
 
-    def execute(self, batch: ScheduledBatch) -> StepResult:
+    def submit(self, batch: ScheduledBatch) -> None:
         self.batches.append(batch)
+        self.under_way.append(batch)
+        assert len(self.under_way) <= self.depth
+
+    def collect(self) -> StepResult:
+        batch = self.under_way.pop(0)
         ends = batch.context_lens + batch.query_lens
         return StepResult([int(ends[s.row]) for s in batch.samples], [None] * len(batch.samples), [])
 

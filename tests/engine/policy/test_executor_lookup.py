@@ -28,15 +28,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_one_more_file_is_one_more_executor(folder: Path) -> None:
     (folder / "mine.py").write_text(MODULE)
-    assert executor_names() == ["mine", "uniproc"]
+    assert executor_names() == ["mine", "multiproc", "uniproc"]
     found = find_executor("mine")
     assert issubclass(found, Executor) and found.__name__ == "Mine"
 
 
 @pytest.mark.parametrize("name", ["nope", "base", "../base", ""])
 def test_an_unknown_name_lists_those_that_exist(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"there are: uniproc\."):
+    with pytest.raises(ConfigurationError, match=r"there are: multiproc, uniproc\."):
         find_executor(name)
+
+
+def test_the_number_of_ranks_chooses_one() -> None:
+    assert [find_executor("auto", ranks).__name__ for ranks in (1, 2)] == ["UniprocExecutor", "MultiprocExecutor"]
 
 
 def test_a_module_without_an_executor_is_named(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -9,11 +10,13 @@ import torch
 from engine.batch import PromptLogprobsRequest, SampleRequest, ScheduledBatch
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
+from engine.parallel import Parallel
 from engine.sampling_params import SamplingParams
+from engine.worker import machine
 from engine.worker import worker as worker_module
 from engine.worker.profiling import full_step
 from engine.worker.sampler import InvalidLogitsError
-from engine.worker.worker import Worker
+from engine.worker.worker import Worker, choose_device
 from kernels.providers.cpu import loader
 
 GREEDY = SamplingParams(max_tokens=9, temperature=0.0)
@@ -150,7 +153,7 @@ def test_the_cache_takes_a_quarter_of_free_memory_at_most(folder, monkeypatch):
 
 
 def test_replicas_share_memory_and_cores(folder, monkeypatch):
-    monkeypatch.setattr(worker_module, "available_cores", lambda: 7)
+    monkeypatch.setattr(machine, "available_cores", lambda: 7)
     for replicas, threads in ((3, 2), (7, 1), (9, 1)):
         worker = loaded(folder, max_num_seqs=100, max_model_len=512, replicas=replicas, num_threads=None)
         assert torch.get_num_threads() == threads
@@ -159,6 +162,19 @@ def test_replicas_share_memory_and_cores(folder, monkeypatch):
         assert worker.cache_capacity() == 1200 // replicas
     loaded(folder, replicas=3, num_threads=1)
     assert torch.get_num_threads() == 1
+
+
+def test_ranks_share_what_a_replica_has(folder, monkeypatch):
+    alone = loaded(folder)._block_bytes
+    config = EngineConfig(model=str(folder), block_size=4, max_model_len=512, num_threads=7, replicas=2)
+    worker = Worker(config, lambda *_: None, Parallel(stages=3, stage=1))
+    worker.load()
+    assert torch.get_num_threads() == 2
+    assert worker._block_bytes == alone // 3
+    monkeypatch.setattr(worker_module, "available_memory", lambda: 4 * 2 * 3 * 200 * worker._block_bytes)
+    assert worker.cache_capacity() == 200
+    worker._config = msgspec.structs.replace(config, kv_cache_memory=300 * alone)
+    assert worker.cache_capacity() == 300
 
 
 def test_the_cache_takes_the_memory_it_is_given(folder):
@@ -221,6 +237,10 @@ def test_each_replica_takes_a_gpu_of_its_own(folder, monkeypatch):
     assert Worker(config, lambda *_: None)._device == torch.device("cuda", 1)
     with pytest.raises(ConfigurationError, match="--replicas 3: each takes a GPU of its own, and torch finds 2"):
         Worker(EngineConfig(model=str(folder), replicas=3), lambda *_: None)
+    ranks = EngineConfig(model=str(folder), replicas=1, pipeline_parallel_size=2)
+    assert choose_device(ranks, 1) == torch.device("cuda", 1)
+    with pytest.raises(ConfigurationError, match="--replicas 2 of 2 ranks: each takes a GPU of its own, and torch fin"):
+        choose_device(msgspec.structs.replace(ranks, replicas=2), 0)
     on_cpu = EngineConfig(model=str(folder), replicas=3, device="cpu")
     assert Worker(on_cpu, lambda *_: None)._device == torch.device("cpu")
 

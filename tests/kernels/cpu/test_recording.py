@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels.capture import capture
+from kernels.capture import capture, outside
 from kernels.ops.last_rows import OP as LAST_ROWS
 from kernels.ops.last_rows import LastRowsSpec
 from kernels.ops.silu_and_mul import OP as SILU
@@ -112,3 +112,53 @@ def test_views_are_captured(layers, step):
 
 def test_another_device_captures_nothing_yet():
     assert capture(Machine("cuda", "sm_90", "", 1), lambda: torch.zeros(1), nothing) is None
+
+
+# --- what is no kernel ------------------------------------------------------------------------------------
+
+
+def clamped(rows, out, x):
+    assert len(out) == len(x)
+    out[:rows] = x[:rows].clamp(-1, 1)
+
+
+def test_what_is_no_kernel_is_done_at_its_place_in_every_replay(layers):
+    x = torch.empty(ROWS, WIDTH)
+
+    counts = []
+
+    def noted(rows, out, x):
+        counts.append(rows)
+        clamped(rows, out, x)
+
+    def forward():
+        return layers(outside(CPU, noted, (ROWS, WIDTH), layers(x)))
+
+    replay = capture(CPU, forward, lambda y: (outside(CPU, noted, (ROWS, WIDTH), y),))
+    assert replay is not None
+    for rows, sequences in [(1, 1), (ROWS, 3), (7, 7)]:
+        x[:rows] = torch.randn(rows, WIDTH)
+        counts.clear()
+        expected = layers(layers(x[:rows]).clamp(-1, 1))
+        replay.run(rows, sequences)
+        assert torch.equal(replay.output[:rows], expected)
+        assert torch.equal(replay.tail[0][:sequences], expected[:sequences].clamp(-1, 1))
+        assert counts == [rows, sequences]
+
+
+def test_what_is_no_kernel_keeps_no_memory_from_later_results(layers):
+    def memories(times: int) -> int:
+        y = torch.empty(ROWS, WIDTH)
+        with loader.load().record() as program:
+            for _ in range(times):
+                y = outside(CPU, clamped, (ROWS, WIDTH), layers(y))
+        return len(program._memory)
+
+    assert memories(8) == memories(2)
+
+
+@pytest.mark.parametrize("machine", [CPU, Machine("cuda", "sm_90", "", 1)])
+def test_outside_of_a_capture_it_is_done_at_once(machine):
+    ids = torch.arange(5, dtype=torch.int32)
+    found = outside(machine, clamped, (5,), ids)
+    assert found.dtype == torch.int32 and found.tolist() == [0, 1, 1, 1, 1]

@@ -6,7 +6,7 @@ import time
 
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
-from engine.errors import ModelError
+from engine.errors import ModelError, RankError
 from engine.executor.base import Executor, ModelFacts, Progress
 
 
@@ -40,7 +40,11 @@ class ScriptedExecutor(Executor):
     def initialize_cache(self) -> int:
         return 640
 
-    def execute(self, batch: ScheduledBatch) -> StepResult:
+    def submit(self, batch: ScheduledBatch) -> None:
+        self.batch = batch
+
+    def collect(self) -> StepResult:
+        batch = self.batch
         self.steps += 1
         if self.steps > 4:
             if self.script == "fails in the third step":
@@ -49,6 +53,10 @@ class ScriptedExecutor(Executor):
                 time.sleep(600)
         ends = batch.context_lens + batch.query_lens
         return StepResult([int(ends[s.row]) for s in batch.samples], [None] * len(batch.samples), [])
+
+    def check(self) -> None:
+        if self.script == "loses a rank while idle" and self.steps > 2:
+            raise RankError("rank 1 (process 7) was killed by SIGKILL")
 
     def shutdown(self) -> None:
         print("executor shut down", flush=True)
