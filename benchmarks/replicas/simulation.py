@@ -64,10 +64,17 @@ class MadeUp(Executor):
     def initialize_cache(self) -> int:
         raise NotImplementedError
 
-    def execute(self, batch: ScheduledBatch) -> StepResult:
+    def submit(self, batch: ScheduledBatch) -> None:
+        self._batch = batch
+
+    def collect(self) -> StepResult:
+        batch = self._batch
         ends = batch.context_lens + batch.query_lens
         tokens = [int(ends[sample.row]) % len(VOCABULARY) + 1 for sample in batch.samples]
         return StepResult(tokens, [None] * len(tokens), [])
+
+    def check(self) -> None:
+        pass
 
     def shutdown(self) -> None:
         pass
