@@ -123,6 +123,14 @@ def test_the_banner_tells_of_quantization() -> None:
         assert ("cpu, bfloat16, weights quantized to int8" in console.file.getvalue()) == said
 
 
+def test_the_banner_tells_of_ranks() -> None:
+    for ranks, said in ((1, "cpu, bfloat16\n"), (4, "cpu, bfloat16, 4 ranks\n")):
+        console = plain()
+        print_banner(console, started(info=msgspec.structs.replace(INFO, ranks=ranks)))
+        lines = [line.rstrip() + "\n" for line in console.file.getvalue().splitlines()]
+        assert [line for line in lines if line.endswith(said)]
+
+
 @pytest.mark.parametrize(
     ("builds", "kernels", "said"),
     [

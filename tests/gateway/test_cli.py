@@ -54,7 +54,9 @@ def test_flags_reach_the_server_and_its_status_is_the_commands(
     served: list[ServeSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = "some/model --port 8123 --served-model-name a --served-model-name b --kv-cache-memory 2GiB"
-    status = main(monkeypatch, "serve", *arguments.split(), "--no-enable-prefix-caching", "--api-key", "k")
+    status = main(
+        monkeypatch, "serve", *arguments.split(), "--no-enable-prefix-caching", "--api-key", "k", "-tp", "2", "-pp=3"
+    )
     (settings,) = served
     assert status == 7
     assert settings.model == "some/model"
@@ -62,6 +64,7 @@ def test_flags_reach_the_server_and_its_status_is_the_commands(
     assert settings.served_model_name == ("a", "b")
     assert settings.enable_prefix_caching is False
     assert settings.api_key == ("k",)
+    assert (settings.tensor_parallel_size, settings.pipeline_parallel_size) == (2, 3)
 
 
 def test_a_flag_that_is_not_given_leaves_variables_alone(
@@ -84,6 +87,7 @@ def test_help_has_every_setting_and_fits_the_terminal(width: int) -> None:
     words = text.replace("│", " ").split()
     for name in ServeSettings.model_fields:
         assert flag_of(name) in words or name == "model"
+    assert {"-tp", "-pp"} <= set(words)
     assert "MODEL" in words and "--no-enable-prefix-caching" in words and "auto|float32|bfloat16|float16" in words
     assert max(map(len, text.splitlines())) <= width
 
@@ -122,6 +126,7 @@ def test_version() -> None:
             ("serve", "--quantization", "foo"),
             "penstock: error: --quantization must be one of none, int4, int8, not 'foo'",
         ),
+        (("serve", "-tp", "0"), "penstock: error: --tensor-parallel-size must be at least 1, not '0'"),
         (("serve", "--prot", "1"), "penstock: error: No such option: --prot"),
         (("serve", "one", "two"), "penstock: error: Got unexpected extra argument"),
         (("server",), "penstock: error: No such command 'server'"),

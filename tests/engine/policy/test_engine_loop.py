@@ -234,6 +234,11 @@ def test_the_pool_is_checked_once_in_each_idle_time_and_never_at_work() -> None:
     assert run([start("a")], [], [], [], [start("b")], [], [], [])[0].checks == 2
 
 
+def test_the_executor_is_looked_after_in_all_of_an_idle_time() -> None:
+    assert run([start("a")], [])[0].looks == 0
+    assert run([start("a")], [], [], [], [])[0].looks == 2
+
+
 def test_a_leak_ends_the_loop(harness) -> None:
     h = harness()
     engine = CountingEngine()

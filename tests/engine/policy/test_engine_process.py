@@ -251,6 +251,16 @@ def test_a_fault_in_a_step_ends_it_with_a_traceback(spawn) -> None:
     assert status == os.EX_SOFTWARE and "Traceback" in errors and "engine=0.3" in errors
 
 
+def test_a_rank_that_is_lost_while_idle_is_told_without_a_traceback(spawn) -> None:
+    child = spawn("loses a rank while idle")
+    child.receive(Ready)
+    child.send(start(max_tokens=1))
+    failed = child.receive(Failed)
+    assert failed == Failed(message="rank 1 (process 7) was killed by SIGKILL", expected=False)
+    status, _, errors = child.wait()
+    assert status == os.EX_SOFTWARE and "was killed by SIGKILL: the engine ends" in errors and "Traceback" not in errors
+
+
 def test_a_frame_that_is_no_message_ends_it(spawn) -> None:
     child = spawn()
     child.receive(Ready)
