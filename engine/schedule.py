@@ -50,6 +50,7 @@ class Schedule:
     began: float = 0.0
     """When it was complete and its computation began, in seconds."""
     most_rows: int = 0
+    """Its share of the sequences, where several steps go on at once."""
     chunk_budget: int = 0
     """Of these, the ones left for sequences that are bounded, see ``Scheduler._is_bounded``."""
     is_burst: bool = False

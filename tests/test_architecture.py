@@ -86,6 +86,13 @@ def test_what_is_never_imported(module: str) -> None:
     assert {name: NEVER[name] for name in imports(module) if name in NEVER} == {}
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_no_collective_of_objects(module: str) -> None:
+    """They unpickle what other processes send."""
+    names = [node.attr for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.Attribute)]
+    assert [name for name in names if "object_list" in name or name.endswith("_object")] == []
+
+
 def test_no_module_is_needed_for_its_own_import() -> None:
     graph = {module: imports(module, at_start_only=True) & MODULES.keys() - {module} for module in MODULES}
     try:
