@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,10 @@ _CONTINUE_HERE = "PENSTOCK_CONTINUES_HERE "
 
 _GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
 """Variables that the server sets; all others that a template reads may come from ``chat_template_kwargs``."""
+
+
+DEFAULT, FOR_TOOLS = "default", "tool_use"
+"""Names of a model's templates; models that have one have it under the first."""
 
 
 class ChatTemplateError(Exception):
@@ -84,11 +89,13 @@ class ChatTemplate:
         max_characters: int = 2**25,
         now: Callable[[], datetime] = datetime.now,
         clock: Callable[[], float] = time.monotonic,
+        for_tools: ChatTemplate | None = None,
     ) -> None:
         """Compile ``source``. Raises ``ChatTemplateError`` where it is no valid template.
 
         Args:
             special_tokens: such as ``bos_token``; each is a variable of the template.
+            for_tools: another template of the model, to be taken where tools are offered.
             max_seconds: longest time that one rendering may take.
             max_characters: longest result.
         """
@@ -101,10 +108,12 @@ class ChatTemplate:
                 f"the chat template has a mistake in line {error.lineno}: {error.message}"
             ) from None
         self.source = source
+        self.for_tools = self if for_tools is None else for_tools
         self._special_tokens = dict(special_tokens or {})
         self._max_seconds = max_seconds
         self._max_characters = max_characters
         self._clock = clock
+        self.reads_tools = "tools" in names
         self.variables = frozenset(names - _GIVEN - environment.globals.keys() - self._special_tokens.keys())
         """Names that ``chat_template_kwargs`` may set, because the template reads them."""
 
@@ -117,8 +126,13 @@ class ChatTemplate:
         Raises:
             ChatTemplateError: a template cannot be read or compiled.
         """
-        source = _text_of(override) if override else _source_in(folder)
-        return None if source is None else cls(source, special_tokens)
+        if override is not None:
+            return cls(_text_of(override), special_tokens)
+        sources = _sources_in(folder)
+        if DEFAULT not in sources:
+            return None
+        for_tools = cls(sources[FOR_TOOLS], special_tokens) if FOR_TOOLS in sources else None
+        return cls(sources[DEFAULT], special_tokens, for_tools=for_tools)
 
     def render(
         self,
@@ -127,8 +141,9 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         variables: Mapping[str, Any] | None = None,
+        tools: list[dict[str, Any]] | None = None,
     ) -> str:
-        """Messages → prompt.
+        """Messages → prompt. Arguments of tool calls are objects; a template that joins them as text is given text.
 
         Raises:
             InvalidRequest: the template refuses these messages, or their prompt grows too long.
@@ -142,6 +157,8 @@ class ChatTemplate:
                     f"(it reads: {known}).",
                     param=f"chat_template_kwargs.{name[:64]}",
                 )
+        if any(message.get("tool_calls") for message in messages) and self._wants_text:
+            messages = [_with_text_arguments(message) for message in messages]
         if continue_final_message:
             messages = [*messages[:-1], messages[-1] | {"content": _open_ended(messages[-1])}]
         text = self._run(
@@ -149,12 +166,33 @@ class ChatTemplate:
                 **self._special_tokens,
                 **(variables or {}),
                 "messages": messages,
-                "tools": None,
+                "tools": tools or None,
                 "documents": None,
                 "add_generation_prompt": add_generation_prompt,
             }
         )
         return _cut_at_mark(text) if continue_final_message else text
+
+    @cached_property
+    def _wants_text(self) -> bool:
+        """Whether it takes a call's arguments as JSON text, and fails on an object or prints it as Python does."""
+        key, value = "penstock_key", "penstock value"
+        function = {"name": "f", "arguments": {key: value}}
+        call = {"id": "call00001", "type": "function", "function": function}
+        messages: list[dict[str, Any]] = [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "1", "tool_call_id": "call00001", "name": "f"},
+        ]
+
+        def shows(messages: list[dict[str, Any]]) -> bool:
+            try:
+                text = self._run({**self._special_tokens, "messages": messages, "tools": None, "documents": None})
+            except InvalidRequest:
+                return False
+            return value in text and f"'{key}'" not in text
+
+        return not shows(messages) and shows([_with_text_arguments(message) for message in messages])
 
     def _run(self, context: dict[str, Any]) -> str:
         deadline = self._clock() + self._max_seconds
@@ -181,6 +219,14 @@ class ChatTemplate:
         return "".join(pieces)
 
 
+def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    calls = [
+        call | {"function": call["function"] | {"arguments": _tojson(call["function"]["arguments"])}}
+        for call in message.get("tool_calls") or []
+    ]
+    return message | {"tool_calls": calls} if calls else message
+
+
 def _open_ended(message: Mapping[str, Any]) -> str:
     if not message.get("content"):
         raise InvalidRequest(
@@ -203,21 +249,21 @@ def _cut_at_mark(text: str) -> str:
     return text[:at] if text.startswith(_CONTINUE_HERE, at) else text[:at].rstrip()
 
 
-def _source_in(folder: Path) -> str | None:
-    """``chat_template.jinja``, else the entry of ``tokenizer_config.json``: one template, or the default of several."""
+def _sources_in(folder: Path) -> dict[str, str]:
+    """Name → template: ``chat_template.jinja`` and its additions, else what ``tokenizer_config.json`` holds."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return _text_of(file)
+        more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+        return {DEFAULT: _text_of(file)} | {each.stem: _text_of(each) for each in more}
     config = folder / "tokenizer_config.json"
     if not config.is_file():
-        return None
+        return {}
     try:
         found = msgspec.json.decode(_text_of(config)).get("chat_template")
-        if isinstance(found, list):
-            found = {entry["name"]: entry["template"] for entry in found}.get("default")
+        named = {entry["name"]: entry["template"] for entry in found} if isinstance(found, list) else {DEFAULT: found}
     except (msgspec.DecodeError, AttributeError, KeyError, TypeError) as error:
         raise ChatTemplateError(f"{config}: its chat_template cannot be read: {error}") from None
-    return found if isinstance(found, str) else None
+    return {name: source for name, source in named.items() if isinstance(source, str)}
 
 
 def _text_of(file: Path) -> str:

@@ -14,6 +14,7 @@ from fastapi import Request, Response
 
 from engine.messages import EngineInfo
 from engine.sampling_params import SamplingParams
+from gateway.completion.parser import Parsing
 from gateway.completion.request import Request as CompletionRequest
 from gateway.errors import Unavailable, UnsupportedMediaType
 from gateway.protocol.answer import AnswerOptions, BodyAnswer, Envelope, StreamAnswer
@@ -35,6 +36,7 @@ class Plan:
 
     params: tuple[SamplingParams, ...]
     options: AnswerOptions
+    parsing: Parsing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Endpoint(Generic[Body]):
             include_stop_str_in_output=bool(body.include_stop_str_in_output),
             skip_special_tokens=plan.options.skip_special_tokens,
             continues_prompt=plan.options.continues_prompt,
+            parsing=plan.parsing,
             cache_salt=_cache_salt(body.cache_salt or "", context, shared=not state.keys),
             session=_session(body.session, context),
         )

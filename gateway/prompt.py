@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from gateway.chat_template import ChatTemplate
-from gateway.errors import ContextLengthExceeded, InvalidRequest
+from gateway.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from gateway.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
@@ -38,8 +38,9 @@ class Prompts:
         continue_final_message: bool,
         variables: Mapping[str, Any] | None,
         context: int,
-    ) -> list[int]:
-        """Messages → token ids. ``messages`` is called off the event loop too.
+        tools: list[dict[str, Any]] | None = None,
+    ) -> tuple[list[int], str]:
+        """Messages → token ids, and the text that they are of. ``messages`` is called off the event loop too.
 
         ``context`` is the model's greatest length in tokens.
 
@@ -47,25 +48,37 @@ class Prompts:
             InvalidRequest: the model has no chat template, or its template refuses the messages.
             ContextLengthExceeded: the text is so long that it need not be tokenized to know that it does not fit.
         """
-        template = self.template
-        if template is None:
-            raise InvalidRequest(
-                "This model has no chat template, so it cannot chat. Use /v1/completions, or start the server with "
-                "--chat-template FILE.",
-                code="no_chat_template",
-            )
+        template = self._template(tools)
 
-        def work() -> list[int]:
+        def work() -> tuple[list[int], str]:
             text = template.render(
                 messages(),
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
                 variables=variables,
+                tools=tools,
             )
             # The template has written the special tokens.
-            return self._encode(text, context, "messages", add_special_tokens=False)
+            return self._encode(text, context, "messages", add_special_tokens=False), text
 
         return await self.run(work)
+
+    def _template(self, tools: list[dict[str, Any]] | None) -> ChatTemplate:
+        if self.template is None:
+            raise InvalidRequest(
+                "This model has no chat template, so it cannot chat. Use /v1/completions, or start the server with "
+                "--chat-template FILE.",
+                code="no_chat_template",
+            )
+        if not tools:
+            return self.template
+        if not self.template.for_tools.reads_tools:
+            raise UnsupportedParameter(
+                "'tools' is not supported: the model's chat template does not show tools to the model. Start the "
+                "server with --chat-template FILE, or serve a model that was trained for tools.",
+                param="tools",
+            )
+        return self.template.for_tools
 
     async def texts(self, texts: list[str], *, add_special_tokens: bool, context: int) -> list[list[int]]:
         """One list of token ids for each text. Raises as ``chat`` does."""

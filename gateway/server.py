@@ -192,6 +192,7 @@ class _Server:
         self, lifecycle: Lifecycle, tokenizer: Tokenizer, template: ChatTemplate | None, keys: Keys, metrics: Metrics
     ) -> uvicorn.Server:
         from gateway.admission import Admission
+        from gateway.completion.formats import choose_reasoning_format, choose_tool_format
         from gateway.prompt import Prompts
         from gateway.protocol.limits import Limits
         from gateway.state import AppState
@@ -199,6 +200,7 @@ class _Server:
 
         settings = self._settings
         limits = {name: getattr(settings, name) for name in Limits.__dataclass_fields__ if hasattr(settings, name)}
+        shown = template.for_tools.source if template is not None else None
         state = AppState(
             model_names=self._names,
             version=VERSION,
@@ -212,6 +214,8 @@ class _Server:
             render_metrics=metrics.render,
             keys=keys,
             limits=Limits(**limits),
+            tool_format=choose_tool_format(settings.tool_call_format, shown),
+            reasoning_format=choose_reasoning_format(settings.reasoning_format, shown),
             record=metrics.record,
             failure=lambda: lifecycle.failure,
             cors_origins=settings.cors_origins,

@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from engine.config import Device, DType, EngineConfig, LoadFormat, TPReduce
 from engine.quantization import quantization_names
+from gateway.completion.formats import AUTO, NONE, reasoning_formats, tool_formats
 from gateway.replicas.router import Routing
 from observability.logging import LogFormat, LogLevel
 
@@ -108,6 +109,14 @@ class ServeSettings(BaseSettings):
     ] = Field(None, description="Longest context: prompt and output together.")
     chat_template: Annotated[Path | None, Option("Model", "FILE", "the model's own")] = Field(
         None, description="Jinja file that turns messages into a prompt."
+    )
+
+    tool_call_format: Annotated[str, Option("Model", "NAME")] = Field(
+        "auto",
+        description="How the model writes tool calls: a format of docs/tools.md, none, or what its template teaches.",
+    )
+    reasoning_format: Annotated[str, Option("Model", "NAME")] = Field(
+        "auto", description="How it sets reasoning apart: a format of docs/tools.md, none, or what its template shows."
     )
 
     # --- Server ---
@@ -203,6 +212,10 @@ class ServeSettings(BaseSettings):
     max_logit_bias: Annotated[int, Option("Limits", "COUNT")] = Field(
         1024, ge=0, description="Entries of logit_bias in a request."
     )
+    max_tools: Annotated[int, Option("Limits", "COUNT")] = Field(128, ge=0, description="Tools in a request.")
+    max_tool_schema: Annotated[Bytes, Option("Limits", "SIZE")] = Field(
+        65_536, description="Largest schema of a tool's parameters, in bytes of JSON or as 64KiB."
+    )
     unknown_fields: Annotated[Literal["refuse", "warn", "ignore"], Option("Limits")] = Field(
         "refuse", description="What becomes of a request with a field that is not known."
     )
@@ -242,6 +255,14 @@ class ServeSettings(BaseSettings):
     def _is_a_quantization(cls, value: str) -> str:
         if value not in quantization_names():
             raise ValueError(f"must be one of {', '.join(quantization_names())}, not {value!r}")
+        return value
+
+    @field_validator("tool_call_format", "reasoning_format")
+    @classmethod
+    def _is_a_format(cls, value: str, info: ValidationInfo) -> str:
+        formats = tool_formats() if info.field_name == "tool_call_format" else reasoning_formats()
+        if value not in (known := (AUTO, NONE, *formats)):
+            raise ValueError(f"must be one of {', '.join(known)}, not {value!r}")
         return value
 
     @field_validator("config", "chat_template", "api_keys")

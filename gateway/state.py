@@ -73,6 +73,10 @@ class AppState:
     """In Prometheus' plain text format."""
     keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)
+    tool_format: str | None = None
+    """Name of the format in which the model writes tool calls; None where that is not known."""
+    reasoning_format: str | None = None
+    """The same of reasoning."""
     record: Callable[[Record], None] = lambda _: None
     """Where records for the metrics go."""
     failure: Callable[[], str | None] = lambda: None

@@ -8,7 +8,7 @@ decoders work on whole sequences, so their rules are taken apart here (``tokeniz
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,11 @@ class Tokenizer:
         """Ids that are no token add nothing."""
         text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
+
+    def special_ids_of(self, texts: Iterable[str]) -> frozenset[int]:
+        """Of those texts that are special tokens, the ids."""
+        ids = (self._backend.token_to_id(text) for text in texts)
+        return frozenset(id_ for id_ in ids if id_ in self.special_ids)
 
     def piece(self, token_id: int) -> Piece:
         """What the token adds to a text that has begun; an id that is no token adds nothing."""

@@ -148,7 +148,8 @@ class ActiveRequest:
         return sum(choice.fold.num_tokens for choice in self.choices)
 
     def usage(self) -> Usage:
-        return Usage(self.request.num_prompt_tokens, self.generated_tokens, self.cached_tokens)
+        reasoning = sum(choice.fold.reasoning_tokens for choice in self.choices)
+        return Usage(self.request.num_prompt_tokens, self.generated_tokens, self.cached_tokens, reasoning)
 
     def stats(self, now: float, error: APIError | None) -> RequestStats:
         first = self.first_stats

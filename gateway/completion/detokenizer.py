@@ -29,10 +29,18 @@ class Detokenizer:
 
     __slots__ = ("_begun", "_errors", "_pending", "_piece", "_skipped", "_strip_left", "_tokenizer")
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool, continues: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special_tokens: bool,
+        continues: bool = False,
+        shown: frozenset[int] = frozenset(),
+    ) -> None:
+        """``shown``: special tokens that are part of the text in any case."""
         self._tokenizer = tokenizer
         self._piece = tokenizer.piece
-        self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._skipped = tokenizer.special_ids - shown if skip_special_tokens else frozenset()
         self._errors = tokenizer.rules.errors
         self._pending = b""
         self._begun = continues

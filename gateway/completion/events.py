@@ -18,17 +18,30 @@ class OutputToken:
     logprobs: TokenLogprobs | None
 
 
+@dataclass(frozen=True, slots=True)
+class CallDelta:
+    """News of one tool call: ``id`` and ``name`` once, with the first; ``arguments`` are pieces to be joined."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
     """News of one choice. Joined over its deltas, ``text`` is the choice's text and ``tokens`` its tokens.
 
     Tokens travel with the text they have completed: a token whose text is held back (half a character, a
-    possible stop string) comes with a later delta, so that text and log-probabilities stay aligned.
+    possible stop string) comes with a later delta, so that text and log-probabilities stay aligned. Where the text is
+    parsed, ``text`` is what neither reasoning nor a call is; tokens of what may yet be markup travel ahead of it.
     """
 
     index: int
     text: str
     tokens: list[OutputToken]
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
     finish_reason: FinishReason | None = None
     """Set on the last delta of the choice, and only there."""
     stop_reason: str | int | None = None
@@ -51,6 +64,8 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    reasoning_tokens: int = 0
+    """Of the completion tokens, those of the reasoning and its markers."""
 
     @property
     def total_tokens(self) -> int:

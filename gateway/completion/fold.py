@@ -3,6 +3,9 @@
 Whatever has been fed, in however many pieces, the text and tokens released so far are the same. The end of a choice
 is found in the tokens themselves (stop string, stop token, length); the engine's ``finish`` is evidence for what
 only the engine knows, such as a context that is full.
+
+Where the request has the text parsed, the parser comes last: stop strings are looked for in the text as the model
+writes it, within reasoning and tool calls too.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from engine.messages import EngineFinish, TokenLogprobs
 from engine.sampling_params import SamplingParams
 from gateway.completion.detokenizer import Detokenizer, StopMatch, StopSearch, StopStrings
 from gateway.completion.events import Delta, FinishReason, OutputToken
+from gateway.completion.parser import Parser
 from gateway.tokenizer import Tokenizer
 
 
@@ -34,6 +38,7 @@ class Fold:
         "_index",
         "_max_tokens",
         "_min_tokens",
+        "_parser",
         "_parts",
         "_released",
         "_search",
@@ -41,6 +46,7 @@ class Fold:
         "_tokens",
         "finish_reason",
         "num_tokens",
+        "reasoning_tokens",
         "stop_reason",
     )
 
@@ -55,10 +61,18 @@ class Fold:
         skip_special_tokens: bool,
         eos_ids: frozenset[int],
         continues: bool = False,
+        parser: Parser | None = None,
+        shown: frozenset[int] = frozenset(),
     ) -> None:
-        """``eos_ids`` are the model's own stop tokens: ending at one of them is not reported as a reason."""
+        """``eos_ids`` are the model's own stop tokens: ending at one of them is not reported as a reason.
+
+        ``shown``: special tokens that the parser has to see.
+        """
         self._index = index
-        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens, continues=continues)
+        self._detokenizer = Detokenizer(
+            tokenizer, skip_special_tokens=skip_special_tokens, continues=continues, shown=shown
+        )
+        self._parser = parser
         self._search = StopSearch(stops) if stops.strings else None
         self._include_stop = include_stop
         self._stop_ids = frozenset(params.stop_token_ids)
@@ -73,6 +87,8 @@ class Fold:
         """Tokens not yet released, each with the offsets at which the text of it begins and ends, or -1 for an end
         that is not known yet: it lies within a character."""
         self.num_tokens = 0
+        self.reasoning_tokens = 0
+        """Of the tokens released so far, those in which there is reasoning, or its markers."""
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
 
@@ -86,6 +102,7 @@ class Fold:
         texts: list[str] = []
         tokens: list[OutputToken] = []
         stop_token: OutputToken | None = None
+        parser, read = self._parser, 0
         last = len(ids) - 1
         for number, token_id in enumerate(ids):
             self.num_tokens += 1
@@ -100,18 +117,54 @@ class Fold:
             if match is not None:
                 self._cut(match, texts, tokens)
                 break
+            if parser is not None:
+                read = self._parse(parser, texts, tokens, read)
+                if parser.complete:
+                    self.finish_reason = "tool_calls"
+                    break
             if self.num_tokens == self._max_tokens:
                 self._finish("length", None, texts, tokens)
                 break
         else:
             if finish is not None:
                 self._finish(finish, None, texts, tokens)
+        if parser is not None:
+            self._parse(parser, texts, tokens, read)
+            return self._parsed(parser, tokens, stop_token)
         if not texts and not tokens and self.finish_reason is None:
             return None
         return Delta(
             index=self._index,
             text="".join(texts),
             tokens=tokens,
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+            stop_token=stop_token,
+        )
+
+    def _parse(self, parser: Parser, texts: list[str], tokens: list[OutputToken], read: int) -> int:
+        """The parser takes the released text; ``read`` of the released tokens belong to what it has taken before."""
+        before = parser.in_reasoning
+        parser.feed("".join(texts))
+        texts.clear()
+        if before or parser.in_reasoning:
+            self.reasoning_tokens += len(tokens) - read
+        return len(tokens)
+
+    def _parsed(self, parser: Parser, tokens: list[OutputToken], stop_token: OutputToken | None) -> Delta | None:
+        if self.finish_reason is not None:
+            parser.finish()
+            if self.finish_reason == "stop" and parser.has_calls:
+                self.finish_reason = "tool_calls"
+        news = parser.take()
+        if not (news.content or news.reasoning or news.calls or tokens) and self.finish_reason is None:
+            return None
+        return Delta(
+            index=self._index,
+            text=news.content,
+            tokens=tokens,
+            reasoning=news.reasoning,
+            calls=news.calls,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             stop_token=stop_token,

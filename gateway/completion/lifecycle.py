@@ -129,8 +129,9 @@ class Lifecycle:
         self.queued_requests += 1
         self.queued_tokens += request.num_prompt_tokens
         stops, eos_ids = StopStrings(request.stop), frozenset(info.eos_token_ids)
+        shown = self._tokenizer.special_ids_of(request.parsing.markers) if request.parsing else frozenset()
         for index in range(request.num_choices):
-            self._open(active, index, stops, eos_ids)
+            self._open(active, index, stops, eos_ids, shown)
         active.remaining = len(active.choices)
         for choice in active.choices:
             self._dispatch(choice)
@@ -274,7 +275,9 @@ class Lifecycle:
 
     # --- transitions -----------------------------------------------------------------------------------------
 
-    def _open(self, active: ActiveRequest, index: int, stops: StopStrings, eos_ids: frozenset[int]) -> None:
+    def _open(
+        self, active: ActiveRequest, index: int, stops: StopStrings, eos_ids: frozenset[int], shown: frozenset[int]
+    ) -> None:
         request = active.request
         choice_id = f"{request.id}:{index}"
         fold = Fold(
@@ -286,6 +289,8 @@ class Lifecycle:
             skip_special_tokens=request.skip_special_tokens,
             eos_ids=eos_ids,
             continues=request.continues_prompt,
+            parser=request.parser(index),
+            shown=shown,
         )
         choice = Choice(active, index, choice_id, self._journal.open(choice_id), fold)
         self._choices[choice_id] = choice

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.sampling_params import SamplingParams
+from gateway.completion.parser import Parser, Parsing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +27,17 @@ class Request:
     skip_special_tokens: bool = True
     continues_prompt: bool = False
     """The output goes on with the prompt's text, rather than beginning a text of its own."""
+    parsing: Parsing | None = None
+    """Where reasoning or tool calls are to be told from the text."""
     cache_salt: str = ""
     session: bytes | None = None
     """Requests of a session go to the same replica where they can."""
+
+    def parser(self, choice: int) -> Parser | None:
+        """For one choice's text."""
+        if self.parsing is None:
+            return None
+        return Parser(self.parsing, seed=self.seed, choice=choice, prompt=self.prompts[choice // self.n])
 
     @property
     def num_choices(self) -> int:

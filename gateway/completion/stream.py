@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from gateway.completion.events import Delta, Event
+from gateway.completion.events import CallDelta, Delta, Event
 from gateway.errors import APIError
 
 
@@ -90,7 +90,20 @@ def _joined(deltas: list[Delta]) -> Delta:
         index=last.index,
         text="".join(delta.text for delta in deltas),
         tokens=[token for delta in deltas for token in delta.tokens],
+        reasoning="".join(delta.reasoning for delta in deltas),
+        calls=joined_calls(call for delta in deltas for call in delta.calls),
         finish_reason=last.finish_reason,
         stop_reason=last.stop_reason,
         stop_token=last.stop_token,
+    )
+
+
+def joined_calls(calls: Iterable[CallDelta]) -> tuple[CallDelta, ...]:
+    """One for each call, in order."""
+    pieces: dict[int, list[CallDelta]] = {}
+    for call in calls:
+        pieces.setdefault(call.index, []).append(call)
+    return tuple(
+        CallDelta(index, first.id, first.name, "".join(piece.arguments for piece in (first, *more)))
+        for index, (first, *more) in pieces.items()
     )

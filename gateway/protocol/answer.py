@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from gateway.completion.events import Completed, Delta, Event, OutputToken, PromptScored, Usage
+from gateway.completion.events import CallDelta, Completed, Delta, Event, OutputToken, PromptScored, Usage
 from gateway.completion.sse import DONE
+from gateway.completion.stream import joined_calls
 from gateway.tokenizer import Tokenizer
 
 to_json = msgspec.json.Encoder().encode
@@ -124,7 +125,7 @@ class StreamAnswer(Answer, ABC):
     def _usage_so_far(self) -> bytes:
         if self.options.continuous_usage:
             return b',"usage":' + to_json(
-                usage_object(Usage(self._prompt_tokens, self._output_tokens, 0), cached=False)
+                usage_object(Usage(self._prompt_tokens, self._output_tokens, 0), details=False)
             )
         return b',"usage":null' if self.options.usage else b""
 
@@ -139,6 +140,8 @@ class Collected:
     """All of one choice."""
 
     texts: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    call_deltas: list[CallDelta] = field(default_factory=list)
     tokens: list[OutputToken] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: str | int | None = None
@@ -147,6 +150,11 @@ class Collected:
     @property
     def text(self) -> str:
         return "".join(self.texts)
+
+    @property
+    def calls(self) -> tuple[CallDelta, ...]:
+        """Each whole."""
+        return joined_calls(self.call_deltas)
 
     @property
     def generated(self) -> list[OutputToken]:
@@ -192,6 +200,8 @@ class BodyAnswer(Answer, ABC):
                 case Delta():
                     choice = self._choices[event.index]
                     choice.texts.append(event.text)
+                    choice.reasoning.append(event.reasoning)
+                    choice.call_deltas.extend(event.calls)
                     choice.tokens.extend(event.tokens)
                     choice.finish_reason, choice.stop_reason = event.finish_reason, event.stop_reason
                     choice.stop_token = event.stop_token
@@ -212,11 +222,16 @@ class BodyAnswer(Answer, ABC):
         )
 
 
-def usage_object(usage: Usage, *, cached: bool = True) -> dict[str, Any]:
-    """OpenAI's ``usage``; ``cached`` adds how many prompt tokens came from the prefix cache."""
+def usage_object(usage: Usage, *, details: bool = True) -> dict[str, Any]:
+    """OpenAI's ``usage``; ``details`` adds how many tokens came from the prefix cache, and how many were reasoning."""
     counts: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
-    return counts | {"prompt_tokens_details": {"cached_tokens": usage.cached_tokens}} if cached else counts
+    if not details:
+        return counts
+    counts["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens:
+        counts["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return counts

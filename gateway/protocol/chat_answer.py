@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.completion.events import Delta, OutputToken
+from gateway.completion.events import CallDelta, Delta, OutputToken
 from gateway.protocol.answer import BodyAnswer, Collected, StreamAnswer, to_json
 from gateway.protocol.logprobs import chat_entries
 
@@ -25,11 +25,9 @@ class ChatStream(StreamAnswer):
     def delta(self, delta: Delta) -> bytes:
         chunks = b""
         reported = delta.tokens if self.options.logprobs or self.options.token_ids else None
-        if delta.text or reported:
+        if delta.text or delta.reasoning or delta.calls or reported:
             more = self._details(reported) if reported else b',"logprobs":null'
-            chunks = self._chunk(
-                b'{"index":%d,"delta":{"content":%s}%s,"finish_reason":null}' % (delta.index, to_json(delta.text), more)
-            )
+            chunks = self._chunk(b'{"index":%d,"delta":%s%s,"finish_reason":null}' % (delta.index, _news(delta), more))
         if delta.finish_reason is not None:
             more = b""
             if self.options.token_ids and delta.stop_token is not None:
@@ -46,6 +44,31 @@ class ChatStream(StreamAnswer):
         return b',"logprobs":%s%s' % (logprobs, ids)
 
 
+def _news(delta: Delta) -> bytes:
+    if not (delta.reasoning or delta.calls):
+        return b'{"content":%s}' % to_json(delta.text)
+    members: dict[str, Any] = {}
+    if delta.reasoning:
+        members["reasoning_content"] = delta.reasoning
+    if delta.text:
+        members["content"] = delta.text
+    if delta.calls:
+        members["tool_calls"] = [_call_news(call) for call in delta.calls]
+    return to_json(members)
+
+
+def _call_news(call: CallDelta) -> dict[str, Any]:
+    """Id, type and name once: clients join what comes again."""
+    if call.name is None:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    return {
+        "index": call.index,
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
 class ChatBody(BodyAnswer):
     """A ``chat.completion`` object."""
 
@@ -55,7 +78,7 @@ class ChatBody(BodyAnswer):
         ids = {"token_ids": collected.ids} if self.options.token_ids else {}
         return {
             "index": index,
-            "message": {"role": "assistant", "content": collected.text, "refusal": None, "annotations": []},
+            "message": _message(collected),
             "logprobs": chat_entries(collected.tokens, self.tokenizer) if self.options.logprobs else None,
             "finish_reason": collected.finish_reason,
             "stop_reason": collected.stop_reason,
@@ -63,3 +86,26 @@ class ChatBody(BodyAnswer):
 
     def extra(self) -> dict[str, Any]:
         return {"prompt_token_ids": self.options.prompts[0]} if self.options.token_ids else {}
+
+
+def _message(collected: Collected) -> dict[str, Any]:
+    """Content is null where there are reasoning or calls alone."""
+    calls, reasoning = collected.calls, "".join(collected.reasoning)
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": collected.text or (None if calls or reasoning else ""),
+        "refusal": None,
+        "annotations": [],
+    }
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in calls
+        ]
+    return message

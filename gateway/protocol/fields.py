@@ -46,7 +46,7 @@ def same(left: Json, right: Json) -> bool:
     return bool(left == right)
 
 
-_TOOLS = "the model's tool calls are not parsed yet"
+_FUNCTIONS = "functions were superseded; use tools and tool_choice"
 _STRUCTURED = "output is not constrained to a grammar or schema yet"
 _AUDIO = "this server generates text only"
 _STORED = "completions are not stored"
@@ -83,14 +83,13 @@ CHAT: Mapping[str, NoOp] = {
     "chat_template": NoOp(f"{_TEMPLATE} and never a caller's"),
     "documents": NoOp("put documents into the messages", ([],)),
     "echo": NoOp("only /v1/completions echoes its prompt", (False,)),
-    "function_call": NoOp(_TOOLS, ("none", "auto")),
-    "functions": NoOp(_TOOLS, ([],)),
+    "function_call": NoOp(_FUNCTIONS, ("none", "auto")),
+    "functions": NoOp(_FUNCTIONS, ([],)),
     "include_reasoning": NoOp("reasoning is not separated from the answer yet"),
     "metadata": NoOp(f"{_STORED}, so there is nothing to attach it to", ({},)),
     "mm_processor_kwargs": NoOp("this server reads text only", ({},)),
     "modalities": NoOp(_AUDIO, (["text"],)),
     "moderation": NoOp("there is no moderation model"),
-    "parallel_tool_calls": NoOp(_TOOLS, (True, False)),
     "prediction": NoOp("predicted outputs are not used yet"),
     "prompt_cache_options": NoOp("the prefix cache is automatic", ({}, {"mode": "implicit"})),
     "prompt_cache_retention": NoOp("the prefix cache is held in memory alone", ("in_memory",)),
@@ -99,8 +98,6 @@ CHAT: Mapping[str, NoOp] = {
     "service_tier": NoOp("there is one tier", ("auto", "default")),
     "store": NoOp(_STORED, (False,)),
     "thinking_token_budget": NoOp("reasoning is not told from the answer yet"),
-    "tool_choice": NoOp(_TOOLS, ("none", "auto")),
-    "tools": NoOp(_TOOLS, ([],)),
     "verbosity": NoOp("ask for a length in the messages", ("medium",)),
     "web_search_options": NoOp("this server reaches no other"),
 }
@@ -134,5 +131,9 @@ CONTENT_PART: Mapping[str, NoOp] = {
 }
 
 TOOL_CALL: Mapping[str, NoOp] = {
+    "custom": NoOp("only function tools are known"),
+}
+
+TOOL: Mapping[str, NoOp] = {
     "custom": NoOp("only function tools are known"),
 }

@@ -22,6 +22,9 @@ class Limits:
     max_stop: int = 16
     """Stop strings, and stop token ids."""
     max_logit_bias: int = 1024
+    max_tools: int = 128
+    max_tool_schema: int = 65_536
+    """Bytes of JSON, of one tool's parameters."""
     unknown_fields: UnknownFields = "refuse"
     max_stop_length: int = 256
     """Characters of one stop string: each is searched for in every piece of text."""

@@ -28,6 +28,12 @@ class PromptTokensDetails(BaseModel):
     cached_tokens: int = Field(description="How many came from the prefix cache.")
 
 
+class CompletionTokensDetails(BaseModel):
+    """Of the generated tokens."""
+
+    reasoning_tokens: int = Field(description="How many are reasoning, or mark where it begins and ends.")
+
+
 class Usage(BaseModel):
     """Token counts of a request, over all its choices."""
 
@@ -35,6 +41,7 @@ class Usage(BaseModel):
     completion_tokens: int = Field(description="Tokens that were generated.")
     total_tokens: int = Field(description="Both together.")
     prompt_tokens_details: PromptTokensDetails | None = Field(None, description="More about the prompts' tokens.")
+    completion_tokens_details: CompletionTokensDetails | None = Field(None, description="Where there is reasoning.")
 
 
 class _Envelope(BaseModel):
@@ -66,17 +73,53 @@ class ChatLogprobs(BaseModel):
     refusal: None = Field(None, description="Always null.")
 
 
+class CalledFunction(BaseModel):
+    """What is called."""
+
+    name: str = Field(description="The function's name.")
+    arguments: str = Field(description="Its arguments as the model wrote them: JSON, unless it made a mistake.")
+
+
+class AnswerToolCall(BaseModel):
+    """A tool call that the model makes."""
+
+    id: str = Field(description="Its id, which the result names.")
+    type: Literal["function"] = Field(description="function.")
+    function: CalledFunction = Field(description="The function and its arguments.")
+
+
+class FunctionDelta(BaseModel):
+    """A piece of a call."""
+
+    name: str | None = Field(None, description="In the call's first piece.")
+    arguments: str | None = Field(None, description="The next piece of the arguments.")
+
+
+class ToolCallDelta(BaseModel):
+    """News of a tool call."""
+
+    index: int = Field(description="Which call, from 0.")
+    id: str | None = Field(None, description="In its first piece.")
+    type: Literal["function"] | None = Field(None, description="In its first piece.")
+    function: FunctionDelta = Field(description="The piece.")
+
+
 class AssistantAnswer(BaseModel):
     """What the model says."""
 
     role: Literal["assistant"] = Field(description="assistant.")
-    content: str = Field(description="The text.")
+    content: str | None = Field(description="The text; null where there are tool calls or reasoning alone.")
+    reasoning_content: str | None = Field(None, description="The model's reasoning, where it is told from the answer.")
+    tool_calls: list[AnswerToolCall] | None = Field(None, description="The tool calls that it makes, if any.")
     refusal: None = Field(description="Always null: a refusal is ordinary text here.")
     annotations: list[None] = Field(description="Always empty.")
 
 
-FinishReason = Literal["stop", "length", "abort"]
-_FINISH = "stop at a stop token or string, length at max_tokens, abort where the server ended it."
+FinishReason = Literal["stop", "length", "tool_calls", "abort"]
+_FINISH = (
+    "stop at a stop token or string, tool_calls where it makes some, length at max_tokens, "
+    "abort where the server ended it."
+)
 _TOKEN_IDS = "With return_token_ids: the tokens of the text, and the stop token that ended it."
 _STOP_REASON = "The stop string or stop_token_ids entry that ended it; null for the model's own end."
 
@@ -106,6 +149,8 @@ class ChatDelta(BaseModel):
 
     role: Literal["assistant"] | None = Field(None, description="In a choice's first chunk.")
     content: str | None = Field(None, description="The next piece of text.")
+    reasoning_content: str | None = Field(None, description="The next piece of reasoning.")
+    tool_calls: list[ToolCallDelta] | None = Field(None, description="News of tool calls.")
     refusal: None = Field(None, description="Always null.")
 
 

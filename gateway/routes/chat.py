@@ -5,7 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from engine.messages import EngineInfo
+from gateway.completion.formats import reasoning_formats
+from gateway.completion.parser import Parsing
 from gateway.endpoint import Endpoint, Plan
+from gateway.errors import UnsupportedParameter
 from gateway.protocol.answer import AnswerOptions
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.chat_answer import ChatBody, ChatStream
@@ -19,12 +22,14 @@ router = APIRouter(tags=["OpenAI"])
 
 async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -> Plan:
     """Messages → one prompt. Raises ``InvalidRequest`` where the template refuses them or they do not fit."""
-    prompt = await state.prompts.chat(
+    tools = body.offered_tools
+    prompt, text = await state.prompts.chat(
         body.template_messages,
         add_generation_prompt=body.generation_prompt,
         continue_final_message=bool(body.continue_final_message),
         variables=body.chat_template_kwargs,
         context=info.max_model_len,
+        tools=[tool.for_template() for tool in tools],
     )
     max_tokens = resolve_max_tokens(
         prompt_tokens=len(prompt),
@@ -47,6 +52,30 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
             skip_special_tokens=body.skip_special_tokens is not False,
             continues_prompt=bool(body.continue_final_message),
         ),
+        parsing=plan_parsing(body, state, text),
+    )
+
+
+def plan_parsing(body: ChatCompletionRequest, state: AppState, prompt: str) -> Parsing | None:
+    """How the answer's text is taken apart; ``prompt`` is what it follows.
+
+    Raises ``UnsupportedParameter`` where tools are offered and it is not known how the model writes calls.
+    """
+    tools, reasoning = body.offered_tools, state.reasoning_format
+    if tools and state.tool_format is None:
+        raise UnsupportedParameter(
+            "'tools' is not supported: how this model writes tool calls does not show in its chat template. Start the "
+            "server with --tool-call-format NAME.",
+            param="tools",
+        )
+    if not tools and reasoning is None:
+        return None
+    return Parsing(
+        tool_format=state.tool_format if tools else None,
+        reasoning_format=reasoning,
+        in_reasoning=reasoning is not None and reasoning_formats()[reasoning].begun(prompt, body.continued_text),
+        single_call=body.parallel_tool_calls is False,
+        schemas={tool.function.name: tool.parameter_types() for tool in tools},
     )
 
 

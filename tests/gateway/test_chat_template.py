@@ -164,6 +164,48 @@ def test_where_a_template_is_found(tmp_path):
     assert source_of(tmp_path, override) == "mine"
 
 
+def test_a_template_of_its_own_for_tools(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("plain")
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools | length }} tools")
+    template = ChatTemplate.load(tmp_path)
+    assert not template.reads_tools and template.for_tools.reads_tools
+    assert template.for_tools.render([], tools=[{}, {}]) == "2 tools"
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert ChatTemplate.load(tmp_path).for_tools.source == "tools"
+    alone = ChatTemplate("alone")
+    assert alone.for_tools is alone
+
+
+def test_tools_are_read_where_the_template_may_also_set_them():
+    source = "{% if not tools is defined %}{% set tools = none %}{% endif %}{% if tools %}{{ tools }}{% endif %}"
+    template = ChatTemplate(source)
+    assert template.reads_tools
+    assert template.render([], tools=[]) == ""
+    assert not ChatTemplate("{% set tools = 1 %}{{ tools }}{{ messages }}").reads_tools
+
+
+CALLING = "{% for m in messages %}{% for c in m.tool_calls or [] %}%s{% endfor %}{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "{{ c.function.arguments | tojson }}",
+        "{{ '' + c.function.arguments }}",
+        "{{ c.function.arguments }}",
+        "{{ c.function.arguments if c.function.arguments is string else c.function.arguments | tojson }}",
+        "{% if c.id | length < 9 %}{{ raise_exception('id') }}{% endif %}{{ '' + c.function.arguments }}",
+    ],
+)
+def test_arguments_show_as_json_however_a_template_wants_them(shown):
+    call = {"id": "123456789", "type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "ü'"}}}
+    messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
+    assert ChatTemplate(CALLING.replace("%s", shown)).render(messages) == '{"a": 1, "b": "ü\'"}'
+
+
 @pytest.mark.parametrize("config", ["{", "[]", '{"chat_template": [{"name": "default"}]}'])
 def test_a_broken_config_is_told(tmp_path, config):
     (tmp_path / "tokenizer_config.json").write_text(config)

@@ -51,7 +51,8 @@ def chat(prompts, content, context=100, **arguments):
 
 
 async def test_the_event_loops_thread_does_none_of_it(prompts, tokenizer):
-    ids = await chat(prompts, "Hi")
+    ids, text = await chat(prompts, "Hi")
+    assert text == "Hi"
     assert ids == byte_level().encode("Hi", add_special_tokens=False)
     assert await prompts.texts(["a", "b"], add_special_tokens=True, context=100) == [
         byte_level().encode(text, add_special_tokens=True) for text in ("a", "b")
@@ -75,7 +76,7 @@ async def test_what_might_fit_is_tokenized(prompts, tokenizer):
 
 async def test_special_tokens_of_a_chat_are_the_templates():
     prompts = Prompts(byte_fallback(), ChatTemplate("<s>{{ messages[0].content }}"))
-    ids = await chat(prompts, "the fox")
+    ids, _ = await chat(prompts, "the fox")
     assert ids.count(0) == 1
 
 

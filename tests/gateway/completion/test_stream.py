@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.completion.events import Completed, Delta, OutputToken, PromptScored, Usage
+from gateway.completion.events import CallDelta, Completed, Delta, OutputToken, PromptScored, Usage
 from gateway.completion.stream import Stream
 from gateway.errors import InternalError
 
@@ -43,6 +43,21 @@ async def test_merging_keeps_the_stop_token() -> None:
     stream.push(Delta(index=0, text="", tokens=[], finish_reason="stop", stop_token=end))
     (merged,) = await anext(stream)
     assert isinstance(merged, Delta) and (merged.text, merged.stop_token) == ("a", end)
+
+
+async def test_merging_joins_reasoning_and_each_call() -> None:
+    stream = Stream(lambda: None)
+    for text, reasoning, calls in (
+        ("", "a", ()),
+        ("", "b", (CallDelta(0, "id0", "f", "{"),)),
+        ("t", "", (CallDelta(0, None, None, "1"), CallDelta(1, "id1", "g"))),
+        ("u", "", (CallDelta(1, None, None, "}"),)),
+    ):
+        stream.push(Delta(index=0, text=text, tokens=[], reasoning=reasoning, calls=calls))
+    (merged,) = await anext(stream)
+    assert isinstance(merged, Delta)
+    assert (merged.text, merged.reasoning) == ("tu", "ab")
+    assert merged.calls == (CallDelta(0, "id0", "f", "{1"), CallDelta(1, "id1", "g", "}"))
 
 
 async def test_what_was_ready_comes_before_the_error() -> None:

@@ -8,8 +8,9 @@ import pytest
 from openai.types import chat as openai_chat
 from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.shared_params import FunctionDefinition
 
-from gateway.protocol import chat, fields
+from gateway.protocol import fields, messages, tools
 from gateway.protocol.base import RequestModel
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.completions import CompletionRequest
@@ -21,15 +22,20 @@ PAIRS: list[tuple[Any, type[RequestModel]]] = [
     (completion_create_params.CompletionCreateParamsStreaming, CompletionRequest),
     (completion_create_params.CompletionCreateParamsNonStreaming, CompletionRequest),
     (openai_chat.ChatCompletionStreamOptionsParam, StreamOptions),
-    (openai_chat.ChatCompletionSystemMessageParam, chat.SystemMessage),
-    (openai_chat.ChatCompletionDeveloperMessageParam, chat.SystemMessage),
-    (openai_chat.ChatCompletionUserMessageParam, chat.UserMessage),
-    (openai_chat.ChatCompletionAssistantMessageParam, chat.AssistantMessage),
-    (openai_chat.ChatCompletionToolMessageParam, chat.ToolMessage),
-    (openai_chat.ChatCompletionContentPartTextParam, chat.TextPart),
-    (openai_chat.ChatCompletionMessageFunctionToolCallParam, chat.ToolCall),
-    (openai_chat.ChatCompletionMessageCustomToolCallParam, chat.ToolCall),
-    (openai_chat.chat_completion_message_function_tool_call_param.Function, chat.FunctionCall),
+    (openai_chat.ChatCompletionSystemMessageParam, messages.SystemMessage),
+    (openai_chat.ChatCompletionDeveloperMessageParam, messages.SystemMessage),
+    (openai_chat.ChatCompletionUserMessageParam, messages.UserMessage),
+    (openai_chat.ChatCompletionAssistantMessageParam, messages.AssistantMessage),
+    (openai_chat.ChatCompletionToolMessageParam, messages.ToolMessage),
+    (openai_chat.ChatCompletionContentPartTextParam, messages.TextPart),
+    (openai_chat.ChatCompletionMessageFunctionToolCallParam, messages.ToolCall),
+    (openai_chat.ChatCompletionMessageCustomToolCallParam, messages.ToolCall),
+    (openai_chat.chat_completion_message_function_tool_call_param.Function, messages.FunctionCall),
+    (openai_chat.ChatCompletionFunctionToolParam, tools.Tool),
+    (openai_chat.ChatCompletionCustomToolParam, tools.Tool),
+    (FunctionDefinition, tools.FunctionTool),
+    (openai_chat.ChatCompletionNamedToolChoiceParam, tools.NamedChoice),
+    (openai_chat.chat_completion_named_tool_choice_param.Function, tools.NamedFunction),
 ]
 
 
@@ -48,13 +54,13 @@ def test_every_content_part_of_openai_is_known():
     ]
     types = {member for part in parts for member in _literals(part, "type")}
     assert types == {"image_url", "input_audio", "file", "refusal"}
-    assert types <= chat.REFUSED_PARTS.keys()
+    assert types <= messages.REFUSED_PARTS.keys()
 
 
 def test_every_role_of_openai_is_known():
-    messages = openai_chat.ChatCompletionMessageParam.__args__
-    roles = {role for message in messages for role in _literals(message, "role")}
-    assert roles - set(chat.ROLES) == {"function"}  # superseded, and refused by name
+    theirs = openai_chat.ChatCompletionMessageParam.__args__
+    roles = {role for message in theirs for role in _literals(message, "role")}
+    assert roles - set(messages.ROLES) == {"function"}  # superseded, and refused by name
 
 
 def _literals(typed_dict: Any, field: str) -> tuple[str, ...]:

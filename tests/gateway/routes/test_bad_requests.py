@@ -24,6 +24,14 @@ def called(**changes: Any) -> dict[str, Any]:
     return {"messages": [{"role": "assistant", "tool_calls": [call | changes]}]}
 
 
+def offered(*functions: dict[str, Any]) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": each} for each in functions or [{"name": "f"}]]}
+
+
+def chosen(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
 def streamed(**options: Any) -> dict[str, Any]:
     return {"stream": True, "stream_options": options}
 
@@ -151,7 +159,11 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ),
     (called(function={"name": "f", "arguments": {}}), "messages[0].tool_calls[0].function.arguments", "invalid_type"),
     ({"messages": [{"role": "tool", "content": "3"}]}, "messages[0].tool_call_id", "missing_required_parameter"),
-    ({"messages": [{"role": "tool", "content": "3", "tool_call_id": "a"}]}, "messages", None),
+    (
+        {"messages": [{"role": "tool", "content": "3", "tool_call_id": "a"}]},
+        "messages[0].tool_call_id",
+        "invalid_value",
+    ),
     (said("a " * 500), "messages", "context_length_exceeded"),
     (said("a" * 2**20), "messages", "context_length_exceeded"),
     ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
@@ -160,8 +172,41 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"logprobs": 3}, "logprobs", "invalid_type"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "integer_above_max_value"),
     ({"top_logprobs": 1}, "top_logprobs", "invalid_value"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, *refused("tools")),
-    ({"tool_choice": "required"}, *refused("tool_choice")),
+    (offered(), *refused("tools")),
+    (offered({"name": "f"}, {"name": "f"}), "tools[1].function.name", "invalid_value"),
+    (offered({"name": "f g"}), "tools[0].function.name", "invalid_value"),
+    (offered({"name": ""}), "tools[0].function.name", "invalid_value"),
+    (offered({"name": "f" * 65}), "tools[0].function.name", "invalid_value"),
+    (offered({}), "tools[0].function.name", "missing_required_parameter"),
+    (offered({"name": "f", "foo": 1}), "tools[0].function.foo", "unknown_parameter"),
+    (offered({"name": "f", "description": 3}), "tools[0].function.description", "invalid_type"),
+    (offered({"name": "f", "parameters": "{}"}), "tools[0].function.parameters", "invalid_type"),
+    (offered({"name": "f", "parameters": {"type": "array"}}), "tools[0].function.parameters.type", "invalid_value"),
+    (
+        offered({"name": "f", "parameters": {"properties": []}}),
+        "tools[0].function.parameters.properties",
+        "invalid_value",
+    ),
+    (
+        offered({"name": "f", "parameters": {"description": "a" * 70_000}}),
+        "tools[0].function.parameters",
+        "string_above_max_length",
+    ),
+    (offered(*[{"name": f"f{n}"} for n in range(129)]), "tools", "array_above_max_length"),
+    ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, *refused("tools[0].type")),
+    ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
+    ({"tools": {}}, "tools", "invalid_type"),
+    ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+    ({"tool_choice": "maybe"}, "tool_choice", "invalid_value"),
+    ({"tool_choice": 3}, "tool_choice", "invalid_type"),
+    ({"tool_choice": {"type": "custom"}}, *refused("tool_choice.type")),
+    ({"tool_choice": {"type": "allowed_tools"}}, *refused("tool_choice.type")),
+    (offered() | {"tool_choice": chosen("g")}, "tool_choice.function.name", "invalid_value"),
+    (offered() | {"tool_choice": chosen("f")}, *refused("tool_choice")),
+    (offered() | {"tool_choice": "required"}, *refused("tool_choice")),
+    (offered({"name": "f", "strict": True}), *refused("tools[0].function.strict")),
+    ({"parallel_tool_calls": 1}, "parallel_tool_calls", "invalid_type"),
+    ({"function_call": {"name": "f"}}, *refused("function_call")),
     ({"functions": [{}]}, *refused("functions")),
     ({"modalities": ["text", "audio"]}, *refused("modalities")),
     ({"audio": {}}, *refused("audio")),

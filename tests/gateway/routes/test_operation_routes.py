@@ -168,8 +168,8 @@ async def test_every_route_is_described_and_says_how_it_fails():
 
 async def test_unsupported_fields_are_documented_with_what_is_accepted():
     schemas = (await document())["components"]["schemas"]
-    tools = schemas["ChatCompletionRequest"]["properties"]["tools"]
-    assert tools["description"] == "Not supported: the model's tool calls are not parsed yet. Accepted: null or []."
+    echo = schemas["ChatCompletionRequest"]["properties"]["echo"]
+    assert echo["description"] == "Not supported: only /v1/completions echoes its prompt. Accepted: null or false."
 
 
 async def test_the_page_of_the_document_loads_nothing_from_elsewhere():

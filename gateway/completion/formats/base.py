@@ -1,0 +1,56 @@
+"""What a format is. A module of this package that has ``TOOLS`` or ``REASONING`` is one, under the module's name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from gateway.completion.formats.reader import Reader, Steps
+
+
+class ToolFormat(ABC):
+    """How a family of models writes tool calls."""
+
+    models: ClassVar[str]
+    """Which models write so, for people to read."""
+    markers: ClassVar[tuple[str, ...]] = ()
+    """Special tokens of the tokenizer that the parser has to see, where they are."""
+
+    @abstractmethod
+    def detect(self, template: str) -> bool:
+        """Whether a chat template teaches this format; one of them at most does."""
+
+    @abstractmethod
+    def parse(self, reader: Reader) -> Steps[None]:
+        """Read to the end of the text. What is no call, or a malformed one, is content as it was written."""
+
+    def call_id(self, digest: str) -> str:
+        """The id of a call, made of 32 hexadecimal digits that are its own."""
+        return f"call_{digest[:24]}"
+
+
+class ReasoningFormat(ABC):
+    """How a family of models sets its reasoning apart from the answer."""
+
+    models: ClassVar[str]
+    markers: ClassVar[tuple[str, ...]] = ()
+    """As of ``ToolFormat``."""
+
+    @abstractmethod
+    def detect(self, template: str) -> bool:
+        """Whether a chat template has this format; one of them at most does."""
+
+    @abstractmethod
+    def begun(self, prompt: str, continued: str | None) -> bool:
+        """Whether the prompt has begun the reasoning already, so that the output goes on with it.
+
+        ``continued`` is the text of the message that the output continues, where it does; None where the prompt ends
+        with what the template writes before an answer.
+        """
+
+    @abstractmethod
+    def parse(self, reader: Reader, *, begun: bool) -> Steps[None]:
+        """Read to the end of the reasoning, and nothing where there is none.
+
+        The tools' format goes on from there. One in which reasoning and calls alternate reads to the end of the text.
+        """

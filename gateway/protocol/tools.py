@@ -1,0 +1,137 @@
+"""The tools that a request offers to the model, and which of them it is to call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
+
+from gateway.errors import InvalidRequest
+from gateway.protocol import fields
+from gateway.protocol.base import RequestModel, kind_of, unsupported
+from gateway.protocol.fields import NoOp
+from gateway.protocol.limits import Limits, shorten
+
+_size = msgspec.json.Encoder().encode
+
+
+class FunctionTool(RequestModel):
+    """A function that the model may call."""
+
+    prefix: ClassVar[str] = "tools[].function."
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Its name: letters, digits, _ . and -, 64 of them at most."
+    )
+    description: str | None = Field(None, description="What it does, for the model to read.")
+    parameters: dict[str, JsonValue] | None = Field(
+        None, description="JSON Schema of its arguments, an object. Left out, it has none."
+    )
+    strict: bool | None = Field(None, description="Hold the arguments to the schema. Default false.")
+
+
+class Tool(RequestModel):
+    """One of the tools."""
+
+    unsupported: ClassVar[Mapping[str, NoOp]] = fields.TOOL
+    prefix: ClassVar[str] = "tools[]."
+
+    type: Literal["function"] = Field(description="function.")
+    function: FunctionTool = Field(description="The function.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _functions_only(cls, data: Any, handler: Any) -> Any:
+        if isinstance(data, dict) and data.get("type") == "custom":
+            raise unsupported("type", "custom tools are not known, only functions")
+        return handler(data)
+
+    def for_template(self) -> dict[str, Any]:
+        """As chat templates expect it: what describes the function, and nothing of how it is to be called."""
+        function: dict[str, Any] = {"name": self.function.name}
+        if self.function.description is not None:
+            function["description"] = self.function.description
+        function["parameters"] = self.function.parameters or {"type": "object", "properties": {}}
+        return {"type": "function", "function": function}
+
+    def parameter_types(self) -> dict[str, str]:
+        """Parameter → its JSON type, where the schema names one."""
+        properties = (self.function.parameters or {}).get("properties")
+        if not isinstance(properties, dict):
+            return {}
+        types = {name: each.get("type") for name, each in properties.items() if isinstance(each, dict)}
+        return {name: kind for name, kind in types.items() if isinstance(kind, str)}
+
+
+class NamedFunction(RequestModel):
+    """The function to call."""
+
+    prefix: ClassVar[str] = "tool_choice.function."
+
+    name: str = Field(description="Its name, one of the tools'.")
+
+
+class NamedChoice(RequestModel):
+    """The one tool that is to be called."""
+
+    prefix: ClassVar[str] = "tool_choice."
+
+    type: Literal["function"] = Field(description="function.")
+    function: NamedFunction = Field(description="The function.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _functions_only(cls, data: Any, handler: Any) -> Any:
+        kind = data.get("type") if isinstance(data, dict) else None
+        if kind == "custom":
+            raise unsupported("type", "custom tools are not known, only functions")
+        if kind == "allowed_tools":
+            raise unsupported("type", "send the allowed tools alone as tools")
+        return handler(data)
+
+
+ToolChoice: TypeAlias = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("~string")] | Annotated[NamedChoice, Tag("~named")],
+    Discriminator(
+        kind_of({str: "~string", dict: "~named"}),
+        custom_error_type="invalid_type",
+        custom_error_message="expected a string or an object",
+    ),
+]
+
+
+def check_tools(tools: Sequence[Tool], choice: str | NamedChoice | None, limits: Limits) -> None:
+    """What the schema cannot say. Raises ``InvalidRequest``."""
+    names: set[str] = set()
+    for at, tool in enumerate(tools):
+        name = tool.function.name
+        if name in names:
+            raise _invalid(f"tools[{at}].function.name", f"there is a tool {shorten(name)} already")
+        names.add(name)
+        _check_schema(tool.function.parameters, f"tools[{at}].function.parameters", limits)
+    if not tools and choice not in (None, "none", "auto"):
+        raise _invalid("tool_choice", "it is only allowed where 'tools' has some")
+    if isinstance(choice, NamedChoice) and choice.function.name not in names:
+        raise _invalid("tool_choice.function.name", f"there is no tool {shorten(choice.function.name)} among 'tools'")
+
+
+def _check_schema(schema: Mapping[str, Any] | None, param: str, limits: Limits) -> None:
+    if schema is None:
+        return
+    size = len(_size(schema))
+    if size > limits.max_tool_schema:
+        raise _invalid(
+            param,
+            f"a schema may have at most {limits.max_tool_schema} bytes of JSON, but it has {size}",
+            code="string_above_max_length",
+        )
+    if schema.get("type", "object") != "object":
+        raise _invalid(f"{param}.type", "the schema of a function's arguments must be of type 'object'")
+    if not isinstance(schema.get("properties", {}), dict):
+        raise _invalid(f"{param}.properties", "it must be an object")
+
+
+def _invalid(param: str, why: str, code: str = "invalid_value") -> InvalidRequest:
+    return InvalidRequest(f"Invalid '{param}': {why}.", param=param, code=code)

@@ -1,0 +1,82 @@
+"""The demo model calls a tool, gets its result and answers, through the real openai client."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather in a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+ASKED = [{"role": "user", "content": "What is the weather in Paris?"}]
+ASK: dict[str, Any] = {"model": "demo", "messages": ASKED, "tools": [WEATHER], "temperature": 0, "seed": 1}
+RESULT = json.dumps({"temperature": 21, "condition": "sunny"})
+ANSWER = "It is 21 degrees and sunny in Paris."
+
+
+def answered(client: Any, message: Any) -> str:
+    """What the model makes of the result of its call."""
+    (call,) = message.tool_calls
+    conversation = [*ASKED, message, {"role": "tool", "tool_call_id": call.id, "content": RESULT}]
+    answer = client.chat.completions.create(**ASK | {"messages": conversation})
+    assert answer.choices[0].finish_reason == "stop"
+    return answer.choices[0].message.content
+
+
+def test_a_call_its_result_and_the_answer(server):
+    client = server.client()
+    choice = client.chat.completions.create(**ASK).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content is None
+    (call,) = choice.message.tool_calls
+    assert (call.type, call.function.name) == ("function", "get_weather")
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    assert answered(client, choice.message) == ANSWER
+
+
+def test_the_same_streamed(server):
+    client = server.client()
+    whole = client.chat.completions.create(**ASK).choices[0].message.tool_calls[0]
+    deltas = [chunk.choices[0] for chunk in client.chat.completions.create(**ASK, stream=True)]
+    calls = [call for choice in deltas for call in choice.delta.tool_calls or []]
+    assert {call.index for call in calls} == {0}
+    assert [call.function.name for call in calls if call.function.name] == ["get_weather"]
+    assert [call.id for call in calls if call.id] == [whole.id]
+    assert "".join(call.function.arguments or "" for call in calls) == whole.function.arguments
+    assert len(calls) > 1, "arguments come in pieces"
+    assert [choice.finish_reason for choice in deltas if choice.finish_reason] == ["tool_calls"]
+    with client.chat.completions.stream(**ASK) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_completion()
+    assert kinds.count("tool_calls.function.arguments.done") == 1
+    assert answered(client, final.choices[0].message) == ANSWER
+
+
+def test_several_choices_call_each_for_itself(server):
+    chunks = list(server.client().chat.completions.create(**ASK | {"n": 2, "temperature": 0.2, "seed": 3}, stream=True))
+    ids = {
+        (c.index, call.id) for chunk in chunks for c in chunk.choices for call in c.delta.tool_calls or [] if call.id
+    }
+    assert len({index for index, _ in ids}) == 2 and len({identity for _, identity in ids}) == len(ids)
+
+
+@pytest.mark.parametrize("choice", ["none", "auto"])
+def test_where_no_call_is_needed_or_allowed_there_is_none(server, choice):
+    messages = [{"role": "user", "content": "What is the capital of France?" if choice == "auto" else "Hello"}]
+    answer = server.client().chat.completions.create(**ASK | {"messages": messages, "tool_choice": choice})
+    assert answer.choices[0].message.tool_calls is None and answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_another_format_by_name(start_server):
+    """The model's calls are text to a server that was told another format."""
+    with start_server("--tool-call-format", "llama3_json") as other:
+        message = other.client().chat.completions.create(**ASK).choices[0].message
+    assert message.tool_calls is None and message.content.startswith("<tool_call>")
