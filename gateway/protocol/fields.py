@@ -27,13 +27,17 @@ class NoOp:
     """Completes the sentence "… is not supported: "."""
     values: tuple[Json, ...] = ()
     """JSON values at which the field changes nothing, beside null."""
+    anything: bool = False
+    """Whether it changes nothing at any value, because another field says the same."""
 
     def accepts(self, value: Json) -> bool:
-        return value is None or any(same(value, allowed) for allowed in self.values)
+        return value is None or self.anything or any(same(value, allowed) for allowed in self.values)
 
     @property
     def accepted(self) -> str:
         """Those values and null, for people to read."""
+        if self.anything:
+            return "anything"
         return " or ".join(["null", *(msgspec.json.encode(value).decode() for value in self.values)])
 
 
@@ -122,12 +126,16 @@ ASSISTANT_MESSAGE: Mapping[str, NoOp] = {
     "annotations": NoOp("this server reaches no other, so answers cite nothing", ([],)),
     "audio": NoOp(_AUDIO),
     "function_call": _FUNCTION_CALL,
-    "parsed": NoOp("it is the openai client's own reading of the content; send the content"),
+    "parsed": NoOp("it is the openai client's own reading of the content, which counts", anything=True),
     "refusal": NoOp("a refusal is ordinary text here; send it as content", ("",)),
 }
 
 CONTENT_PART: Mapping[str, NoOp] = {
     "prompt_cache_breakpoint": NoOp("the prefix cache is automatic"),
+}
+
+CALLED_FUNCTION: Mapping[str, NoOp] = {
+    "parsed_arguments": NoOp("it is the openai client's own reading of the arguments, which count", anything=True),
 }
 
 TOOL_CALL: Mapping[str, NoOp] = {

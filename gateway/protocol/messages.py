@@ -93,6 +93,7 @@ class UserMessage(Message):
 class FunctionCall(RequestModel):
     """A call of a function."""
 
+    unsupported: ClassVar[Mapping[str, NoOp]] = fields.CALLED_FUNCTION
     prefix: ClassVar[str] = "messages[].tool_calls[].function."
 
     name: str = Field(min_length=1, max_length=256, description="Name of the function.")

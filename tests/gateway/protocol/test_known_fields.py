@@ -103,3 +103,4 @@ def _models(base: type[RequestModel]) -> list[type[RequestModel]]:
 )
 def test_a_no_op_value_is_compared_as_json(value, allowed, accepted):
     assert fields.NoOp("why", allowed).accepts(value) is accepted
+    assert fields.NoOp("why", allowed, anything=True).accepts(value)

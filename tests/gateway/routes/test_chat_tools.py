@@ -157,8 +157,12 @@ async def test_results_name_a_call_before_them() -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     asked = {"role": "assistant", "content": None, "tool_calls": [call]}
     result = {"role": "tool", "tool_call_id": "a", "content": "3"}
+    read = call | {
+        "function": call["function"] | {"parsed_arguments": {"a": 1}}
+    }  # as the client's helpers send it back
     async with with_tools() as server:
         assert (await server.chat(messages=[asked, result, result])).status_code == 200
+        assert (await server.chat(messages=[asked | {"parsed": 3, "tool_calls": [read]}, result])).status_code == 200
         for wrong in ([result, asked], [asked, result | {"tool_call_id": "b"}]):
             response = await server.chat(messages=wrong)
             at = wrong.index(next(each for each in wrong if each["role"] == "tool"))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from hermes_calls import CALLED_PARIS, CALLED_ROME, PARIS, ROME
-from transcripts import Transcript, check, check_linear, check_prefixes, hear
+from transcripts import Heard, Transcript, check, check_linear, check_prefixes, hear, new_parser
 
 from gateway.completion.parser import Parsing
 
@@ -78,6 +78,21 @@ TRANSCRIPTS = [
 def test_transcript(transcript: Transcript) -> None:
     check(HERMES, transcript)
     check_prefixes(HERMES, transcript.text)
+
+
+def test_arguments_are_handed_on_as_they_come() -> None:
+    parser, heard, read, seen = new_parser(HERMES), Heard(), 0, []
+    for at in (PARIS.index('", "arg'), PARIS.index("Paris"), PARIS.index("aris"), PARIS.index("</tool")):
+        parser.feed(PARIS[read:at])
+        read = at
+        heard.take(parser)
+        seen.append([(call.name, call.arguments) for call in heard.state()[2]])
+    assert seen == [
+        [],
+        [("get_weather", '{"city": "')],
+        [("get_weather", '{"city": "P')],
+        [("get_weather", '{"city": "Paris"}')],
+    ]
 
 
 def test_only_the_first_call_where_one_is_allowed() -> None:
