@@ -60,10 +60,14 @@ class ScheduledBatch:
     prompt_logprobs: tuple[PromptLogprobsRequest, ...] = ()
 
 
+NO_TOKEN = -1
+"""In place of a token whose logits are NaN or infinite."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     token_ids: list[int]
-    """One for each of the batch's samples."""
+    """One for each of the batch's samples; ``NO_TOKEN`` where there can be none."""
     logprobs: list[TokenLogprobs | None]
     """One for each of the batch's samples; None where not asked for."""
     prompt_logprobs: list[list[TokenLogprobs]]

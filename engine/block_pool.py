@@ -55,12 +55,8 @@ class BlockPool:
         if count > len(self._free):
             raise ValueError(f"{count} blocks asked for, {len(self._free)} are free")
         blocks = [self._free.popitem(last=False)[0] for _ in range(count)]
+        self.withdraw(blocks)
         for block in blocks:
-            digest = self._digests.pop(block, None)
-            if digest is not None:
-                del self._index[digest]
-                if self._log is not None:
-                    self._log.evicted(digest)
             self._references[block] = 1
         return blocks
 
@@ -108,6 +104,15 @@ class BlockPool:
             self._digests[block] = digest
             if self._log is not None:
                 self._log.stored(digest)
+
+    def withdraw(self, blocks: Iterable[int]) -> None:
+        """What these blocks hold can no longer be found; who refers to them keeps them."""
+        for block in blocks:
+            digest = self._digests.pop(block, None)
+            if digest is not None:
+                del self._index[digest]
+                if self._log is not None:
+                    self._log.evicted(digest)
 
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Compare the pool with the block tables of all running sequences; raises IntegrityError."""

@@ -40,11 +40,11 @@ class Channel:
     def __init__(
         self,
         endpoint: str,
-        counters: Callable[[], tuple[int, int]],
+        counters: Callable[[], Heartbeat],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Connect to the gateway, which binds. ``counters`` gives the steps completed and the choices pending."""
+        """Connect to the gateway, which binds. ``counters`` makes a heartbeat, in any thread."""
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.PAIR)
         # No limit on what is queued: a gateway that is briefly busy must not stop the engine in mid-step.
@@ -89,5 +89,4 @@ class Channel:
         now = self._clock()
         if not self._socket.closed and now - self._last_beat >= HEARTBEAT_INTERVAL:
             self._last_beat = now
-            step, pending = self._counters()
-            self._socket.send(encode(Heartbeat(step=step, pending=pending)))
+            self._socket.send(encode(self._counters()))

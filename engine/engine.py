@@ -6,13 +6,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from engine.batch import IntArray
 from engine.batch_builder import BatchBuilder
 from engine.block_pool import BlockPool
 from engine.cache_log import CacheLog
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
 from engine.executor.base import Executor, ModelFacts
+from engine.flight_record import FlightRecord, union
 from engine.messages import Abort, CacheEvents, Rejected, Start, StepOutput, Tokens
+from engine.patience import Patience
 from engine.request import refusal
 from engine.sampling_params import SamplingParams
 from engine.schedule import PromptShare, Schedule
@@ -61,7 +64,7 @@ def prompt_share(config: EngineConfig, facts: ModelFacts) -> PromptShare:
 class Engine:
     """One call at a time. Only ``compute`` goes together with another: ``start``, ``abort`` or ``prepare``.
 
-    ``steps`` and ``num_pending`` may be read by any thread.
+    ``steps``, ``num_pending`` and ``step_limit`` may be read by any thread.
     """
 
     def __init__(
@@ -72,8 +75,13 @@ class Engine:
         num_blocks: int,
         *,
         clock: Clock = time.monotonic,
+        patience: Patience | None = None,
+        record: FlightRecord | None = None,
     ) -> None:
-        """``executor`` is loaded and has a cache of ``num_blocks``. Raises ConfigurationError, see above."""
+        """``executor`` is loaded and has a cache of ``num_blocks``. Raises ConfigurationError, see above.
+
+        ``patience`` knows of steps that the executor has made for others; ``record`` is told of each step beforehand.
+        """
         self.max_model_len = longest_context(config, facts, num_blocks)
         self._vocab_size = facts.vocab_size
         self._executor = executor
@@ -93,7 +101,13 @@ class Engine:
         self._builder = BatchBuilder(self._scheduler.block_tables, config.block_size)
         self._under_way: deque[Schedule] = deque()
         """Steps that have begun, in the order in which they end."""
+        self._rows: deque[tuple[tuple[str, ...], IntArray]] = deque()
+        """Of each, for the record."""
+        self._record = record
+        self._patience = patience or Patience()
         self._steps = 0
+        self.step_limit = self._patience.limit
+        """Seconds after which the step under way is stuck, or the next one late; None while nothing tells."""
 
     @property
     def steps(self) -> int:
@@ -135,14 +149,22 @@ class Engine:
         ``compute`` and ``finish`` complete the oldest. Until ``finish`` is called, choices may start and be aborted:
         that concerns steps that have not begun.
         """
+        if self._record is not None:
+            self._record.clear()
         while len(self._under_way) < self._executor.depth:
             plan = self._scheduler.schedule(self._clock())
             if not plan.rows:
                 break
-            self._executor.submit(self._builder.build(self._steps + len(self._under_way), plan))
+            batch = self._builder.build(self._steps + len(self._under_way), plan)
+            self._executor.submit(batch)
             self._under_way.append(plan)
+            self._rows.append((batch.sequence_ids, batch.context_lens + batch.query_lens))
+            self._patience.begin(len(batch.input_ids))
         if not self._under_way:
             raise RuntimeError(f"nothing could be scheduled with {self.num_pending} choices pending")
+        self.step_limit = self._patience.limit
+        if self._record is not None:
+            self._record.write(*union(self._rows))
 
     def compute(self) -> None:
         """Blocks until the step's tokens are known. Another thread may call what follows meanwhile."""
@@ -155,6 +177,9 @@ class Engine:
     def finish(self) -> StepOutput:
         """Take in what the step computed; gives its output alone."""
         plan, ended = self._under_way.popleft(), self._clock()
+        self._rows.popleft()
+        self._patience.end()
+        self.step_limit = self._patience.limit
         outputs = self._scheduler.update(plan, self._result, ended)
         stats = self._stats(plan, outputs, ended - plan.began)
         self._steps += 1
@@ -197,14 +222,18 @@ class Engine:
         )
 
 
-def warm_up(config: EngineConfig, executor: Executor, facts: ModelFacts, num_blocks: int) -> None:
+def warm_up(
+    config: EngineConfig, executor: Executor, facts: ModelFacts, num_blocks: int, patience: Patience | None = None
+) -> None:
     """Let a throw-away engine generate two tokens, so that the first request does not pay for first times.
 
-    It also turns a model that loads but cannot run into a failed start.
+    It also turns a model that loads but cannot run into a failed start. ``patience`` learns from these steps.
     """
-    engine = Engine(config, executor, facts, num_blocks)
+    engine = Engine(config, executor, facts, num_blocks, patience=patience)
     length = min(8, engine.max_model_len - 2)
     if length > 0:
         engine.start(Start(id="warm-up", attempt=0, prompt=[0] * length, params=SamplingParams(max_tokens=2), seed=0))
     while engine.is_busy:
-        engine.step()
+        for output in engine.step().outputs:
+            if output.failure is not None:
+                raise RuntimeError(f"warm-up: {output.failure}")

@@ -15,3 +15,5 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     """Number of the incarnation, for its name and log."""
     config: EngineConfig
+    record: int | None = None
+    """Inherited descriptor of the memory for a flight record; None where nobody reads one."""

@@ -47,6 +47,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """Index of the choice in its request; part of the counter that sampling noise is drawn from."""
     cache_salt: str = ""
     """Requests share prefix-cache blocks only where their salts are equal."""
+    at_once: bool = False
+    """Until the next Start, tokens wait for none of the next steps: it is to be known how far this choice comes."""
 
 
 class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
@@ -76,6 +78,8 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_logprobs: list[TokenLogprobs] | None = None
     """With the first tokens of an attempt, where asked for: one for each prompt token but the first."""
     finish: EngineFinish | None = None
+    failure: str | None = None
+    """Why the engine cannot go on with this choice; it goes on with the others."""
     stats: ChoiceStats | None = None
     """With the first tokens of an attempt."""
 
@@ -121,6 +125,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
 
     step: int
     pending: int
+    limit: float | None = None
+    """Seconds after which the step under way is stuck, or the next one late; None while nothing tells."""
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):

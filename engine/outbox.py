@@ -24,6 +24,8 @@ class Outbox:
     def __init__(self, interval: float, clock: Callable[[], float]) -> None:
         """``interval``: seconds between two frames that bring everything, to the nearest step; 0 for every step."""
         self._interval = interval
+        self.hurried = False
+        """Whether nothing waits."""
         self._clock = clock
         self._flushed_at = clock()
         self._step = 0.0
@@ -41,7 +43,7 @@ class Outbox:
         for tokens in output.outputs:
             key = (tokens.id, tokens.attempt)
             self._held.setdefault(key, []).append(tokens)
-            if tokens.stats is not None or tokens.finish is not None:
+            if tokens.stats is not None or tokens.finish is not None or tokens.failure is not None:
                 self._urgent[key] = None
 
     def due(self) -> StepOutput | None:
@@ -49,7 +51,7 @@ class Outbox:
 
         So nothing is held for longer than the interval and one step.
         """
-        if self._clock() + self._step / 2 - self._flushed_at >= self._interval:
+        if self.hurried or self._clock() + self._step / 2 - self._flushed_at >= self._interval:
             return self.flush()
         return self._take(self._urgent) if self._urgent else None
 
@@ -80,4 +82,5 @@ def _joined(parts: list[Tokens]) -> Tokens:
         ids=[token_id for part in parts for token_id in part.ids],
         logprobs=None if first.logprobs is None else logprobs,
         finish=parts[-1].finish,
+        failure=parts[-1].failure,
     )

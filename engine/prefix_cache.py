@@ -70,6 +70,10 @@ class PrefixCache:
             self._computing.pop(digest, None)
         sequence.num_published = full
 
+    def withdraw(self, sequence: Sequence) -> None:
+        """What a sequence's blocks hold is not to be found any more."""
+        self._pool.withdraw(sequence.block_table)
+
     def end(self, sequence: Sequence) -> None:
         """A running sequence stops, for whatever reason, before its blocks are released."""
         if self._enabled:

@@ -29,10 +29,24 @@ from engine.engine import Engine, warm_up
 from engine.errors import EngineError, RankError
 from engine.executor import find_executor
 from engine.executor.base import Executor, ModelFacts
+from engine.flight_record import FlightRecord
 from engine.launch import Launch
 from engine.linux import set_process_name
-from engine.messages import Abort, Drain, EngineInfo, Failed, Idle, Loading, Ready, Start, StepOutput, ToEngine
+from engine.messages import (
+    Abort,
+    Drain,
+    EngineInfo,
+    Failed,
+    Heartbeat,
+    Idle,
+    Loading,
+    Ready,
+    Start,
+    StepOutput,
+    ToEngine,
+)
 from engine.outbox import Outbox
+from engine.patience import Patience
 from observability.logging import configure_logging, log_context
 
 logger = logging.getLogger(__name__)
@@ -118,6 +132,7 @@ class EngineLoop:
     def _handle(self, message: ToEngine) -> None:
         match message:
             case Start():
+                self._outbox.hurried = message.at_once
                 rejected = self._engine.start(message)
                 if rejected is not None:
                     self._transport.send(rejected)
@@ -130,8 +145,11 @@ class EngineLoop:
 class Startup:
     """From a configuration to an engine, telling the gateway how far it has come and how long it took."""
 
-    def __init__(self, config: EngineConfig, channel: Channel, imports: threading.Thread) -> None:
+    def __init__(
+        self, config: EngineConfig, channel: Channel, imports: threading.Thread, record: FlightRecord | None = None
+    ) -> None:
         self._config = config
+        self._record = record
         self._channel = channel
         self._imports = imports
         self._seconds: dict[str, float] = {}
@@ -146,9 +164,10 @@ class Startup:
             facts = executor.load()
         with self._stage("cache"):
             num_blocks = executor.initialize_cache()
-            engine = Engine(config, executor, facts, num_blocks)
+            patience = Patience()
+            engine = Engine(config, executor, facts, num_blocks, patience=patience, record=self._record)
         with self._stage("warm-up"):
-            warm_up(config, executor, facts, num_blocks)
+            warm_up(config, executor, facts, num_blocks, patience)
         return engine, executor, self._info(engine, facts, num_blocks)
 
     @contextmanager
@@ -185,8 +204,9 @@ class Startup:
 class EngineProcess:
     """One incarnation of an engine, from its configuration to its exit status."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, record: FlightRecord | None = None) -> None:
         self._engine: Engine | None = None
+        self._record = record
         self._channel = Channel(endpoint, self._counters)
 
     def run(self, config: EngineConfig, imports: threading.Thread) -> int:
@@ -196,7 +216,7 @@ class EngineProcess:
         """
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
         try:
-            self._engine, executor, info = Startup(config, self._channel, imports).run()
+            self._engine, executor, info = Startup(config, self._channel, imports, self._record).run()
             # What was imported and loaded stays: looking through it again and again would hold up steps.
             gc.freeze()
             gc.enable()
@@ -218,8 +238,11 @@ class EngineProcess:
         self._channel.close()
         return status
 
-    def _counters(self) -> tuple[int, int]:
-        return (self._engine.steps, self._engine.num_pending) if self._engine is not None else (0, 0)
+    def _counters(self) -> Heartbeat:
+        engine = self._engine
+        if engine is None:
+            return Heartbeat(step=0, pending=0)
+        return Heartbeat(step=engine.steps, pending=engine.num_pending, limit=engine.step_limit)
 
     def _watch(self) -> None:
         """Beat while the main thread is away, and end the process, in mid-step if need be, with its parent."""
@@ -258,8 +281,9 @@ def main(ahead: Sequence[str] = ("torch",)) -> int:
     name = f"{launch.config.replica}.{launch.epoch}"
     set_process_name(f"penstock-e{name}")
     configure_logging(launch.config.log_level, launch.config.log_format)
+    record = FlightRecord(launch.record) if launch.record is not None else None
     with log_context(engine=name):
-        return EngineProcess(launch.endpoint).run(launch.config, imports)
+        return EngineProcess(launch.endpoint, record).run(launch.config, imports)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from bisect import insort
 
 import numpy as np
 
-from engine.batch import IntArray, StepResult
+from engine.batch import NO_TOKEN, IntArray, StepResult
 from engine.block_pool import BlockPool
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
 from engine.prefix_cache import PrefixCache
@@ -329,6 +329,8 @@ class Scheduler:
         ids, logprobs = [], None
         if sample is not None:
             token_id, scores = sample
+            if token_id == NO_TOKEN:
+                return self._give_up(sequence)
             sequence.append(token_id)
             ids = [token_id]
             logprobs = None if scores is None else [scores]
@@ -350,6 +352,13 @@ class Scheduler:
             finish=sequence.finish,
             stats=_choice_stats(sequence, now),
         )
+
+    def _give_up(self, sequence: Sequence) -> Tokens:
+        """There is no next token; nor shall anybody take over what was computed on the way to it."""
+        self._prefix_cache.withdraw(sequence)
+        self._remove(sequence)
+        failure = "The model computed NaN or infinite scores for the next token of this request."
+        return Tokens(id=sequence.id, attempt=sequence.attempt, at=sequence.num_output, ids=[], failure=failure)
 
 
 def _choice_stats(sequence: Sequence, now: float) -> ChoiceStats:

@@ -16,6 +16,7 @@ APIError                     status, type, code, param and headers of the answer
 ├── RateLimited              429  queue full; with Retry-After
 │   └── ConcurrencyExceeded  429  as many requests of one key as it may have
 ├── InternalError            500
+│   └── EngineCrash          500  the request brings the engine down; not to be sent again
 └── Unavailable              503  starting, draining or without an engine; with Retry-After
 """
 
@@ -101,6 +102,17 @@ class HeaderTooLarge(APIError):
 
 class InternalError(APIError):
     status, type, default_code, error_type = 500, "server_error", "internal_error", "internal"
+
+
+class EngineCrash(InternalError):
+    default_code = "engine_crash"
+
+    def __init__(self, request_id: str) -> None:
+        # Clients send a request again after a 500, and this one would do the same again.
+        super().__init__(
+            f"The request {request_id} was given up: the engine crashed each time it computed it, alone as well.",
+            headers={"x-should-retry": "false"},
+        )
 
 
 class _RetryLater(APIError):

@@ -13,26 +13,48 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import engine
+from engine import flight_record
 
 # -P: `-m` would put the current folder first on the path, where anything may shadow our packages.
 ENGINE = (sys.executable, "-P", "-m", "engine.process")
 
 
-def spawn(command: Sequence[str] = ENGINE) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True)
+class Spawned:
+    process: subprocess.Popen[bytes]
+    record: int
+    """Descriptor of the memory for its flight record; the process has inherited it under the same number."""
+
+    def discard(self) -> None:
+        """Nobody needs the process."""
+        with self.process:
+            self.process.kill()
+        os.close(self.record)
+
+
+def spawn(command: Sequence[str] = ENGINE) -> Spawned:
     """A process that waits for its configuration; its output goes to our standard error. Raises ``OSError``."""
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=2,
-        env=_environment(),
-        # Ctrl-C at the terminal is for the gateway, which drains; the engine must live until it is told to end.
-        start_new_session=True,
-    )
+    record = flight_record.create()
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=2,
+            env=_environment(),
+            pass_fds=(record,),
+            # Ctrl-C at the terminal is for the gateway, which drains; the engine must live until it is told to end.
+            start_new_session=True,
+        )
+    except OSError:
+        os.close(record)
+        raise
+    return Spawned(process, record)
 
 
 class HeadStart:
@@ -41,14 +63,17 @@ class HeadStart:
     def __init__(self, command: Sequence[str] = ENGINE) -> None:
         self.began = time.monotonic()
         """The beginning of the command, to all intents."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._spawned: Spawned | None = None
         with suppress(OSError):  # whoever starts an engine without a head start will say why it cannot be
-            self._process = spawn(command)
+            self._spawned = spawn(command)
 
-    def take(self) -> subprocess.Popen[bytes] | None:
+    def take(self) -> Spawned | None:
         """The process, to the first who asks and if it is alive."""
-        process, self._process = self._process, None
-        return process if process is not None and process.poll() is None else None
+        spawned, self._spawned = self._spawned, None
+        if spawned is not None and spawned.process.poll() is not None:
+            spawned.discard()
+            return None
+        return spawned
 
     def __enter__(self) -> Self:
         return self
@@ -56,10 +81,9 @@ class HeadStart:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        process = self.take()
-        if process is not None:
-            with process:
-                process.kill()
+        spawned = self.take()
+        if spawned is not None:
+            spawned.discard()
 
 
 def _environment() -> dict[str, str]:

@@ -26,6 +26,7 @@ from prometheus_client import (
 from observability.records import (
     BuildInfo,
     CacheConfig,
+    Conviction,
     EngineEvent,
     EngineState,
     IgnoredFields,
@@ -192,6 +193,15 @@ METRICS = (
     Metric(
         name="engine_restarts_total", kind="counter", labels=REPLICA,
         fed_by=(EngineEvent,), field="restarted", help="Engines that came up again after a loss.",
+    ),
+    Metric(
+        name="engine_losses_total", kind="counter", labels=("model", "replica", "cause"),
+        fed_by=(EngineEvent,), field="lost",
+        help="Engines lost, by cause: signal, exit, error, silent, stalled or garbled; see docs/reliability.md.",
+    ),
+    Metric(
+        name="poison_requests_total", kind="counter",
+        fed_by=(Conviction,), help="Requests given up because the engine crashed each time it computed them.",
     ),
     Metric(
         name="routed_total", kind="counter", labels=("model", "replica", "reason"),

@@ -94,13 +94,20 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     """One of a fixed set of short words: ``queue_full``, ``concurrency``, ``invalid_request``, ``auth``, …"""
 
 
+LossKind = Literal["signal", "exit", "error", "silent", "stalled", "garbled"]
+"""How an engine was lost: it died of a signal, ended by itself, said why it must end, was killed because it was silent
+or made no step, or said what cannot be understood."""
+
+
 class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A change in the life of one engine process."""
 
     kind: Literal["up", "lost"]
     epoch: int = 1
     """Which incarnation of its replica, counted from 1."""
-    cause: str = ""
+    cause: LossKind | None = None
+    """Of a loss; and below in words."""
+    message: str = ""
 
     @property
     def up(self) -> int:
@@ -110,6 +117,10 @@ class EngineEvent(msgspec.Struct, frozen=True, kw_only=True):
     def restarted(self) -> int:
         """1 where a replica that was lost serves again."""
         return int(self.kind == "up" and self.epoch > 1)
+
+    @property
+    def lost(self) -> int:
+        return int(self.kind == "lost")
 
 
 class Routed(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +132,10 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True):
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """A choice handed to an engine again, with what it had emitted, after an attempt that was lost."""
+
+
+class Conviction(msgspec.Struct, frozen=True, kw_only=True):
+    """A request was given up because it crashes engines."""
 
 
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +165,7 @@ Record: TypeAlias = (
     | EngineEvent
     | Routed
     | Replay
+    | Conviction
     | CacheConfig
     | IgnoredFields
     | BuildInfo

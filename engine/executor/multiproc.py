@@ -11,9 +11,9 @@ from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
 from engine.errors import RankError
 from engine.executor.base import Executor, ModelFacts, Progress
+from engine.patience import Patience
 from engine.ranks.crew import Crew
 from engine.ranks.messages import CacheMade, Capacity, Compute, Computed, Load, Loaded, MakeCache, MeasureCache
-from engine.ranks.patience import Patience
 from engine.worker.machine import all_threads
 
 

@@ -57,7 +57,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def execute(self, batch: ScheduledBatch, cache: KVCache) -> StepResult | None:
-        """Run the model over the batch and sample where it asks for it. Raises InvalidLogitsError on NaN.
+        """Run the model over the batch and sample where it asks for it. Raises InvalidLogitsError, see ``Sampler``.
 
         None on a rank that does not sample.
         """

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.batch import SampleRequest
+from engine.batch import NO_TOKEN, SampleRequest
 from engine.messages import TokenLogprobs
 from engine.worker.input_buffers import Buffer
 from engine.worker.logits import adjust
@@ -24,7 +24,7 @@ from kernels.registry import Kernels
 
 
 class InvalidLogitsError(ArithmeticError):
-    """The model computed NaN or no finite logit at all: no token of that row would mean anything."""
+    """The model computed NaN or no finite logit at all in several rows, and in no other: it is none of theirs."""
 
 
 class Drawn(NamedTuple):
@@ -66,13 +66,14 @@ class Sampler:
     def finish(self, drawn: Drawn, requests: Sequence[SampleRequest]) -> tuple[list[int], list[TokenLogprobs | None]]:
         """A token for each request, and its log-probabilities where asked for.
 
-        Raises InvalidLogitsError where a request's logits are NaN or infinite.
+        A request whose logits are NaN or infinite gets ``NO_TOKEN``. Raises InvalidLogitsError where there are several
+        requests and all are so: then it is the engine that is ill, and another one may be well.
         """
         if not requests:
             return [], []
         drawn = drawn.of([request.row for request in requests])
         if not all(map(math.isfinite, drawn.best.tolist())):
-            _refuse(drawn.best, requests)
+            return self._finish_some(drawn, requests)
         adjusted = adjust(drawn.logits, requests)
         if adjusted is drawn.logits:
             token_ids = drawn.tokens.tolist()
@@ -82,6 +83,21 @@ class Sampler:
             self._columns.write([msgspec.structs.replace(r, row=row) for row, r in enumerate(requests)], len(requests))
             token_ids = self._draw(adjusted, *self._columns.upload(len(requests))).tolist()
         return token_ids, self._sampled_logprobs(drawn.logits, requests, token_ids)
+
+    def _finish_some(
+        self, drawn: Drawn, requests: Sequence[SampleRequest]
+    ) -> tuple[list[int], list[TokenLogprobs | None]]:
+        """``finish`` where some rows of ``drawn``, one for each request, are not finite."""
+        well = [row for row, value in enumerate(drawn.best.tolist()) if math.isfinite(value)]
+        if not well and len(requests) > 1:
+            raise InvalidLogitsError(f"the logits of all {len(requests)} rows of the batch are NaN or infinite")
+        token_ids = [NO_TOKEN] * len(requests)
+        logprobs: list[TokenLogprobs | None] = [None] * len(requests)
+        others = [msgspec.structs.replace(requests[row], row=place) for place, row in enumerate(well)]
+        found = self.finish(Drawn(*(column[well] for column in drawn)), others)
+        for row, token_id, entry in zip(well, *found, strict=True):
+            token_ids[row], logprobs[row] = token_id, entry
+        return token_ids, logprobs
 
     def logprobs(self, logits: Tensor, targets: Sequence[int], tops: Sequence[int]) -> list[TokenLogprobs]:
         """Of the model's own distribution: for each row of logits [R, V] a target token and so many likeliest ones."""
@@ -138,8 +154,3 @@ class Columns:
         columns = (self._temperature, self._top_k, self._top_p, self._min_p)
         noise = (self._seeds, self._choices, self._positions)
         return tuple(column.upload(rows) for column in (*columns, *noise))
-
-
-def _refuse(best: Tensor, requests: Sequence[SampleRequest]) -> None:
-    bad = [request.row for request, value in zip(requests, best.tolist(), strict=True) if not math.isfinite(value)]
-    raise InvalidLogitsError(f"the logits of rows {bad} of the batch are NaN or infinite")

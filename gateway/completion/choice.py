@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.messages import EngineInfo, Start, ToEngine
+from engine.messages import EngineInfo, Start, ToEngine, Tokens
 from engine.sampling_params import SamplingParams
-from gateway.completion.events import FinishReason, Usage
+from gateway.completion.events import FinishReason, PromptScored, Usage
 from gateway.completion.fold import Fold
 from gateway.completion.journal import Emitted
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
+from gateway.completion.suspects import Witness
 from gateway.errors import APIError
 from observability.records import ChoiceStats, RequestStats
 
@@ -29,6 +30,8 @@ class Incarnation:
     draining: bool = False
     load: int = 0
     """Tokens it has still to compute, as far as can be told."""
+    productive: bool = False
+    """Whether any token of it has arrived."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,8 +63,10 @@ class Choice:
     fingerprint: str = ""
     """Of the engine that has, or last had, the choice."""
     attempt: int = 0
-    losses: int = 0
-    """Attempts that ended early since the last token."""
+    held: int = 0
+    """Output tokens that the current attempt began with."""
+    gaps: int = 0
+    """Attempts since the last token that ended by tokens that do not continue it."""
     first_token_at: float | None = None
     last_token_at: float | None = None
     cached_tokens: int | None = None
@@ -85,7 +90,7 @@ class Choice:
     def params(self) -> SamplingParams:
         return self.request.request.params[self.prompt_index]
 
-    def start(self) -> Start:
+    def start(self, *, at_once: bool = False) -> Start:
         """What the engine is told for the current attempt: to go on after what was emitted."""
         return Start(
             id=self.id,
@@ -96,7 +101,25 @@ class Choice:
             seed=self.request.request.seed,
             choice=self.index,
             cache_salt=self.request.request.cache_salt,
+            at_once=at_once,
         )
+
+    def witness(self, executing: Mapping[str, int] | None) -> Witness:
+        """Of the loss of its engine; ``executing`` as in ``Loss``."""
+        emitted = len(self.emitted.ids)
+        tokens = executing.get(self.id) if executing is not None else None
+        position = None if tokens is None else max(self.held, tokens - len(self.prompt))
+        return Witness(self.id, emitted, emitted - self.held, position)
+
+    def note_first_output(self, output: Tokens) -> None:
+        """Takes in what comes with an attempt's first tokens alone; of a later attempt it is old news."""
+        active = self.request
+        if output.stats is not None and self.cached_tokens is None:
+            self.cached_tokens = output.stats.cached_tokens
+            active.first_stats = active.first_stats or output.stats
+        if output.prompt_logprobs is not None and self.prompt_index not in active.scored_prompts:
+            active.scored_prompts.add(self.prompt_index)
+            active.stream.push(PromptScored(self.prompt_index, output.prompt_logprobs))
 
     def note_tokens(self, count: int, now: float, gaps: list[float]) -> None:
         """Tokens have arrived; appends the gap before each but the choice's first arrival to ``gaps``.

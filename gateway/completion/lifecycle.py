@@ -6,8 +6,8 @@
   choice whose last token or stop string has arrived is finished in that same turn: nothing that a loss interrupts
   could have been finished already, and finished siblings never restart.
 - A loss takes Running back to Pending; a new attempt hands an engine what was emitted as ``output_prefix``, so a
-  stream pauses and goes on, at once where another replica is up. A choice that keeps losing its engine without a
-  token in between is given up.
+  stream pauses and goes on, at once where another replica is up. Whom a crash counts against runs alone until that is
+  cleared up (``suspects``); a choice that brings down one engine after the other fails with its request.
 - An accepted request ends with exactly one terminal output: ``Completed``, or an error.
 
 A request's choices are sent in index order and their deltas go out as they arrive: routes announce all choices, in
@@ -16,35 +16,39 @@ order, before the first delta. Everything here runs in turns of one event loop, 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
 from engine.messages import Abort, CacheEvents, EngineInfo, Idle, Rejected, StepOutput, ToEngine, Tokens
 from gateway.clock import Clock, SystemClock
+from gateway.completion.book import Book
 from gateway.completion.choice import ActiveRequest, Choice, Incarnation
-from gateway.completion.detokenizer import StopStrings
-from gateway.completion.events import Completed, Delta, FinishReason, PromptScored
-from gateway.completion.fold import Fold
+from gateway.completion.events import Completed, Delta, FinishReason
 from gateway.completion.journal import Journal, MemoryJournal
+from gateway.completion.opening import open_choices
 from gateway.completion.placement import Placement
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
-from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
+from gateway.completion.suspects import Suspects
+from gateway.errors import APIError, EngineCrash, InternalError, InvalidRequest, Unavailable
+from gateway.replicas.loss import Loss
 from gateway.replicas.router import Router
 from gateway.tokenizer import Tokenizer
 from observability.records import (
     CacheConfig,
+    Conviction,
     EngineEvent,
     EngineState,
     InterTokenLatencies,
-    Record,
     Recorder,
     Replay,
     Routed,
 )
 
 logger = logging.getLogger(__name__)
+
+GAPS = 3
+"""Attempts of a choice that may end by tokens that do not continue it, without one in between that does."""
 
 
 class Lifecycle:
@@ -59,35 +63,37 @@ class Lifecycle:
         journal: Journal | None = None,
         router: Router | None = None,
         replicas: int = 1,
-        replay_limit: int = 3,
     ) -> None:
-        """``replicas``: how many there are to be.
-
-        ``replay_limit``: attempts that a choice may lose without a token in between before it is given up.
-        """
+        """``replicas``: how many there are to be."""
         self._tokenizer = tokenizer
-        self._record = record
         self._clock = clock or SystemClock()
+        self._book = Book(record, self._clock)
         self._journal = MemoryJournal() if journal is None else journal
         self._placement = Placement(router or Router(), replicas)
-        self._replay_limit = replay_limit
-        self._requests: dict[str, ActiveRequest] = {}
+        self._suspects = Suspects()
         self._choices: dict[str, Choice] = {}
         """Those that are not done."""
         self._draining = False
         self._failure: str | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.queued_requests = 0
-        """Accepted requests of which the engine has computed nothing yet, and below their prompt tokens."""
-        self.queued_tokens = 0
+        self._news_of_suspects = False
+        """Whether there is one less, or more room for one, than when choices were last dispatched."""
 
     # --- what routes and admission ask -----------------------------------------------------------------------
 
     @property
+    def queued_requests(self) -> int:
+        """Accepted requests of which the engine has computed nothing yet."""
+        return self._book.queued_requests
+
+    @property
+    def queued_tokens(self) -> int:
+        """Prompt tokens of those."""
+        return self._book.queued_tokens
+
+    @property
     def running_requests(self) -> int:
         """Accepted requests that the engine has begun."""
-        return len(self._requests) - self.queued_requests
+        return self._book.running_requests
 
     @property
     def ready(self) -> bool:
@@ -124,15 +130,9 @@ class Lifecycle:
             raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
         active = ActiveRequest(request, self._clock.now())
         active.stream = Stream(lambda: self._cancel(active))
-        self._requests[request.id] = active
-        self._idle.clear()
-        self.queued_requests += 1
-        self.queued_tokens += request.num_prompt_tokens
-        stops, eos_ids = StopStrings(request.stop), frozenset(info.eos_token_ids)
-        shown = self._tokenizer.special_ids_of(request.parsing.markers) if request.parsing else frozenset()
-        for index in range(request.num_choices):
-            self._open(active, index, stops, eos_ids, shown)
-        active.remaining = len(active.choices)
+        open_choices(active, self._tokenizer, self._journal, info.eos_token_ids)
+        self._book.enter(active)
+        self._choices |= {choice.id: choice for choice in active.choices}
         for choice in active.choices:
             self._dispatch(choice)
         return active.stream
@@ -153,7 +153,7 @@ class Lifecycle:
 
     async def wait_idle(self) -> None:
         """Until no request is left."""
-        await self._idle.wait()
+        await self._book.wait_idle()
 
     def close(self) -> None:
         """Drains, and ends with an error whatever is not done: the last thing before the engines are stopped."""
@@ -165,26 +165,27 @@ class Lifecycle:
     def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None:
         """An engine is ready; ``send`` never waits."""
         self._placement.up(replica, epoch, info, send)
-        self._report(CacheConfig(block_size=info.block_size, num_blocks=info.num_blocks), replica)
-        self._report(EngineEvent(kind="up", epoch=epoch), replica)
+        self._book.report(CacheConfig(block_size=info.block_size, num_blocks=info.num_blocks), replica)
+        self._book.report(EngineEvent(kind="up", epoch=epoch), replica)
         self._dispatch_pending()
 
-    def lost(self, replica: int, epoch: int, cause: str) -> None:
+    def lost(self, replica: int, epoch: int, loss: Loss) -> None:
         """An engine process is dead, for certain, and everything it said before has been received."""
         incarnation = self._placement.find(replica, epoch)
         if incarnation is None:
             return
         self._placement.lost(incarnation)
-        self._report(EngineEvent(kind="lost", epoch=epoch, cause=cause), replica)
+        self._book.report(EngineEvent(kind="lost", epoch=epoch, cause=loss.kind, message=loss.cause), replica)
         blocks_total = incarnation.info.num_blocks
-        self._report(EngineState(running=0, waiting=0, blocks_used=0, blocks_total=blocks_total), replica)
+        self._book.report(EngineState(running=0, waiting=0, blocks_used=0, blocks_total=blocks_total), replica)
         in_flight = list(incarnation.running.values())
-        logger.warning("replica %d lost (%s) with %d choices in flight", replica, cause, len(in_flight))
+        logger.warning("replica %d lost (%s) with %d choices in flight", replica, loss.cause, len(in_flight))
+        witnesses = [choice.witness(loss.executing) for choice in in_flight]
         for choice in in_flight:
-            self._placement.leave(choice)
-        for choice in in_flight:
-            if choice.state == "running":  # and not ended just now together with a sibling
-                self._set_back(choice)
+            self._set_back(choice)
+        productive, own_doing = incarnation.productive, loss.own_doing
+        for choice_id in self._suspects.lost(replica, witnesses, productive=productive, own_doing=own_doing):
+            self._convict(choice_id, loss.cause)
         self._dispatch_pending()
 
     def gave_up(self, replica: int, message: str) -> None:
@@ -204,9 +205,10 @@ class Lifecycle:
         elif isinstance(message, CacheEvents):
             self._placement.cache_changed(incarnation, message)
         elif isinstance(message, Idle):
-            self._report(message.state, replica)
+            self._book.report(message.state, replica)
         elif (choice := self._current(incarnation, message.id, message.attempt)) is not None:
             self._fail(choice.request, InvalidRequest(message.message))
+        self._after_suspects()
 
     # --- from tokens to events -------------------------------------------------------------------------------
 
@@ -215,7 +217,7 @@ class Lifecycle:
         gaps: list[float] = []
         for choice_id in message.started:
             if (started := incarnation.running.get(choice_id)) is not None:
-                self._begin(started.request)
+                self._book.begin(started.request)
         for output in message.outputs:
             choice = self._current(incarnation, output.id, output.attempt)
             if choice is None:
@@ -226,11 +228,11 @@ class Lifecycle:
                 logger.exception("request %s failed", choice.request.request.id)
                 self._fail(choice.request, InternalError("The server failed while it was reading this output."))
         if gaps:
-            self._report(InterTokenLatencies(values=gaps))
+            self._book.report(InterTokenLatencies(values=gaps))
         for stats in message.stats:
-            self._report(stats, incarnation.replica)
+            self._book.report(stats, incarnation.replica)
         if message.stats:
-            self._report(message.stats[-1].state, incarnation.replica)
+            self._book.report(message.stats[-1].state, incarnation.replica)
 
     def _current(self, incarnation: Incarnation, choice_id: str, attempt: int) -> Choice | None:
         choice = incarnation.running.get(choice_id)
@@ -240,21 +242,19 @@ class Lifecycle:
         if output.at != len(choice.emitted.ids):
             held = len(choice.emitted.ids)
             logger.warning("%s: tokens at %d where %d are held; starting again", choice.id, output.at, held)
-            self._abort_attempt(choice)
-            self._set_back(choice)
-            if choice.state == "pending":
-                self._dispatch(choice)
+            self._restart(choice)
             return
         active = choice.request
         if output.stats is not None:
             self._placement.computed(choice)
-        if output.stats is not None or output.prompt_logprobs is not None:
-            self._note_first_output(choice, output)
+        choice.note_first_output(output)
         if output.ids:
-            self._begin(active)
+            self._book.begin(active)
             choice.note_tokens(len(output.ids), now, gaps)
             self._journal.append(choice.id, output.ids, output.logprobs)
-            choice.losses = 0
+            choice.gaps = 0
+            if choice.place is not None:
+                choice.place.incarnation.productive = True
         delta = choice.fold.feed(output.ids, output.logprobs, output.finish)
         if delta is not None:
             active.stream.push(delta)
@@ -262,41 +262,15 @@ class Lifecycle:
             if output.finish is None:
                 self._abort_attempt(choice)
             self._finish(choice, choice.fold.finish_reason)
-
-    def _note_first_output(self, choice: Choice, output: Tokens) -> None:
-        """What comes with an attempt's first tokens; of a later attempt it is old news."""
-        active = choice.request
-        if output.stats is not None and choice.cached_tokens is None:
-            choice.cached_tokens = output.stats.cached_tokens
-            active.first_stats = active.first_stats or output.stats
-        if output.prompt_logprobs is not None and choice.prompt_index not in active.scored_prompts:
-            active.scored_prompts.add(choice.prompt_index)
-            active.stream.push(PromptScored(choice.prompt_index, output.prompt_logprobs))
+        elif output.failure is not None:
+            self._fail(active, InternalError(output.failure))
+        elif self._suspects.passed(choice.id, len(choice.emitted.ids)):
+            self._acquit(choice)
 
     # --- transitions -----------------------------------------------------------------------------------------
 
-    def _open(
-        self, active: ActiveRequest, index: int, stops: StopStrings, eos_ids: frozenset[int], shown: frozenset[int]
-    ) -> None:
-        request = active.request
-        choice_id = f"{request.id}:{index}"
-        fold = Fold(
-            index,
-            self._tokenizer,
-            request.params[index // request.n],
-            stops=stops,
-            include_stop=request.include_stop_str_in_output,
-            skip_special_tokens=request.skip_special_tokens,
-            eos_ids=eos_ids,
-            continues=request.continues_prompt,
-            parser=request.parser(index),
-            shown=shown,
-        )
-        choice = Choice(active, index, choice_id, self._journal.open(choice_id), fold)
-        self._choices[choice_id] = choice
-        active.choices.append(choice)
-
     def _dispatch_pending(self) -> None:
+        self._news_of_suspects = False
         for choice in list(self._choices.values()):
             if choice.state == "pending":
                 self._dispatch(choice)
@@ -305,38 +279,61 @@ class Lifecycle:
         """Pending → Running, where there is a replica to run on."""
         if self._draining and not choice.request.emitted:
             return self._fail(choice.request, Unavailable("The server is shutting down.", retry_after=10))
-        route = self._placement.place(choice)
+        route = self._placement.place(choice, self._suspects)
         if route is None or choice.place is None:
             return None
         choice.attempt += 1
+        choice.held = len(choice.emitted.ids)
         choice.state = "running"
-        self._report(Routed(reason=route.reason), route.replica)
+        self._book.report(Routed(reason=route.reason), route.replica)
         if choice.attempt > 1:
-            self._report(Replay(), route.replica)
-        choice.place.incarnation.send(choice.start())
+            self._book.report(Replay(), route.replica)
+        choice.place.incarnation.send(choice.start(at_once=choice.id in self._suspects))
         return None
 
     def _set_back(self, choice: Choice) -> None:
-        """Running → Pending, or the end of a request that keeps losing its engine."""
+        """Running → Pending."""
         self._placement.leave(choice)
         choice.state = "pending"
-        choice.losses += 1
-        if choice.losses > self._replay_limit:
-            self._fail(
-                choice.request,
-                InternalError(f"The engine was lost {choice.losses} times without a token for this request."),
-            )
+
+    def _restart(self, choice: Choice) -> None:
+        """After tokens that do not continue it: a new attempt, or the end of a request with which that keeps on."""
+        self._abort_attempt(choice)
+        self._set_back(choice)
+        choice.gaps += 1
+        if choice.gaps > GAPS:
+            self._fail(choice.request, InternalError("The engine keeps answering this request out of order."))
+        else:
+            self._dispatch(choice)
+
+    # --- suspects ----------------------------------------------------------------------------------------------
+
+    def _convict(self, choice_id: str, cause: str) -> None:
+        """It has crashed an engine alone, again and again at one position."""
+        choice = self._choices.get(choice_id)
+        if choice is None:  # convicted together with a sibling
+            return
+        request_id = choice.request.request.id
+        logger.error("request %s is given up: it crashes the engine (%s)", request_id, cause)
+        self._book.report(Conviction())
+        self._fail(choice.request, EngineCrash(request_id))
+
+    def _acquit(self, choice: Choice) -> None:
+        """It has passed the position that it was suspected at; the next suspect is to be alone, too."""
+        self._news_of_suspects = True
+        if choice.place is not None and self._suspects.quarantines(choice.place.incarnation.replica):
+            self._abort_attempt(choice)
+            self._set_back(choice)
+
+    def _after_suspects(self) -> None:
+        """Those who waited for a suspect may run now."""
+        if self._news_of_suspects:
+            self._dispatch_pending()
 
     def _abort_attempt(self, choice: Choice) -> None:
         """Tells the engine to forget the attempt; its blocks are free before its next step."""
         if choice.place is not None:
             choice.place.incarnation.send(Abort(id=choice.id, attempt=choice.attempt))
-
-    def _begin(self, active: ActiveRequest) -> None:
-        if not active.begun:
-            active.begun = True
-            self.queued_requests -= 1
-            self.queued_tokens -= active.request.num_prompt_tokens
 
     def _finish(self, choice: Choice, reason: FinishReason) -> None:
         """→ Done; with the last choice the request is complete."""
@@ -347,7 +344,7 @@ class Lifecycle:
         if not active.remaining:
             active.stream.push(Completed(active.usage()))
             active.stream.close()
-            self._forget(active, None)
+            self._book.strike(active, None)
 
     def _cancel(self, active: ActiveRequest) -> None:
         for choice in active.choices:
@@ -355,6 +352,7 @@ class Lifecycle:
                 self._abort_attempt(choice)
                 active.stream.push(Delta(index=choice.index, text="", tokens=[], finish_reason="abort"))
                 self._finish(choice, "abort")
+        self._after_suspects()
 
     def _fail(self, active: ActiveRequest, error: APIError) -> None:
         for choice in active.choices:
@@ -362,29 +360,18 @@ class Lifecycle:
                 self._abort_attempt(choice)
                 self._retire(choice)
         active.stream.fail(error)
-        self._forget(active, error)
+        self._book.strike(active, error)
 
     def _fail_all(self, error: Callable[[], APIError]) -> None:
-        for active in list(self._requests.values()):
+        for active in self._book:
             self._fail(active, error())
 
     def _retire(self, choice: Choice) -> None:
+        if choice.place is not None and self._suspects.quarantines(choice.place.incarnation.replica):
+            self._news_of_suspects = True
         self._placement.leave(choice)
         choice.state = "done"
         del self._choices[choice.id]
         self._journal.close(choice.id)
-
-    def _report(self, record: Record, replica: int = 0) -> None:
-        """Numbers are never worth a stream."""
-        try:
-            self._record(record, replica=str(replica))
-        except Exception:
-            logger.exception("a record could not be taken")
-
-    def _forget(self, active: ActiveRequest, error: APIError | None) -> None:
-        """The request has had its terminal output."""
-        self._begin(active)
-        del self._requests[active.request.id]
-        if not self._requests:
-            self._idle.set()
-        self._report(active.stats(self._clock.now(), error))
+        if self._suspects.forget(choice.id):
+            self._news_of_suspects = True

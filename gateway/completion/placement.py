@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from engine.block_digests import prompt_chain
 from engine.messages import CacheEvents, EngineInfo, ToEngine
 from gateway.completion.choice import Choice, Incarnation, Place
+from gateway.completion.suspects import Suspects
 from gateway.replicas.router import Prompt, ReplicaState, Route, Router
 
 logger = logging.getLogger(__name__)
@@ -98,15 +99,21 @@ class Placement:
     def cache_changed(self, incarnation: Incarnation, events: CacheEvents) -> None:
         self._router.index.update(incarnation.replica, events.stored, events.evicted)
 
-    def place(self, choice: Choice) -> Route | None:
+    def place(self, choice: Choice, suspects: Suspects) -> Route | None:
         """Give a pending choice its place; None where there is none for now."""
         eligible = self._eligible(choice)
+        if suspects:
+            suspects.settle(choice.id, self._homes(choice))
+            eligible = [
+                each for each in eligible if suspects.may_run(choice.id, each.replica, occupied=bool(each.running))
+            ]
         if not eligible:
             return None
         sibling = next((each for each in choice.siblings if each.place is not None and each is not choice), None)
         digests = self._digests(choice, sibling) if self._replicas > 1 and self._router.uses_digests else []
-        # What has begun goes on, at a draining replica too where there is no other.
-        draining = not (choice.request.emitted and all(each.draining for each in eligible))
+        # What has begun goes on, at a draining replica too where there is no other; a suspect has no other.
+        begun = choice.request.emitted or choice.id in suspects
+        draining = not (begun and all(each.draining for each in eligible))
         route = self._router.choose(
             [ReplicaState(each.replica, each.epoch, each.load, each.draining and draining) for each in eligible],
             Prompt(
@@ -138,13 +145,12 @@ class Placement:
             choice.place = None
 
     def _eligible(self, choice: Choice) -> list[Incarnation]:
-        up = list(self._incarnations.values())
-        if not choice.emitted.ids:
-            return up
-        alike = [each for each in up if each.info.fingerprint == choice.fingerprint]
-        if not alike and all(info.fingerprint != choice.fingerprint for info in self._infos.values()):
-            return up
-        return alike
+        return [self._incarnations[replica] for replica in self._homes(choice) if replica in self._incarnations]
+
+    def _homes(self, choice: Choice) -> list[int]:
+        """Replicas that can serve it, once they are up."""
+        alike = [replica for replica, info in self._infos.items() if info.fingerprint == choice.fingerprint]
+        return alike if alike and choice.emitted.ids else list(self._infos)
 
     def _digests(self, choice: Choice, sibling: Choice | None) -> list[bytes]:
         if choice.params.prompt_logprobs is not None:

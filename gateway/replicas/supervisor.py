@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,8 +34,13 @@ from engine.messages import (
 from gateway.clock import Clock, SystemClock
 from gateway.replicas.client import Client
 from gateway.replicas.launchers import EngineProcess, Launcher
+from gateway.replicas.loss import Loss
+from observability.records import LossKind
 
 logger = logging.getLogger(__name__)
+
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+"""No fault of a process's own raises these."""
 
 
 class Listener(Protocol):
@@ -42,7 +48,7 @@ class Listener(Protocol):
 
     def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None: ...
 
-    def lost(self, replica: int, epoch: int, cause: str) -> None: ...
+    def lost(self, replica: int, epoch: int, loss: Loss) -> None: ...
 
     def receive(self, replica: int, epoch: int, message: StepOutput | CacheEvents | Idle | Rejected) -> None: ...
 
@@ -58,17 +64,19 @@ class Limits:
     """Durations in seconds."""
 
     check_interval: float = 0.5
-    silence: float = 15.0
-    """Longest without any message, once it is up."""
+    silence: float = 10.0
+    """Longest without any message, once it is up: a thread that does nothing else sends one twice a second."""
     startup_silence: float = 120.0
     """The same before: importing and compiling may keep even the heartbeat's thread waiting."""
     stall: float = 300.0
-    """Longest that the step counter may stand still while work is pending; a long prefill on a CPU is one step."""
+    """Longest that the step counter may stand still while work is pending, where the engine cannot say itself;"""
+    overdue: float = 5.0
+    """beyond what it says, for it to end by itself and tell of a rank that is stuck."""
     dump: float = 0.5
     """Between asking for the stacks and the kill."""
     stop: float = 5.0
     """For the process to end by itself at shutdown."""
-    first_backoff: float = 0.25
+    first_backoff: float = 0.05
     longest_backoff: float = 30.0
     startup_failures: int = 3
     """Start-ups in a row that may fail before it is given up."""
@@ -82,6 +90,7 @@ class Progress:
         self._silent = 0.0
         self._stalled = 0.0
         self._step = -1
+        self._may_stall = limits.stall
         self.up = False
 
     def heard(self, message: FromEngine) -> None:
@@ -92,8 +101,9 @@ class Progress:
             if message.step != self._step or not message.pending:
                 self._stalled = 0.0
             self._step = message.step
+            self._may_stall = self._limits.stall if message.limit is None else message.limit + self._limits.overdue
 
-    def passed(self, seconds: float) -> str | None:
+    def passed(self, seconds: float) -> tuple[LossKind, str] | None:
         """Time went by; why the engine must be killed, if it must."""
         # After a pause of this process the engine's messages are waiting unread: one check is too early to judge.
         seconds = min(seconds, 2 * self._limits.check_interval)
@@ -101,9 +111,9 @@ class Progress:
         self._stalled += seconds
         silence = self._limits.silence if self.up else self._limits.startup_silence
         if self._silent > silence:
-            return f"silent for {silence:g} s"
-        if self.up and self._stalled > self._limits.stall:
-            return f"no step for {self._limits.stall:g} s with work pending"
+            return "silent", f"silent for {silence:g} s"
+        if self.up and self._stalled > self._may_stall:
+            return "stalled", f"no step for {self._may_stall:.3g} s with work pending"
         return None
 
 
@@ -182,9 +192,9 @@ class Supervisor:
                 return
             failures = 0 if ended.was_up else failures + 1
             if ended.final or failures >= self._limits.startup_failures:
-                self._give_up(ended.cause)
+                self._give_up(ended.loss.cause)
                 return
-            logger.warning("engine %d.%d: %s; restarting", self._replica, self.epoch, ended.cause)
+            logger.warning("engine %d.%d: %s; restarting", self._replica, self.epoch, ended.loss.cause)
             await self._clock.sleep(self._backoff)
             self._backoff = min(2 * self._backoff, self._limits.longest_backoff)
 
@@ -195,7 +205,8 @@ class Supervisor:
             try:
                 process = await self._launch(client.endpoint)
             except OSError as error:
-                return _Ended(f"the engine process cannot be started: {error}", was_up=False, final=False)
+                cause = f"the engine process cannot be started: {error}"
+                return _Ended(Loss("error", cause, own_doing=True), was_up=False, final=False)
             self._incarnation = _Incarnation(process, client, self._limits, self._clock, self._deliver)
             try:
                 ended = await self._incarnation.run()
@@ -204,7 +215,7 @@ class Supervisor:
         finally:
             client.close()
         if ended.was_up:
-            self._listener.lost(self._replica, self.epoch, ended.cause)
+            self._listener.lost(self._replica, self.epoch, ended.loss)
         return ended
 
     async def _launch(self, endpoint: str) -> EngineProcess:
@@ -221,7 +232,7 @@ class Supervisor:
     def _deliver(self, message: FromEngine) -> None:
         match message:
             case StepOutput() | CacheEvents() | Idle() | Rejected():
-                if isinstance(message, StepOutput) and message.outputs:
+                if isinstance(message, StepOutput) and any(output.ids for output in message.outputs):
                     self._backoff = self._limits.first_backoff
                 self._listener.receive(self._replica, self.epoch, message)
             case Loading():
@@ -246,7 +257,7 @@ class Supervisor:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    cause: str
+    loss: Loss
     was_up: bool
     final: bool
     """Whether another start would end in the same way."""
@@ -281,6 +292,7 @@ class _Incarnation:
         try:
             await asyncio.wait((exited, received, watched), return_when=asyncio.FIRST_COMPLETED)
             if watched.done() and not exited.done():
+                logger.error("engine process %d: %s; %s", self.pid, watched.result()[1], self._process.look())
                 self._process.dump()
                 await self._clock.sleep(self._limits.dump)
         finally:
@@ -293,14 +305,25 @@ class _Incarnation:
                 await self._client.receive_rest(self._hear)
             except Exception as error:
                 broken = error
-        cause = hung if isinstance(hung, str) else _exit(status)
+        final = self._failed is not None and self._failed.expected
+        return _Ended(self._loss(status, broken, hung), was_up=self._progress.up, final=final)
+
+    def _loss(self, status: int | BaseException, broken: object, hung: object) -> Loss:
+        """What it said of its end itself comes first, then what was wrong with it before it was killed."""
+        executing = self._process.executing()
+        if self._failed is not None:
+            return Loss("error", self._failed.message, True, executing)
         if isinstance(broken, Exception):
             logger.error("engine process %d: what it said cannot be used", self.pid, exc_info=broken)
-            cause = f"{type(broken).__name__}: {broken}"
-        if self._failed is not None:
-            cause = self._failed.message
-        final = self._failed is not None and self._failed.expected
-        return _Ended(cause, was_up=self._progress.up, final=final)
+            return Loss("garbled", f"{type(broken).__name__}: {broken}", True, executing)
+        if isinstance(hung, tuple):
+            kind, cause = hung
+            return Loss(kind, cause, True, executing)
+        if isinstance(status, BaseException):
+            return Loss("exit", f"cannot be watched: {status}", True, executing)
+        if status < 0:
+            return Loss("signal", f"killed by signal {-status}", -status not in _FROM_OUTSIDE, executing)
+        return Loss("exit", f"exited with status {status}", True, executing)
 
     async def stop(self) -> None:
         """Asks it to end, and kills it if it does not; one that still loads has nothing to end in order."""
@@ -325,7 +348,7 @@ class _Incarnation:
             self._failed = message
         self._deliver(message)
 
-    async def _watch(self) -> str:
+    async def _watch(self) -> tuple[LossKind, str]:
         """Returns why the engine must be killed."""
         before = self._clock.now()
         while True:
@@ -335,12 +358,6 @@ class _Incarnation:
             if cause is not None:
                 return cause
             before = now
-
-
-def _exit(status: int | BaseException) -> str:
-    if isinstance(status, BaseException):
-        return f"cannot be watched: {status}"
-    return f"killed by signal {-status}" if status < 0 else f"exited with status {status}"
 
 
 def _connect(replica: int, epoch: int) -> Client:

@@ -20,11 +20,11 @@ def alive(pid: int) -> bool:
 
 def test_the_first_who_asks_takes_it() -> None:
     with HeadStart(WAITS) as head_start:
-        process = head_start.take()
-        assert process is not None and head_start.take() is None
-    assert alive(process.pid)
-    with process:
-        process.kill()
+        spawned = head_start.take()
+        assert spawned is not None and head_start.take() is None
+    assert alive(spawned.process.pid)
+    spawned.discard()
+    assert not alive(spawned.process.pid)
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, SystemExit])
@@ -33,8 +33,8 @@ def test_one_that_nobody_took_is_ended(error: type[BaseException] | None) -> Non
 
     def leave() -> None:
         with HeadStart(WAITS) as head_start:
-            assert head_start._process is not None
-            pids.append(head_start._process.pid)
+            assert head_start._spawned is not None
+            pids.append(head_start._spawned.process.pid)
             assert alive(pids[0])
             if error is not None:
                 raise error
@@ -54,8 +54,10 @@ def test_one_that_cannot_be_started_is_none() -> None:
 
 @pytest.mark.parametrize("wait", [0.0, 0.7])
 def test_the_engine_ends_in_mid_import_when_its_parent_is_gone(wait: float) -> None:
-    with spawn() as process:
+    spawned = spawn()
+    with spawned.process as process:
         time.sleep(wait)
         assert process.poll() is None
         process.stdin.close()
         assert process.wait(20) == os.EX_UNAVAILABLE
+    os.close(spawned.record)

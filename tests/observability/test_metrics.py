@@ -135,7 +135,7 @@ def test_a_rejection_counts_by_reason_and_by_error_type(metrics: Metrics) -> Non
 def test_restarts_count_from_the_second_incarnation(metrics: Metrics) -> None:
     metrics.record(EngineEvent(kind="up", epoch=1))
     assert value(metrics, "engine_restarts_total", replica="0") == 0
-    metrics.record(EngineEvent(kind="lost", epoch=1, cause="killed"))
+    metrics.record(EngineEvent(kind="lost", epoch=1, cause="signal", message="killed"))
     assert value(metrics, "engine_up", replica="0") == 0
     metrics.record(EngineEvent(kind="up", epoch=2))
     assert value(metrics, "engine_up", replica="0") == 1

@@ -23,6 +23,14 @@ class EngineProcess(ABC):
     async def wait(self) -> int:
         """Until it is dead for certain; its exit status, negative for a signal. Any number may wait."""
 
+    def executing(self) -> dict[str, int] | None:
+        """Once it is dead: the choices of the step under way, see ``Loss``. None where that is not known."""
+        return None
+
+    def look(self) -> str:
+        """What can be seen of it from outside, while it is alive; for the log."""
+        return "nothing is known of it"
+
     @abstractmethod
     def dump(self) -> None:
         """Asks for the stacks of its threads in its log (SIGUSR1). A no-op where it is dead."""

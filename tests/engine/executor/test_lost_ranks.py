@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine import patience
 from engine.errors import ConfigurationError, ModelError, RankError
 from engine.messages import Start
-from engine.ranks import patience
 from engine.sampling_params import SamplingParams
 
 pytestmark = pytest.mark.slow
@@ -42,12 +42,14 @@ def nothing_is_left():
     assert held() == before
 
 
-def generate(ranks, tokens: int = 400) -> None:
-    """One stream, for as long as the model can go on."""
+def generate(ranks, tokens: int = 400, streams: int = 1, prompt: int = 40) -> None:
+    """For as long as the model can go on."""
     from engine.engine import Engine
 
     engine = Engine(ranks.config, ranks.executor, ranks.facts, 100)
-    engine.start(Start(id="a", attempt=0, prompt=[5] * 40, params=SamplingParams(max_tokens=tokens), seed=0))
+    params = SamplingParams(max_tokens=tokens)
+    for number in range(streams):
+        engine.start(Start(id=str(number), attempt=0, prompt=[5 + number] * prompt, params=params, seed=0))
     while engine.is_busy:
         engine.step()
 
@@ -110,8 +112,8 @@ def test_a_fault_in_a_rank_is_told_with_its_trace(run_ranks, folder, tmp_path, n
     with run_ranks(pipeline_parallel_size=2) as ranks:
         ranks.load(tmp_path)
         nothing_is_left += ranks.executor.pids
-        with pytest.raises(RankError, match="rank 1: InvalidLogitsError: the logits of rows"):
-            generate(ranks)
+        with pytest.raises(RankError, match="rank 1: InvalidLogitsError: the logits of all 2 rows"):
+            generate(ranks, streams=4, prompt=2)
     assert "Traceback" in caplog.text and "in finish" in caplog.text
 
 

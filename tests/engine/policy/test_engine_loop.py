@@ -246,3 +246,17 @@ def test_a_leak_ends_the_loop(harness) -> None:
     h.pool.allocate(1)
     with pytest.raises(IntegrityError, match="has 1 references and is in 0 block tables"):
         loop(engine, Script([], [])).run()
+
+
+def test_a_start_says_whether_tokens_may_wait() -> None:
+    outbox = Outbox(1.0, time.monotonic)
+    seen: list[bool] = []
+
+    class Watching(CountingEngine):
+        def begin(self) -> None:
+            super().begin()
+            seen.append(outbox.hurried)
+
+    hurried = Start(id="b", attempt=0, prompt=[1], params=SamplingParams(max_tokens=2), seed=0, at_once=True)
+    EngineLoop(Watching(), Script([start("a")], [], [hurried], [], [start("c")]), outbox).run()
+    assert seen == [False, False, True, True, False, False]

@@ -33,6 +33,7 @@ from engine.messages import (
     decode_from_engine,
     encode,
 )
+from engine.patience import LEAST
 from engine.sampling_params import SamplingParams
 
 ROOT = Path(__file__).parents[3]
@@ -206,7 +207,7 @@ def test_a_stuck_step_still_beats_with_a_counter_that_stands(spawn) -> None:
     child.receive(Ready)
     child.send(start(max_tokens=9))
     beats = [child.receive(Heartbeat) for _ in range(3)]
-    assert [(beat.step, beat.pending) for beat in beats[-2:]] == [(2, 1), (2, 1)]
+    assert [(beat.step, beat.pending, beat.limit) for beat in beats[-2:]] == [(2, 1, LEAST), (2, 1, LEAST)]
 
 
 @pytest.mark.parametrize("model", ["well", "stuck in the third step"])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 
+import numpy as np
 import pytest
 
-from engine.batch import ScheduledBatch, StepResult
+from engine.batch import NO_TOKEN, ScheduledBatch, StepResult
 from engine.block_digests import prompt_chain
 from engine.config import EngineConfig
 from engine.engine import Engine, longest_context, prompt_share, warm_up
 from engine.errors import ConfigurationError
 from engine.executor.base import ModelFacts
+from engine.flight_record import FlightRecord, create, read
 from engine.messages import Abort, CacheEvents, Start
+from engine.patience import LEAST, Patience
 from engine.sampling_params import SamplingParams
 from engine.schedule import PromptShare
 from observability.records import EngineState
@@ -199,3 +203,99 @@ def test_changes_of_the_cache_are_told_where_somebody_asks() -> None:
     assert silent.cache_events() is None
     assert telling.cache_events() == CacheEvents(stored=prompt_chain([1] * 9, "", 4), evicted=[])
     assert telling.cache_events() is None
+
+
+class Ill(Echo):
+    """Has no token for the choices whose prompt is a 7."""
+
+    def collect(self) -> StepResult:
+        batch, starts = self.under_way[0], np.cumsum(self.under_way[0].query_lens) - self.under_way[0].query_lens
+        bad = [batch.input_ids[starts[s.row]] == 7 for s in batch.samples]
+        result = super().collect()
+        return dataclasses.replace(
+            result, token_ids=[NO_TOKEN if ill else token for ill, token in zip(bad, result.token_ids, strict=True)]
+        )
+
+
+def test_a_choice_without_a_token_ends_and_leaves_nothing_to_be_found() -> None:
+    engine = Engine(config(cache_events=True), Ill(), FACTS, 64)
+    engine.start(start("good", 9))
+    bad = Start(id="bad", attempt=2, prompt=[7] * 5, params=SamplingParams(max_tokens=3), seed=0)
+    engine.start(bad)
+    outputs = [output for _ in range(3) for output in engine.step().outputs]
+    assert [(o.id, o.ids, o.finish) for o in outputs if o.id == "good"] == [
+        ("good", [9], None),
+        ("good", [10], None),
+        ("good", [11], "length"),
+    ]
+    ((ended,)) = [output for output in outputs if output.id == "bad"]
+    assert (ended.attempt, ended.at, ended.ids, ended.finish) == (2, 0, [], None)
+    assert ended.failure is not None and "NaN" in ended.failure
+    assert engine.num_pending == 0
+    engine.check_integrity()
+    stored = engine.cache_events()
+    assert stored is not None and not {*stored.stored} & {*prompt_chain([7] * 5, "", 4)}
+
+
+def test_a_model_that_computes_nothing_but_nan_fails_the_start() -> None:
+    class Broken(Echo):
+        def collect(self) -> StepResult:
+            return dataclasses.replace(super().collect(), token_ids=[NO_TOKEN])
+
+    with pytest.raises(RuntimeError, match="warm-up: The model computed NaN"):
+        warm_up(config(), Broken(), FACTS, 64)
+
+
+def test_the_record_tells_of_each_step_while_it_is_computed() -> None:
+    class Reading(Echo):
+        def collect(self) -> StepResult:
+            seen.append(read(descriptor))
+            return super().collect()
+
+    seen: list[dict[str, int] | None] = []
+    descriptor = create()
+    record = FlightRecord(descriptor)
+    engine = Engine(config(), Reading(), FACTS, 64, record=record)
+    engine.start(start("a", 20))
+    engine.start(start("b", 2))
+    for _ in range(3):
+        engine.step()
+    assert seen == [{"a": 16}, {"a": 20, "b": 2}, {"a": 21, "b": 3}]
+    os.close(descriptor)
+
+
+def test_the_record_tells_of_all_steps_under_way_and_of_none_while_one_is_planned() -> None:
+    class Reading(Echo):
+        def submit(self, batch: ScheduledBatch) -> None:
+            assert read(descriptor) is None
+            super().submit(batch)
+
+    descriptor = create()
+    engine = Engine(config(), Reading(depth=2), FACTS, 64, record=FlightRecord(descriptor))
+    for name in "abc":
+        engine.start(start(name, 3))
+    engine.begin()
+    assert read(descriptor) == {"a": 3, "b": 3, "c": 3}
+    engine.prepare()
+    engine.compute()
+    engine.finish()
+    engine.begin()
+    assert read(descriptor) == {"c": 3, "a": 4, "b": 4}
+    os.close(descriptor)
+
+
+def test_how_long_a_step_may_take_follows_from_those_before() -> None:
+    now = itertools.count(0.0, 4.0)
+    patience = Patience(lambda: next(now))
+    engine = Engine(config(), Echo(), FACTS, 64, patience=patience)
+    assert engine.step_limit == LEAST
+    for name in "ab":
+        engine.start(start(name, 2))
+    engine.begin()
+    assert engine.step_limit is None
+    engine.prepare()
+    engine.compute()
+    engine.finish()
+    assert engine.step_limit == LEAST
+    engine.begin()
+    assert engine.step_limit == 4.0 * 5

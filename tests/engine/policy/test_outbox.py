@@ -237,3 +237,24 @@ def test_whatever_is_joined_nothing_is_lost_changed_or_late(steps, interval: flo
         assert parts[0].prompt_logprobs == one_by_one[0].prompt_logprobs and parts[0].stats == FIRST
         assert [part.finish for part in parts[:-1]] == [None] * (len(parts) - 1)
         assert parts[-1].finish == one_by_one[-1].finish
+
+
+def test_a_failure_waits_for_nothing_and_brings_what_was_held() -> None:
+    clock = ManualClock()
+    outbox = Outbox(INTERVAL, clock)
+    source = Source(outbox, clock)
+    source.step(source.token("a"))
+    assert source.step(source.token("a")) is None
+    failed = Tokens(id="a", attempt=0, at=2, ids=[], failure="NaN")
+    (sent,) = source.step(failed).outputs
+    assert (sent.at, len(sent.ids), sent.failure) == (1, 1, "NaN")
+
+
+def test_in_a_hurry_nothing_waits() -> None:
+    clock = ManualClock()
+    outbox = Outbox(INTERVAL, clock)
+    source = Source(outbox, clock)
+    assert source.step(source.token("a")) is not None
+    assert source.step(source.token("a")) is None
+    outbox.hurried = True
+    assert [len(source.step(source.token("a")).outputs[0].ids) for _ in range(3)] == [2, 1, 1]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from engine.batch import SampleRequest
+from engine.batch import NO_TOKEN, SampleRequest
 from engine.sampling_params import SamplingParams
 from engine.worker.logits import adjust
 from engine.worker.sampler import InvalidLogitsError, Sampler
@@ -299,15 +299,23 @@ def test_each_row_gets_as_many_logprobs_as_it_asked_for(sampler):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_bad_logits_raise_and_name_the_row(sampler, value):
+@pytest.mark.parametrize("adjusted", [{}, {"logit_bias": {3: 5.0}}])
+def test_a_row_of_bad_logits_has_no_token_and_the_others_have_theirs(sampler, value, adjusted):
     logits = random_logits(10)
-    logits[1, 5] = logits[7, 5] = value
-    requests = [request(4, temperature=0.0), request(7, temperature=0.0), request(9)]
+    requests = [request(4, temperature=0.0, **adjusted), request(7, logprobs=1), request(9, logprobs=2)]
     sampler.prepare(requests, 10)
-    with pytest.raises(InvalidLogitsError, match=r"rows \[7\]"):
-        sampler.finish(sampler.draw(logits), requests)
+    well, scores = sampler.finish(sampler.draw(logits), requests)
+    logits[1, 5] = logits[7, 5] = value
+    sampler.prepare(requests, 10)
+    token_ids, logprobs = sampler.finish(sampler.draw(logits), requests)
+    assert token_ids == [well[0], NO_TOKEN, well[2]]
+    assert logprobs == [None, None, scores[2]]
 
 
-def test_a_row_without_any_finite_logit_raises(sampler):
-    with pytest.raises(InvalidLogitsError):
-        sample(sampler, torch.full((1, VOCAB), -torch.inf), [request()])
+def test_a_row_without_any_finite_logit_has_no_token(sampler):
+    assert sample(sampler, torch.full((1, VOCAB), -torch.inf), [request()]) == ([NO_TOKEN], [None])
+
+
+def test_where_every_row_is_bad_the_engine_is(sampler):
+    with pytest.raises(InvalidLogitsError, match="all 2 rows"):
+        sample(sampler, torch.full((2, VOCAB), math.nan), [request(0), request(1)])

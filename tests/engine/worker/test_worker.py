@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.batch import PromptLogprobsRequest, SampleRequest, ScheduledBatch
+from engine.batch import NO_TOKEN, PromptLogprobsRequest, SampleRequest, ScheduledBatch
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
 from engine.parallel import Parallel
@@ -204,14 +204,29 @@ def test_weights_that_exceed_free_memory_are_refused_before_they_are_read(folder
         loaded(folder)
 
 
-def test_nan_in_the_model_raises_and_names_the_row(folder):
+def test_nan_in_a_sequence_is_its_own_affair(folder):
     worker = loaded(folder)
     worker.allocate_cache(32)
     worker._cache.layers[0][0][9] = torch.nan
     healthy, ill = ([5, 6], 0, [1]), ([7], 4, [9, 2])
-    with pytest.raises(InvalidLogitsError, match=r"rows \[1\]"):
-        worker.execute(batch([healthy, ill], samples=[sample(0), sample(1)]))
-    assert worker.execute(batch([healthy], samples=[sample(0)])).token_ids
+    (expected,) = worker.execute(batch([healthy], samples=[sample(0)])).token_ids
+    for rows in ([healthy, ill], [ill, healthy]):
+        at = rows.index(healthy)
+        found = worker.execute(batch(rows, samples=[sample(0), sample(1)])).token_ids
+        assert (found[at], found[1 - at]) == (expected, NO_TOKEN)
+    assert worker.execute(batch([ill], samples=[sample(0)])).token_ids == [NO_TOKEN]
+    with pytest.raises(InvalidLogitsError, match="all 2 rows"):
+        worker.execute(batch([ill, ill], samples=[sample(0), sample(1)]))
+
+
+def test_what_a_block_held_before_does_not_matter_however_bad_it_is(folder):
+    worker = loaded(folder)
+    worker.allocate_cache(32)
+    fresh = worker.execute(batch([([5, 6, 7], 0, [1])], samples=[sample(0)])).token_ids
+    for layer in worker._cache.layers:
+        for tensor in layer:
+            tensor[2] = torch.nan
+    assert worker.execute(batch([([5, 6, 7], 0, [2])], samples=[sample(0)])).token_ids == fresh
 
 
 def test_an_untouched_cache_takes_no_memory(folder):

@@ -20,6 +20,7 @@ from gateway.completion.events import Completed, Delta, Event
 from gateway.completion.lifecycle import Lifecycle
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
+from gateway.replicas.loss import Loss
 from observability.records import ChoiceStats, EngineState, Record, StepStats
 
 EOS = 1
@@ -103,6 +104,7 @@ class FakeEngine:
         *ids: int,
         attempt: int = 1,
         finish: EngineFinish | None = None,
+        failure: str | None = None,
         stats: ChoiceStats | None = None,
         logprobs: list[TokenLogprobs] | None = None,
         prompt_logprobs: list[TokenLogprobs] | None = None,
@@ -114,6 +116,7 @@ class FakeEngine:
                 at=at,
                 ids=list(ids),
                 finish=finish,
+                failure=failure,
                 stats=stats,
                 logprobs=logprobs,
                 prompt_logprobs=prompt_logprobs,
@@ -123,8 +126,11 @@ class FakeEngine:
     def tell_of_cache(self, stored: list[bytes], evicted: list[bytes] | None = None) -> None:
         self.lifecycle.receive(self.replica, self.epoch, CacheEvents(stored=stored, evicted=evicted or []))
 
-    def lose(self) -> None:
-        self.lifecycle.lost(self.replica, self.epoch, "test")
+    def lose(self, *, executing: dict[str, int] | None = None, own_doing: bool = False) -> None:
+        """``executing``: choices of the step under way, each with the output tokens that it had."""
+        prompts = {start.id: len(start.prompt) for start in self.starts}
+        tokens = None if executing is None else {key: at + prompts[key] for key, at in executing.items()}
+        self.lifecycle.lost(self.replica, self.epoch, Loss("signal", "test", own_doing, tokens))
 
 
 def ids_of(text: str) -> list[int]:

@@ -37,7 +37,7 @@ from observability.records import (
 
 
 class World:
-    def __init__(self, replay_limit: int = 3) -> None:
+    def __init__(self) -> None:
         self.clock = ManualClock()
         self.journal = MemoryJournal()
         self.records = Records()
@@ -46,7 +46,6 @@ class World:
             record=self.records,
             clock=self.clock,
             journal=self.journal,
-            replay_limit=replay_limit,
         )
         self.engine = FakeEngine(self.lifecycle)
 
@@ -62,6 +61,7 @@ class World:
         lifecycle = self.lifecycle
         assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (0, 0, 0)
         assert not lifecycle._choices
+        assert not lifecycle._suspects and not lifecycle._suspects._crashed_at
         assert not len(self.journal)
         assert all(not incarnation.running for incarnation in lifecycle._placement._incarnations.values())
 
@@ -157,9 +157,23 @@ async def test_a_lasting_gap_ends_the_request(world: World) -> None:
     stream = world.lifecycle.submit(make_request())
     for attempt in range(1, 6):
         world.engine.say("r:0", 5, ABC[0], attempt=attempt)
-    with pytest.raises(InternalError):
+    with pytest.raises(InternalError, match="out of order"):
         await text_and_end(stream)
+    assert len(world.engine.starts) == 4
     world.assert_nothing_is_left()
+
+
+async def test_a_gap_now_and_then_ends_nothing(world: World) -> None:
+    world.lifecycle.submit(make_request())
+    for held in range(6):
+        attempt = 2 * held + 1
+        world.engine.say("r:0", 50, ABC[7], attempt=attempt)
+        world.engine.say("r:0", 50, ABC[7], attempt=attempt + 1)
+        world.engine.say("r:0", held, ABC[held], attempt=attempt + 2)
+        world.engine.say("r:0", 50, ABC[7], attempt=attempt + 2)
+        if held < 5:
+            world.engine.sent[-1] = world.engine.start("r:0")
+    assert world.engine.start("r:0").output_prefix == ABC[:6]
 
 
 async def test_nothing_is_sent_that_the_journal_does_not_hold(world: World) -> None:
@@ -217,6 +231,24 @@ async def test_a_rejection_is_the_requests_error(world: World) -> None:
         await text_and_end(stream)
     assert ("r:1", 1) in world.engine.aborts
     world.assert_nothing_is_left()
+
+
+async def test_a_choice_that_the_engine_cannot_go_on_with_fails_its_request_after_what_it_had(world: World) -> None:
+    bad, good = world.lifecycle.submit(make_request("bad", n=2)), world.lifecycle.submit(make_request("good"))
+    world.engine.say("bad:1", 0, ABC[0], failure="no finite score")
+    assert [event.text for event in ready_events(bad) if isinstance(event, Delta)] == ["a"]
+    with pytest.raises(InternalError, match="no finite score"):
+        await anext(bad)
+    assert ("bad:0", 1) in world.engine.aborts
+    assert world.lifecycle._choices.keys() == {"good:0"}
+    good.cancel()
+    world.assert_nothing_is_left()
+
+
+async def test_an_end_that_the_tokens_hold_beats_the_engines_failure(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(stop=("bc",)))
+    world.engine.say("r:0", 0, *ABC[:4], failure="no finite score")
+    assert await text_and_end(stream) == ("a", "stop", Completed(Usage(3, 3, 0)))
 
 
 async def test_a_fault_in_one_choice_does_not_reach_the_others(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -335,27 +367,11 @@ async def test_old_news_is_not_told_again(world: World) -> None:
     assert (world.ended[0].queue_time, world.ended[0].cached_tokens) == (1, 1)
 
 
-async def test_a_choice_that_keeps_losing_its_engine_is_given_up_but_not_while_tokens_come() -> None:
-    world = World(replay_limit=1)
-    unlucky, lucky = world.lifecycle.submit(make_request("u")), world.lifecycle.submit(make_request("l"))
-    for attempt in range(1, 4):
-        if attempt < 4:
-            world.engine.say("l:0", attempt - 1, ABC[0], attempt=attempt)
-        world.engine.lose()
-        world.restart()
-    with pytest.raises(InternalError, match="lost 2 times"):
-        await text_and_end(unlucky)
-    assert world.engine.start("l:0").attempt == 4
-    assert world.ended[0].finish_reason == "error"
-    lucky.cancel()
-    world.assert_nothing_is_left()
-
-
-async def test_no_message_goes_to_a_lost_engine() -> None:
-    world = World(replay_limit=0)
-    world.lifecycle.submit(make_request(n=3))
+async def test_no_message_goes_to_a_lost_engine(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(n=3))
     told = len(world.engine.sent)
     world.engine.lose()
+    stream.cancel()
     assert len(world.engine.sent) == told
     world.assert_nothing_is_left()
 

@@ -31,10 +31,10 @@ def tokenizer() -> Tokenizer:
 class Host:
     """A supervisor and a lifecycle over fake engines."""
 
-    def __init__(self, misbehave: str = "", pace: float = 0.002, replay_limit: int = 3) -> None:
+    def __init__(self, misbehave: str = "", pace: float = 0.002) -> None:
         self.records: list[Record] = []
         self.loading: list[str] = []
-        self.lifecycle = Lifecycle(tokenizer(), record=self.record, replay_limit=replay_limit)
+        self.lifecycle = Lifecycle(tokenizer(), record=self.record)
         command = [sys.executable, str(FAKE_ENGINE), "--pace", str(pace), "--misbehave", misbehave]
         self.supervisor = Supervisor(
             EngineConfig(model="none"),
@@ -49,7 +49,7 @@ class Host:
 
     @property
     def causes(self) -> list[str]:
-        return [r.cause for r in self.records if isinstance(r, EngineEvent) and r.kind == "lost"]
+        return [r.message for r in self.records if isinstance(r, EngineEvent) and r.kind == "lost"]
 
     def submit(self, request_id: str, max_tokens: int) -> Stream:
         request = Request(

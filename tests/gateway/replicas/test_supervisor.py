@@ -23,6 +23,7 @@ from engine.messages import (
 )
 from gateway.replicas.client import Client
 from gateway.replicas.launchers import EngineProcess, Launcher
+from gateway.replicas.loss import Loss
 from gateway.replicas.supervisor import EngineGoneError, Limits, Progress, Supervisor
 from observability.records import EngineState, StepStats
 
@@ -54,7 +55,15 @@ STATS = StepStats(
 )
 TOKEN = StepOutput(started=[], outputs=[Tokens(id="r:0", attempt=1, at=0, ids=[5])], stats=[STATS])
 LIMITS = Limits(
-    check_interval=1, silence=10, startup_silence=50, stall=30, dump=1, stop=5, first_backoff=1, longest_backoff=8
+    check_interval=1,
+    silence=10,
+    startup_silence=50,
+    stall=30,
+    overdue=5,
+    dump=1,
+    stop=5,
+    first_backoff=1,
+    longest_backoff=8,
 )
 
 
@@ -164,6 +173,7 @@ class World:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.kinds: list[str] = []
         self.clock = ManualClock()
         self.processes: list[FakeProcess] = []
         self.clients: list[FakeClient] = []
@@ -186,8 +196,9 @@ class World:
     def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None:
         self.log.append(f"up {epoch}")
 
-    def lost(self, replica: int, epoch: int, cause: str) -> None:
-        self.log.append(f"lost {epoch}: {cause}")
+    def lost(self, replica: int, epoch: int, loss: Loss) -> None:
+        self.log.append(f"lost {epoch}: {loss.cause}")
+        self.kinds.append(loss.kind)
 
     def receive(self, replica: int, epoch: int, message: StepOutput | Rejected) -> None:
         self.log.append(f"received {epoch}")
@@ -267,6 +278,22 @@ async def test_a_beating_engine_that_makes_no_step_is_lost_only_with_work_pendin
             assert ("lost 1: no step for 30 s with work pending" in world.log) is lost
 
 
+async def test_a_step_is_late_by_what_the_engine_says_of_it_and_a_little_more() -> None:
+    async with supervised() as world:
+        await world.say(Ready(info=INFO))
+        for limit, seconds in ((100.0, 104), (12.0, 16), (100.0, 104)):
+            for _ in range(seconds):
+                await world.clock.pass_by(1)
+                await world.say(Heartbeat(step=7, pending=1, limit=limit))
+            assert not world.kinds
+            await world.say(Heartbeat(step=7, pending=0, limit=limit))
+        for _ in range(20):
+            await world.clock.pass_by(1)
+            await world.say(Heartbeat(step=7, pending=1, limit=12.0))
+        assert world.kinds == ["stalled"]
+        assert "lost 1: no step for 17 s with work pending" in world.log
+
+
 async def test_start_up_may_be_silent_for_longer() -> None:
     async with supervised() as world:
         await world.clock.pass_by(49)
@@ -301,6 +328,7 @@ async def test_what_cannot_be_understood_is_a_loss() -> None:
     async with supervised() as world:
         await world.say(Ready(info=INFO), ValueError("gibberish"))
         assert world.log[2:] == ["kill", "dead", "closed", "lost 1: ValueError: gibberish"]
+        assert world.kinds == ["garbled"]
 
 
 async def test_back_off_doubles_up_to_a_limit_and_starts_anew_once_a_token_came() -> None:
@@ -320,6 +348,11 @@ async def test_back_off_doubles_up_to_a_limit_and_starts_anew_once_a_token_came(
             delays.append(await back_off())
         assert delays == [1, 2, 4, 8, 8]
         await world.say(Ready(info=INFO), StepOutput(started=["r:0"], outputs=[], stats=[STATS]))
+        assert await back_off() == 8
+        finished = StepOutput(
+            started=[], outputs=[Tokens(id="r:0", attempt=1, at=0, ids=[], finish="stop")], stats=[STATS]
+        )
+        await world.say(Ready(info=INFO), finished)
         assert await back_off() == 8
         await world.say(Ready(info=INFO), TOKEN)
         assert [await back_off(), await back_off()] == [1, 2]
@@ -359,6 +392,7 @@ async def test_another_failure_is_the_cause_and_is_tried_again() -> None:
         await world.say(Ready(info=INFO), Failed(message="IndexError: 7", expected=False))
         await world.die()
         assert world.log[-1] == "lost 1: IndexError: 7"
+        assert world.kinds == ["error"]
         await world.clock.pass_by(1)
         assert world.log[-1] == "launch 2"
 

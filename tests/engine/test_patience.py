@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.ranks.patience import FACTOR, LEAST, RECENT, Patience
+from engine.patience import FACTOR, LEAST, RECENT, Patience
 
 
 class Clock:
@@ -83,3 +83,26 @@ def test_idle_time_is_nobodys(clock):
     step(patience, clock, 1, 3.0)
     patience.begin(1)
     assert patience.left() == pytest.approx(FACTOR * 3)
+
+
+def test_a_long_prompt_is_not_judged_by_the_pace_of_single_tokens(clock):
+    patience = Patience(clock)
+    for tokens, seconds in ((1, 0.5), (512, 20.0), (1, 0.5), (300, 8.0)):
+        step(patience, clock, tokens, seconds)
+    patience.begin(400)
+    assert patience.limit == pytest.approx(FACTOR * 400 / 300 * 8.0)
+
+
+def test_a_step_smaller_than_all_before_may_take_as_long_as_the_next_larger(clock):
+    patience = Patience(clock)
+    step(patience, clock, 64, 7.0)
+    step(patience, clock, 512, 50.0)
+    patience.begin(1)
+    assert patience.limit == pytest.approx(FACTOR * 7.0)
+
+
+def test_with_no_step_under_way_the_next_one_has_to_come_soon(clock):
+    patience = Patience(clock)
+    assert patience.limit == LEAST
+    step(patience, clock, 1, 100.0)
+    assert patience.limit == LEAST
