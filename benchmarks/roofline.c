@@ -1,5 +1,6 @@
 // What this machine can do at most: bytes read and float32 multiply-adds in a second, with a number of threads.
-//   roofline THREADS MIB  ->  "BYTES_PER_SECOND FLOP_PER_SECOND"
+//   roofline THREADS MIB  ->  "BYTES_PER_SECOND FLOP_PER_SECOND", the best of many rounds
+//   roofline THREADS 0    ->  FLOP_PER_SECOND of every round, a line each
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +64,10 @@ int main(int argc, char **argv) {
     if (argc != 3) return 2;
     int threads = atoi(argv[1]);
     size_t bytes = (size_t)atoi(argv[2]) << 20;
+    if (!bytes) {
+        for (int round = 0; round < ROUNDS; round++) printf("%.6g\n", multiply_add_once(threads));
+        return 0;
+    }
     float *data = aligned_alloc(64, bytes);
     if (!data) return 1;
 #pragma omp parallel for num_threads(threads)

@@ -98,7 +98,7 @@ def measure() -> Machine:
     threads = range(1, cores + 1) if cores <= 8 else sorted({1, 2, 4, 8, cores // 2, cores})
     matmul = _torch_matmul(cores)
     with tempfile.TemporaryDirectory() as folder:
-        program = _compile(Path(folder))
+        program = compile_limits(Path(folder))
         found = {n: _run(program, n) if program else _torch_limits(n) for n in threads}
     return Machine(
         processor=_processor("model name") or platform.processor() or platform.machine(),
@@ -111,7 +111,8 @@ def measure() -> Machine:
     )
 
 
-def _compile(folder: Path) -> Path | None:
+def compile_limits(folder: Path) -> Path | None:
+    """``roofline.c`` as a program; None where there is no compiler."""
     program = folder / "roofline"
     try:
         subprocess.run(["gcc", *FLAGS, str(SOURCE), "-o", str(program)], check=True, capture_output=True)
