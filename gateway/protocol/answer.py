@@ -52,6 +52,8 @@ class AnswerOptions:
     usage: bool = False
     """A stream ends with a usage chunk."""
     continuous_usage: bool = False
+    reasoning: bool = True
+    """Show it."""
     skip_special_tokens: bool = True
     continues_prompt: bool = False
     """As of the request."""

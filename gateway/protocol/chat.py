@@ -12,6 +12,7 @@ from gateway.protocol import fields
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limits, at_most, at_most_items
 from gateway.protocol.messages import AnyMessage, check_messages, text_of
+from gateway.protocol.reasoning import Effort
 from gateway.protocol.sampling import SamplingRequest
 from gateway.protocol.tools import Tool, ToolChoice, check_tools
 
@@ -45,6 +46,13 @@ class ChatCompletionRequest(SamplingRequest):
     )
     chat_template_kwargs: dict[str, JsonValue] | None = Field(
         None, description="Variables that the model's chat template reads, such as enable_thinking."
+    )
+    reasoning_effort: Effort | None = Field(
+        None, description="How much the model is to reason, where its chat template can be told. See docs/tools.md."
+    )
+    include_reasoning: bool | None = Field(
+        None,
+        description="Show the reasoning as reasoning_content. Default true; it is generated and counted all the same.",
     )
     tools: list[Tool] | None = Field(None, description="Functions that the model may call. See docs/tools.md.")
     tool_choice: ToolChoice | None = Field(

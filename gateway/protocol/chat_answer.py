@@ -25,9 +25,11 @@ class ChatStream(StreamAnswer):
     def delta(self, delta: Delta) -> bytes:
         chunks = b""
         reported = delta.tokens if self.options.logprobs or self.options.token_ids else None
-        if delta.text or delta.reasoning or delta.calls or reported:
+        reasoning = delta.reasoning if self.options.reasoning else ""
+        if delta.text or reasoning or delta.calls or reported:
+            news = _news(delta, reasoning)
             more = self._details(reported) if reported else b',"logprobs":null'
-            chunks = self._chunk(b'{"index":%d,"delta":%s%s,"finish_reason":null}' % (delta.index, _news(delta), more))
+            chunks = self._chunk(b'{"index":%d,"delta":%s%s,"finish_reason":null}' % (delta.index, news, more))
         if delta.finish_reason is not None:
             more = b""
             if self.options.token_ids and delta.stop_token is not None:
@@ -44,12 +46,12 @@ class ChatStream(StreamAnswer):
         return b',"logprobs":%s%s' % (logprobs, ids)
 
 
-def _news(delta: Delta) -> bytes:
-    if not (delta.reasoning or delta.calls):
+def _news(delta: Delta, reasoning: str) -> bytes:
+    if not (reasoning or delta.calls):
         return b'{"content":%s}' % to_json(delta.text)
     members: dict[str, Any] = {}
-    if delta.reasoning:
-        members["reasoning_content"] = delta.reasoning
+    if reasoning:
+        members["reasoning_content"] = reasoning
     if delta.text:
         members["content"] = delta.text
     if delta.calls:
@@ -78,7 +80,7 @@ class ChatBody(BodyAnswer):
         ids = {"token_ids": collected.ids} if self.options.token_ids else {}
         return {
             "index": index,
-            "message": _message(collected),
+            "message": _message(collected, reasoning=self.options.reasoning),
             "logprobs": chat_entries(collected.tokens, self.tokenizer) if self.options.logprobs else None,
             "finish_reason": collected.finish_reason,
             "stop_reason": collected.stop_reason,
@@ -88,17 +90,17 @@ class ChatBody(BodyAnswer):
         return {"prompt_token_ids": self.options.prompts[0]} if self.options.token_ids else {}
 
 
-def _message(collected: Collected) -> dict[str, Any]:
+def _message(collected: Collected, *, reasoning: bool) -> dict[str, Any]:
     """Content is null where there are reasoning or calls alone."""
-    calls, reasoning = collected.calls, "".join(collected.reasoning)
+    calls, reasoned = collected.calls, "".join(collected.reasoning)
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": collected.text or (None if calls or reasoning else ""),
+        "content": collected.text or (None if calls or reasoned else ""),
         "refusal": None,
         "annotations": [],
     }
-    if reasoning:
-        message["reasoning_content"] = reasoning
+    if reasoned and reasoning:
+        message["reasoning_content"] = reasoned
     if calls:
         message["tool_calls"] = [
             {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from engine.messages import EngineInfo
@@ -13,6 +15,7 @@ from gateway.protocol.answer import AnswerOptions
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.chat_answer import ChatBody, ChatStream
 from gateway.protocol.openapi import answers, request_body
+from gateway.protocol.reasoning import with_effort
 from gateway.protocol.responses import ChatCompletion, ChatCompletionChunk
 from gateway.protocol.sampling import resolve_max_tokens
 from gateway.state import AppState, Context, State
@@ -27,7 +30,7 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
         body.template_messages,
         add_generation_prompt=body.generation_prompt,
         continue_final_message=bool(body.continue_final_message),
-        variables=body.chat_template_kwargs,
+        variables=plan_variables(body, state),
         context=info.max_model_len,
         tools=[tool.for_template() for tool in tools],
     )
@@ -47,12 +50,26 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
             n=body.num_choices,
             logprobs=body.num_logprobs is not None,
             token_ids=bool(body.return_token_ids),
+            reasoning=body.include_reasoning is not False,
             usage=body.stream_usage,
             continuous_usage=body.continuous_usage,
             skip_special_tokens=body.skip_special_tokens is not False,
             continues_prompt=bool(body.continue_final_message),
         ),
         parsing=plan_parsing(body, state, text),
+    )
+
+
+def plan_variables(body: ChatCompletionRequest, state: AppState) -> dict[str, Any]:
+    """Those of the chat template. Raises ``UnsupportedParameter`` where it has none for what is asked."""
+    template, reasoning = state.prompts.template, state.reasoning_format
+    if template is None:
+        return {}
+    return with_effort(
+        body.chat_template_kwargs,
+        body.reasoning_effort,
+        readable=(template.for_tools if body.offered_tools else template).variables,
+        efforts=reasoning_formats()[reasoning].efforts if reasoning is not None else None,
     )
 
 

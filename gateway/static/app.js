@@ -136,6 +136,7 @@ async function stream(turn, signal) {
   let tokens = 0;
   for await (const part of streamChat(body, signal)) {
     showModel("ready", model);
+    if (part.reasoning) turn.reason();
     if (part.text) {
       last = performance.now();
       first ||= last;

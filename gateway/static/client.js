@@ -48,7 +48,7 @@ export async function checkReady() {
 }
 
 /**
- * Streams one answer. Yields `{text}` as it comes, `{finish}` with the finish_reason and `{usage}`.
+ * Streams one answer. Yields `{text}` as it comes, `{reasoning}` before it, `{finish}` with the finish_reason and `{usage}`.
  * Throws a ChatError if the answer is not brought to its end, whatever the reason.
  */
 export async function* streamChat(body, signal) {
@@ -95,6 +95,7 @@ function parseChunk(data, requestId) {
 
 function* partsOf(chunk) {
   const choice = chunk?.choices?.[0];
+  if (choice?.delta?.reasoning_content) yield { reasoning: choice.delta.reasoning_content };
   if (choice?.delta?.content) yield { text: choice.delta.content };
   if (choice?.finish_reason) yield { finish: choice.finish_reason };
   if (chunk?.usage) yield { usage: chunk.usage };

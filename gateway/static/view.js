@@ -51,6 +51,11 @@ export class Turn {
     this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
 
+  /** The model reasons before it answers. */
+  reason() {
+    this.meta.textContent = "reasoning …";
+  }
+
   #draw() {
     cancelAnimationFrame(this.#frame); // a hidden tab gets no frames, and then end() draws
     this.#frame = 0;

@@ -138,9 +138,14 @@ class FakeServer:
         return script
 
     def chunk(
-        self, text: str | None = None, *, finish: str | None = None, usage: dict[str, int] | None = None
+        self,
+        text: str | None = None,
+        *,
+        finish: str | None = None,
+        usage: dict[str, int] | None = None,
+        member: str = "content",
     ) -> bytes:
-        delta = {"content": text} if text else {}
+        delta = {member: text} if text else {}
         choices = [] if usage else [{"index": 0, "delta": delta, "finish_reason": finish}]
         body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": self.MODEL}
         body |= {"choices": choices} | ({"usage": usage} if usage else {})

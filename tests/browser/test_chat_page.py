@@ -58,6 +58,20 @@ async def test_an_answer_is_shown_as_it_streams(browser_page: Page, fake: Any) -
     assert body["messages"] == [{"role": "user", "content": "How?"}]
 
 
+async def test_reasoning_is_told_and_not_shown(browser_page: Page, fake: Any) -> None:
+    async def script() -> AsyncIterator[bytes]:
+        yield fake.chunk("Well, well.", member="reasoning_content")
+        await fake.wait_for_test()
+        yield fake.chunk("Yes.") + fake.ending(5)
+
+    fake.then(script)
+    await ask(browser_page, "How?")
+    await expect(browser_page.locator(".meta")).to_have_text("reasoning …")
+    fake.go_on.set()
+    await expect(browser_page.locator(".meta")).to_have_text(FIGURES)
+    await expect(answer_of(browser_page)).to_have_text("Yes.")
+
+
 async def test_the_conversation_is_sent_along_until_it_is_cleared(browser_page: Page, fake: Any) -> None:
     fake.then(
         fake.saying("Hello Ada."), InvalidRequest("No."), fake.saying("You are Ada."), fake.saying("I do not know.")

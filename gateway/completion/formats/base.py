@@ -35,6 +35,8 @@ class ReasoningFormat(ABC):
     models: ClassVar[str]
     markers: ClassVar[tuple[str, ...]] = ()
     """As of ``ToolFormat``."""
+    efforts: ClassVar[tuple[str, ...] | None] = None
+    """The values of ``reasoning_effort`` that these models were trained on, where they were and that is known."""
 
     @abstractmethod
     def detect(self, template: str) -> bool:

@@ -37,6 +37,7 @@ class Harmony(ToolFormat):
 class HarmonyReasoning(ReasoningFormat):
     models = "gpt-oss"
     markers = _MARKERS
+    efforts = ("low", "medium", "high")
 
     def detect(self, template: str) -> bool:
         return CHANNEL in template and MESSAGE in template

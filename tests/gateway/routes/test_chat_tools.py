@@ -127,6 +127,56 @@ def test_a_streamed_answer_with_calls() -> None:
     assert [choice["finish_reason"] for choice in choices] == [None] * 5 + ["tool_calls"]
 
 
+async def test_reasoning_is_left_out_where_it_is_not_wanted() -> None:
+    async with with_tools(script=calls) as server:
+        body = (await server.chat(tools=TOOLS, include_reasoning=False)).json()
+        assert "reasoning_content" not in body["choices"][0]["message"]
+        assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": 3}
+        assert "reasoning_content" not in (await server.chat(tools=TOOLS, include_reasoning=False, stream=True)).text
+
+
+EFFORT = "{{ reasoning_effort }}{{ messages[0].content }}"
+SWITCH = "{{ enable_thinking }}{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "reasoning_format", "effort", "prompt"),
+    [
+        (EFFORT, "harmony", "high", "highHi"),
+        (EFFORT, "think", "minimal", "minimalHi"),
+        (EFFORT, None, None, "Hi"),
+        (SWITCH, "think", "none", "FalseHi"),
+        (SWITCH, "think", None, "Hi"),
+    ],
+)
+async def test_the_template_is_told_the_effort(
+    template: str, reasoning_format: str | None, effort: str | None, prompt: str
+) -> None:
+    async with with_tools(template=template, reasoning_format=reasoning_format) as server:
+        assert (await server.chat(reasoning_effort=effort)).status_code == 200
+        assert prompt_of(server) == prompt
+
+
+@pytest.mark.parametrize(
+    ("template", "fields", "code"),
+    [
+        (EFFORT, {"reasoning_effort": "minimal"}, "unsupported_parameter"),
+        (SWITCH, {"reasoning_effort": "low"}, "unsupported_parameter"),
+        ("{{ messages[0].content }}", {"reasoning_effort": "none"}, "unsupported_parameter"),
+        (EFFORT, {"reasoning_effort": "much"}, "invalid_value"),
+        (
+            SWITCH,
+            {"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}},
+            "invalid_value",
+        ),
+    ],
+)
+async def test_an_effort_that_cannot_be_told_is_refused(template: str, fields: dict[str, Any], code: str) -> None:
+    async with with_tools(template=template, reasoning_format="harmony") as server:
+        error = (await server.chat(**fields)).json()["error"]
+        assert (error["param"], error["code"]) == ("reasoning_effort", code)
+
+
 async def test_what_has_waited_is_sent_together() -> None:
     async with with_tools(script=calls) as server:
         *events, done = events_of((await server.chat(tools=TOOLS, stream=True)).text)
