@@ -16,7 +16,7 @@ from typing import Protocol
 
 import zmq
 
-from engine.messages import FromEngine, Heartbeat, ToEngine, decode_to_engine, encode
+from engine.messages import Alive, FromEngine, Heartbeat, ToEngine, decode_to_engine, encode
 
 HEARTBEAT_INTERVAL = 0.5
 """Seconds."""
@@ -30,7 +30,7 @@ class Transport(Protocol):
     def send(self, message: FromEngine) -> None: ...
 
     def receive(self, *, wait: bool) -> list[ToEngine]:
-        """All messages that are there; with ``wait``, after blocking a while for the first one."""
+        """All messages that are there and ask for something; with ``wait``, after blocking a while for the first."""
         ...
 
 
@@ -41,10 +41,15 @@ class Channel:
         self,
         endpoint: str,
         counters: Callable[[], Heartbeat],
+        heard: Callable[[], None] = lambda: None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Connect to the gateway, which binds. ``counters`` makes a heartbeat, in any thread."""
+        """Connect to the gateway, which binds.
+
+        ``counters`` makes a heartbeat, in any thread. ``heard`` is called, in either thread, when something has come:
+        within a step too, which may last longer than the gateway is given.
+        """
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.PAIR)
         # No limit on what is queued: a gateway that is briefly busy must not stop the engine in mid-step.
@@ -52,7 +57,9 @@ class Channel:
         self._socket.linger = 0
         self._socket.connect(endpoint)
         self._counters = counters
+        self._heard = heard
         self._clock = clock
+        self._inbox: list[bytes] = []
         self._lock = threading.Lock()
         self._last_beat = clock()
 
@@ -63,19 +70,19 @@ class Channel:
     def receive(self, *, wait: bool) -> list[ToEngine]:
         """All messages that are there. With ``wait``, blocks for the first one up to a heartbeat's interval."""
         with self._lock:
-            timeout = HEARTBEAT_INTERVAL if wait else 0.0
-            messages = []
-            while self._socket.poll(int(timeout * 1000)):
-                messages.append(decode_to_engine(self._socket.recv()))
-                timeout = 0.0
+            self._take_in(HEARTBEAT_INTERVAL if wait and not self._inbox else 0.0)
+            frames, self._inbox = self._inbox, []
             self._beat_if_due()
-        return messages
+        messages = map(decode_to_engine, frames)
+        return [message for message in messages if not isinstance(message, Alive)]
 
     def beat(self) -> None:
         """Beat if it is time to, unless another thread is at the socket: then that one does."""
         if self._lock.acquire(blocking=False):
             try:
-                self._beat_if_due()
+                if not self._socket.closed:
+                    self._take_in(0.0)
+                    self._beat_if_due()
             finally:
                 self._lock.release()
 
@@ -85,8 +92,14 @@ class Channel:
             self._socket.close(linger=_FAREWELL_MS)
             self._context.term()
 
+    def _take_in(self, patience: float) -> None:
+        while self._socket.poll(int(patience * 1000)):
+            self._inbox.append(self._socket.recv())
+            self._heard()
+            patience = 0.0
+
     def _beat_if_due(self) -> None:
         now = self._clock()
-        if not self._socket.closed and now - self._last_beat >= HEARTBEAT_INTERVAL:
+        if now - self._last_beat >= HEARTBEAT_INTERVAL:
             self._last_beat = now
             self._socket.send(encode(self._counters()))

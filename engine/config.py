@@ -60,6 +60,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of torch on a CPU, all ranks together; None takes an equal part of the cores for each replica."""
     stream_interval: float = 0.02
     """Seconds in which the tokens of a choice are sent together; 0 sends each by itself."""
+    engine_lease: float = 300.0
+    """Seconds that the engine goes on without a sign of life from its gateway."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
 

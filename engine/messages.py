@@ -62,6 +62,10 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
     """End the process once nothing is pending."""
 
 
+class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
+    """The gateway is there. Sent at a fixed interval, within which it may have nothing else to say."""
+
+
 # --- engine → gateway -------------------------------------------------------------------------------------
 
 
@@ -184,7 +188,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """True for a mistake in the model or the settings (no traceback helps), False for a fault of ours."""
 
 
-ToEngine: TypeAlias = Start | Abort | Drain
+ToEngine: TypeAlias = Start | Abort | Drain | Alive
 FromEngine: TypeAlias = StepOutput | Idle | CacheEvents | Rejected | Heartbeat | Loading | Ready | Failed
 
 _encoder = msgspec.msgpack.Encoder()

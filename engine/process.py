@@ -31,6 +31,7 @@ from engine.executor import find_executor
 from engine.executor.base import Executor, ModelFacts
 from engine.flight_record import FlightRecord
 from engine.launch import Launch
+from engine.lease import Lease
 from engine.linux import set_process_name
 from engine.messages import (
     Abort,
@@ -52,6 +53,8 @@ from observability.logging import configure_logging, log_context
 logger = logging.getLogger(__name__)
 
 _STDIN = 0
+_LOOK = HEARTBEAT_INTERVAL / 2
+"""Seconds between two looks at the lifeline and the lease."""
 _PARTING = 0.2
 """Seconds that an idle engine has to end in order once its lifeline is gone."""
 
@@ -204,10 +207,12 @@ class Startup:
 class EngineProcess:
     """One incarnation of an engine, from its configuration to its exit status."""
 
-    def __init__(self, endpoint: str, record: FlightRecord | None = None) -> None:
+    def __init__(self, endpoint: str, lease: float, record: FlightRecord | None = None) -> None:
+        """``lease``: seconds, see ``Lease``."""
         self._engine: Engine | None = None
         self._record = record
-        self._channel = Channel(endpoint, self._counters)
+        self._lease = Lease(lease, _LOOK)
+        self._channel = Channel(endpoint, self._counters, self._lease.heard)
 
     def run(self, config: EngineConfig, imports: threading.Thread) -> int:
         """``imports`` is a thread that imports ahead.
@@ -246,14 +251,20 @@ class EngineProcess:
 
     def _watch(self) -> None:
         """Beat while the main thread is away, and end the process, in mid-step if need be, with its parent."""
+        before = time.monotonic()  # stands still while the machine is suspended
         while True:
-            readable, _, _ = select.select([_STDIN], [], [], HEARTBEAT_INTERVAL / 2)
+            readable, _, _ = select.select([_STDIN], [], [], _LOOK)
             if readable and not os.read(_STDIN, 4096):
                 # A gateway that stops us says Drain and lets go at the same moment.
                 time.sleep(_PARTING)
                 logger.warning("the gateway is gone: ending")
                 os._exit(os.EX_UNAVAILABLE)
             self._channel.beat()
+            now = time.monotonic()
+            if self._lease.passed(now - before):
+                logger.warning("no sign of life from the gateway for %g s: ending", self._lease.seconds)
+                os._exit(os.EX_UNAVAILABLE)
+            before = now
 
 
 def _import(names: Sequence[str]) -> None:
@@ -283,7 +294,8 @@ def main(ahead: Sequence[str] = ("torch",)) -> int:
     configure_logging(launch.config.log_level, launch.config.log_format)
     record = FlightRecord(launch.record) if launch.record is not None else None
     with log_context(engine=name):
-        return EngineProcess(launch.endpoint, record).run(launch.config, imports)
+        process = EngineProcess(launch.endpoint, launch.config.engine_lease, record)
+        return process.run(launch.config, imports)
 
 
 if __name__ == "__main__":

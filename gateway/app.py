@@ -84,7 +84,7 @@ def _middleware(state: AppState) -> Sequence[Middleware]:
 
     return [
         *(cors if state.cors_origins else []),
-        Middleware(RequestMiddleware),
+        Middleware(RequestMiddleware, leaving=state.leaving),
         Middleware(HeadMiddleware),
         Middleware(AccessMiddleware, keys=state.keys, refused=refused),
         Middleware(BodyMiddleware, max_body_size=state.limits.max_body_size, refused=refused),

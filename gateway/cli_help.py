@@ -98,6 +98,7 @@ def print_overview(console: Console) -> None:
     commands = Table.grid(padding=(0, 2))
     commands.add_column(style="bold cyan")
     commands.add_row("serve [MODEL]", SUMMARY)
+    commands.add_row("upgrade [-- OPTIONS]", "Replace a running server by a new process; no connection is refused.")
     commands.add_row("hash-key NAME", "Print an entry for the file of --api-keys.")
     console.print("\n[bold]Usage:[/bold] penstock COMMAND [OPTIONS]\n", markup=True, highlight=False)
     console.print(Text("Serve a large language model behind the OpenAI API, on a CPU or on a GPU."), end="\n\n")

@@ -8,16 +8,20 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_origin
 
 import typer
 
 from gateway.cli_help import SUMMARY, PenstockGroup, ServeCommand, flags_of, metavar, switch_of
+from gateway.handover.predecessor import Predecessor
 from gateway.head_start import HeadStart
-from gateway.settings import ServeSettings, SettingsError, unknown_variables
+from gateway.settings import ServeSettings, SettingsError, unknown_variables, variable_of
 from gateway.version import VERSION
 
-USAGE_ERROR, INTERRUPTED = 2, 130
+FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="penstock",
@@ -26,6 +30,14 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How this process came to be."""
+
+    head_start: HeadStart | None
+    predecessor: Predecessor | None
 
 
 @app.callback(invoke_without_command=True)
@@ -37,14 +49,20 @@ def _penstock(version: Annotated[bool, typer.Option("--version", help="Print the
 
 def serve(context: typer.Context, **given: Any) -> int:
     """Start the server; ``given`` holds every flag, None or empty where it did not stand on the command line."""
-    flags = {name: value for name, value in given.items() if value is not None and value != []}
+    flags = _stood(given)
     for warning in unknown_variables(os.environ):
         _say(f"warning: {warning}")
     settings = ServeSettings.load(flags, os.environ)
 
     from gateway import server
 
-    return server.run(settings, context.obj)
+    origin: Origin = context.obj
+    return server.run(settings, origin.head_start, origin.predecessor)
+
+
+def _stood(given: dict[str, Any]) -> dict[str, Any]:
+    """Only what stood on the command line."""
+    return {name: value for name, value in given.items() if value is not None and value not in ([], ())}
 
 
 def _serve_parameters() -> list[inspect.Parameter]:
@@ -98,18 +116,72 @@ def hash_key(
     return keys_cli.hash_key(name, key, max_concurrency)
 
 
+@app.command("upgrade")
+def upgrade(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- OPTIONS]", help="Of penstock serve: they replace those that the server was started with."
+        ),
+    ] = None,
+    port: Annotated[
+        int,
+        typer.Option(min=1, max=65535, metavar="PORT", envvar=variable_of("port"), help="Of the running server."),
+    ] = ServeSettings.model_fields["port"].default,
+    control: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", envvar=variable_of("control"), help="The server's --control, where it has one."),
+    ] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="End the old engines before the new ones load; connections wait.")
+    ] = False,
+) -> int:
+    """Replace the running server by a new process, which takes over its listening socket: no connection is refused.
+
+    The new process has the old one's environment and options, and is of the release that this command belongs to. It
+    loads the model first; the old one then ends what it has begun. Should the new one fail, the old one goes on.
+    """
+    from gateway.handover import command
+    from gateway.handover.control import candidates
+
+    places = [control] if control is not None else candidates(port, os.environ)
+    try:
+        command.upgrade(places, overrides or [], in_place=in_place, parse=_parse, say=_say)
+    except command.NoServerError as error:
+        _say(f"error: {error}")
+        return FAILURE
+    except KeyboardInterrupt:
+        _say("called off: the server goes on")
+        return INTERRUPTED
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> dict[str, Any]:
+    """The arguments of ``serve`` → what stood there, by the names of settings. Raises typer's errors."""
+    serving = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    given = _stood(serving.make_context("penstock serve", list(arguments)).params)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+
 def run(head_start: HeadStart | None) -> int:
     """Do what ``sys.argv`` says and return the exit status; a mistake of the user's is one line and status 2."""
-    try:
-        return int(app(standalone_mode=False, prog_name="penstock", obj=head_start) or 0)
-    except SettingsError as error:
-        for mistake in error.mistakes:
+    predecessor = Predecessor.inherited(os.environ)
+
+    def refuse(mistakes: Sequence[str]) -> None:
+        for mistake in mistakes:
             _say(f"error: {mistake}")
+        if predecessor is not None:
+            predecessor.fail("; ".join(mistakes))
+
+    try:
+        return int(app(standalone_mode=False, prog_name="penstock", obj=Origin(head_start, predecessor)) or 0)
+    except SettingsError as error:
+        refuse(error.mistakes)
         return USAGE_ERROR
     except typer.TyperException as error:
         # A bare `penstock` ends here as well, its help printed and nothing more to say.
         if message := error.format_message():
-            _say(f"error: {message}")
+            refuse([message])
         return error.exit_code
     except typer.Abort:
         return INTERRUPTED

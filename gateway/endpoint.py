@@ -52,6 +52,8 @@ class Endpoint(Generic[Body]):
     async def serve(self, request: Request, state: AppState, context: RequestContext) -> Response:
         """Raises ``APIError`` for everything that is answered before the first byte of a response."""
         raw = await read(request)
+        if state.lifecycle.draining:  # before the queue's bounds: another server is to be asked, not this one later
+            raise Unavailable("The server is shutting down and takes no new requests.", retry_after=10)
         try:
             ticket = state.admission.enter(context.tenant)
         finally:

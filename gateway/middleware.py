@@ -48,9 +48,16 @@ async def send_error(send: Send, error: APIError) -> None:
 class RequestMiddleware:
     """Gives every request an id, every response its headers, and the access log a line."""
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        clock: Callable[[], float] = time.monotonic,
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``leaving``: whether a response should be the last one on its connection."""
         self._app = app
         self._clock = clock
+        self._leaving = leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,6 +77,8 @@ class RequestMiddleware:
                 headers["openai-processing-ms"] = str(round((self._clock() - context.started) * 1000))
                 for name, value in context.headers.items():
                     headers[name] = value
+                if self._leaving():
+                    headers["connection"] = "close"
             await send(message)
 
         with log_context(request_id=context.request_id):

@@ -132,6 +132,9 @@ class ServeSettings(BaseSettings):
     drain_timeout: Annotated[float, Option("Server", "SECONDS")] = Field(
         30.0, ge=0, description="How long running requests may go on when the server is told to stop."
     )
+    control: Annotated[Path | None, Option("Server", "PATH", "by the port, in a folder of the user's")] = Field(
+        None, description="Unix socket by which penstock upgrade reaches the server."
+    )
     config: Annotated[Path | None, Option("Server", "FILE", "none")] = Field(
         None, description="YAML file with any of these settings, under the same names."
     )
@@ -181,6 +184,9 @@ class ServeSettings(BaseSettings):
     )
     stream_interval: Annotated[float, Option("Engine", "SECONDS")] = Field(
         0.02, ge=0, le=1, description="Tokens of a stream that come within this time share an event; 0 for one each."
+    )
+    engine_lease: Annotated[float, Option("Engine", "SECONDS")] = Field(
+        300.0, ge=5, description="How long an engine goes on without a sign of life from a gateway that is not dead."
     )
     seed: Annotated[int, Option("Engine", "SEED")] = Field(
         0, ge=0, lt=2**63, description="Seed of dummy weights (a request has its own seed)."

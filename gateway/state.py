@@ -81,6 +81,8 @@ class AppState:
     """Where records for the metrics go."""
     failure: Callable[[], str | None] = lambda: None
     """Why the supervisor has given up, or None while it has not."""
+    leaving: Callable[[], bool] = lambda: False
+    """Whether clients should connect anew for their next request: then responses close their connection."""
     cors_origins: tuple[str, ...] = ()
     created: int = 0
     """Unix time at which the server started, shown as the model's."""

@@ -38,6 +38,9 @@ def cli() -> str:
         parts += [f"## {group}\n", _table(("Flag", "Variable", "Default", "Meaning"), map(_setting_row, names))]
     parts += [
         "## Other commands\n",
+        "- `penstock upgrade [--port PORT] [--control PATH] [--in-place] [-- OPTIONS]` replaces a running server by a "
+        "new process, which takes over its listening socket; [restart.md](restart.md) says how. OPTIONS are those "
+        "above. Status 1: it did not work, and the old server goes on.",
         "- `penstock hash-key NAME [--key KEY] [--max-concurrency COUNT]` prints an entry for the file of "
         "`--api-keys`, a YAML list of `{name, sha256, max_concurrency}`. Without `--key` it makes a new key and shows "
         "it once, on standard error; `--key -` reads one from standard input.",

@@ -151,6 +151,10 @@ class Lifecycle:
             if choice.state == "pending" and not choice.request.emitted:
                 self._fail(choice.request, Unavailable("The server is shutting down.", retry_after=10))
 
+    def reopen(self) -> None:
+        """Undoes ``drain``: new requests are welcome again."""
+        self._draining = False
+
     async def wait_idle(self) -> None:
         """Until no request is left."""
         await self._book.wait_idle()

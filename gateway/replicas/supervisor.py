@@ -18,6 +18,7 @@ import zmq
 
 from engine.config import EngineConfig
 from engine.messages import (
+    Alive,
     CacheEvents,
     Drain,
     EngineInfo,
@@ -358,6 +359,7 @@ class _Incarnation:
             if cause is not None:
                 return cause
             before = now
+            self.send(Alive())
 
 
 def _connect(replica: int, epoch: int) -> Client:

@@ -35,7 +35,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeSettings]:
     """What the server would have been started with."""
     started: list[ServeSettings] = []
 
-    def run(settings: ServeSettings, head_start: HeadStart) -> int:
+    def run(settings: ServeSettings, head_start: HeadStart, predecessor: None) -> int:
         started.append(settings)
         return 7
 

@@ -209,3 +209,12 @@ async def test_a_client_that_goes_away_while_it_sends_is_logged_as_such(caplog):
         await app(scope, receive, send)
         assert sent == []
     assert [record.status for record in caplog.records if record.name == "gateway.access"] == [499]
+
+
+async def test_the_last_response_on_a_connection_says_so():
+    leaving = False
+    async with serving(leaving=lambda: leaving) as server:
+        assert "connection" not in (await server.chat()).headers
+        leaving = True
+        for response in (await server.chat(), await server.chat(stream=True), await server.client.get("/nope")):
+            assert response.headers["connection"] == "close"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.server import StartError, _listen
+from gateway.listening import StartError, listen
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -82,6 +82,6 @@ def test_what_the_engine_refuses_is_one_line(tmp_path: Path, args: tuple[str, ..
 
 
 def test_two_servers_cannot_take_one_port_while_they_start() -> None:
-    first = _listen("127.0.0.1", 0)
+    first = listen("127.0.0.1", 0)
     with first, pytest.raises(StartError, match="cannot listen"):
-        _listen("127.0.0.1", first.getsockname()[1])
+        listen("127.0.0.1", first.getsockname()[1])

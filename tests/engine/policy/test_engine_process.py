@@ -20,6 +20,7 @@ from engine.config import EngineConfig
 from engine.launch import Launch
 from engine.messages import (
     Abort,
+    Alive,
     Drain,
     Failed,
     FromEngine,
@@ -218,6 +219,35 @@ def test_the_end_of_standard_input_ends_it_even_in_mid_step(spawn, model: str) -
     child.receive(Heartbeat)
     child.process.stdin.close()
     assert child.process.wait(timeout=PATIENCE) == os.EX_UNAVAILABLE
+
+
+def beat(child: Child, seconds: float) -> None:
+    """Signs of life, as a gateway gives them."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        child.send(Alive())
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("model", ["well", "stuck in the third step"])
+def test_a_gateway_that_is_silent_loses_its_engine_even_in_mid_step(spawn, model: str) -> None:
+    child = spawn(model, engine_lease=1.5)
+    child.receive(Ready)
+    child.send(start(max_tokens=3))
+    beat(child, 3.0)
+    assert child.process.poll() is None, "its signs of life are taken in, in mid-step too"
+    child.receive(Heartbeat)
+    status, _, errors = child.wait()
+    assert status == os.EX_UNAVAILABLE and "no sign of life from the gateway for 1.5 s: ending" in errors
+
+
+def test_signs_of_life_ask_for_nothing(spawn) -> None:
+    child = spawn()
+    child.receive(Ready)
+    for message in (Alive(), start(max_tokens=3), Alive(), Drain(), Alive()):
+        child.send(message)
+    child.receive(StepOutput, lambda frame: any(output.finish for output in frame.outputs))
+    assert child.wait()[0] == os.EX_OK
 
 
 def test_a_mistake_of_the_model_is_one_line_and_no_traceback(spawn) -> None:

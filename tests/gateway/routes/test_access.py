@@ -128,6 +128,14 @@ async def test_a_full_queue_answers_429():
         assert (await server.chat()).status_code == 200
 
 
+async def test_a_server_that_shuts_down_says_so_whatever_its_queue():
+    async with serving(admission=lambda lifecycle: Admission(lifecycle, max_queue_requests=2)) as server:
+        server.lifecycle.queued_requests, server.lifecycle.draining = 2, True
+        response = await server.chat()
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "server_is_overloaded")
+        assert (response.headers["retry-after"], response.headers["retry-after-ms"]) == ("10", "10000")
+
+
 async def test_a_queue_full_of_tokens_answers_429():
     async with serving(admission=lambda lifecycle: Admission(lifecycle, max_queue_tokens=100)) as server:
         server.lifecycle.queued_tokens = 90

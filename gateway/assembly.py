@@ -1,0 +1,139 @@
+"""Everything that a server is made of, put together in the order that starts engines soonest.
+
+Imports are inside the functions: engines are told what to serve before most of the gateway is imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.messages import Loading
+from gateway.head_start import HeadStart
+from gateway.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from gateway.admission import Keys
+    from gateway.chat_template import ChatTemplate
+    from gateway.completion.lifecycle import Lifecycle
+    from gateway.http_server import HttpServer
+    from gateway.replicas.fleet import Fleet
+    from gateway.state import AppState
+    from gateway.tokenizer import Tokenizer
+    from observability.metrics import Metrics
+
+DEMO_NAME = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts that are started and stopped; ``http`` has not begun to listen."""
+
+    lifecycle: Lifecycle
+    fleet: Fleet
+    new_fleet: Callable[[], Fleet]
+    """Another like it, for the time after it has been stopped."""
+    http: HttpServer
+
+
+def served_names(settings: ServeSettings) -> tuple[str, ...]:
+    """Names that clients may use for the model."""
+    return tuple(settings.served_model_name) or (settings.model or DEMO_NAME,)
+
+
+async def assemble(
+    settings: ServeSettings,
+    folder: Path,
+    head_start: HeadStart | None,
+    report: Callable[[Loading], None],
+    leaving: Callable[[], bool],
+) -> Assembly:
+    """Make everything, and start the engine processes.
+
+    ``folder`` holds the model; ``report`` hears how it is loaded; ``leaving`` says whether clients should connect anew
+    for their next request. Raises what a wrong setting or file raises, with no process left behind.
+    """
+    from prometheus_client import CollectorRegistry
+
+    from gateway.admission import Keys
+    from gateway.chat_template import ChatTemplate
+    from gateway.completion.lifecycle import Lifecycle
+    from gateway.replicas.fleet import Fleet
+    from gateway.replicas.launchers import find
+    from gateway.replicas.router import Router
+    from gateway.tokenizer import Tokenizer
+    from gateway.version import VERSION
+    from observability.metrics import Metrics
+
+    keys = Keys.load(settings.api_key, settings.api_keys)
+    tokenizer = Tokenizer.load(folder)
+    template = ChatTemplate.load(folder, tokenizer.special_tokens, settings.chat_template)
+    metrics = Metrics(CollectorRegistry(), model=served_names(settings)[0], version=VERSION)
+    lifecycle = Lifecycle(tokenizer, record=metrics.record, router=Router(settings.routing), replicas=settings.replicas)
+    metrics.watch("requests_queued", lambda: lifecycle.queued_requests)
+    metrics.watch("requests_running", lambda: lifecycle.running_requests)
+    launcher, configs = find("process"), settings.engine_configs(folder)
+    fleet = Fleet(configs, launcher(head_start=head_start), lifecycle, on_loading=report)
+    fleet.start()
+    try:
+        await asyncio.sleep(0)  # the engines are told what to serve before the web framework is imported
+        state = _app_state(settings, lifecycle, tokenizer, template, keys, metrics, leaving)
+        with ThreadPoolExecutor(1, thread_name_prefix="import") as importing:
+            http = await asyncio.get_running_loop().run_in_executor(importing, _http_server, state)
+    except BaseException:
+        await fleet.stop()
+        raise
+    return Assembly(lifecycle, fleet, lambda: Fleet(configs, launcher(), lifecycle), http)
+
+
+def _app_state(
+    settings: ServeSettings,
+    lifecycle: Lifecycle,
+    tokenizer: Tokenizer,
+    template: ChatTemplate | None,
+    keys: Keys,
+    metrics: Metrics,
+    leaving: Callable[[], bool],
+) -> AppState:
+    from gateway.admission import Admission
+    from gateway.completion.formats import choose_reasoning_format, choose_tool_format
+    from gateway.prompt import Prompts
+    from gateway.protocol.limits import Limits
+    from gateway.state import AppState
+    from gateway.version import VERSION
+
+    limits = {name: getattr(settings, name) for name in Limits.__dataclass_fields__ if hasattr(settings, name)}
+    shown = template.for_tools.source if template is not None else None
+    return AppState(
+        model_names=served_names(settings),
+        version=VERSION,
+        lifecycle=lifecycle,
+        prompts=Prompts(tokenizer, template),
+        admission=Admission(
+            lifecycle,
+            max_queue_requests=settings.max_queue_requests,
+            max_queue_tokens=settings.max_queue_tokens,
+        ),
+        render_metrics=metrics.render,
+        keys=keys,
+        limits=Limits(**limits),
+        tool_format=choose_tool_format(settings.tool_call_format, shown),
+        reasoning_format=choose_reasoning_format(settings.reasoning_format, shown),
+        record=metrics.record,
+        failure=lambda: lifecycle.failure,
+        leaving=leaving,
+        cors_origins=settings.cors_origins,
+        created=int(time.time()),
+    )
+
+
+def _http_server(state: AppState) -> HttpServer:
+    """Importing the web framework takes most of the gateway's start; meanwhile the loop serves the engine."""
+    from gateway.http_server import HttpServer
+
+    return HttpServer(state)
