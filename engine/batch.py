@@ -6,12 +6,13 @@ T tokens in the step, S sequences in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from engine.grammar import Grammar
 from engine.messages import TokenLogprobs
 from engine.sampling_params import SamplingParams
 
@@ -31,7 +32,13 @@ class SampleRequest(msgspec.Struct, frozen=True, gc=False):
     prompt_ids: IntArray | None
     """The prompt, only where a penalty needs it."""
     output_ids: IntArray | None
-    """The output so far, only where a penalty needs it."""
+    """The output so far, only where a penalty, ``bad_words`` or ``grammar`` needs it."""
+    sequence: int = 0
+    """Number of the sequence among all of the engine."""
+    constrained: bool = False
+    """Whether it has a grammar."""
+    grammar: Grammar | None = None
+    """That grammar, unless the step before has sampled for this sequence, and who samples knows how far it is."""
 
 
 class PromptLogprobsRequest(msgspec.Struct, frozen=True, gc=False):
@@ -61,14 +68,19 @@ class ScheduledBatch:
 
 
 NO_TOKEN = -1
-"""In place of a token whose logits are NaN or infinite."""
+"""In place of a token whose logits are NaN or infinite, or of which ``StepResult.refusals`` tells."""
+LATER = -2
+"""In place of a token that a later step samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
     token_ids: list[int]
-    """One for each of the batch's samples; ``NO_TOKEN`` where there can be none."""
+    """One for each of the batch's samples. ``NO_TOKEN`` where there can be none; ``LATER`` where its grammar is still
+    being compiled, so that its last position is to be computed once more."""
     logprobs: list[TokenLogprobs | None]
     """One for each of the batch's samples; None where not asked for."""
     prompt_logprobs: list[list[TokenLogprobs]]
     """One for each of the batch's prompt_logprobs requests, an entry for each of its targets."""
+    refusals: dict[int, str] = field(default_factory=dict)
+    """Place among the samples → why that sequence cannot go on by what its request asks for."""

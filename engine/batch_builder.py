@@ -92,14 +92,19 @@ def _with(known: IntArray, more: list[int]) -> IntArray:
 
 def _sample_request(row: int, sequence: Sequence, ahead: int) -> SampleRequest:
     """``ahead``: how many more output tokens there will be by then."""
-    penalized = sequence.params.has_penalties
+    params, constrained = sequence.params, sequence.grammar is not None
+    grammar = None if ahead else sequence.grammar
+    needs_output = params.has_penalties or bool(params.bad_words) or grammar is not None
     stop = sequence.num_tokens + ahead
     return SampleRequest(
         row,
-        sequence.params,
+        params,
         sequence.seed,
         sequence.choice,
         sequence.num_output + ahead,
-        sequence.prompt_ids if penalized else None,
-        sequence.token_ids(sequence.num_prompt, stop) if penalized else None,
+        sequence.prompt_ids if params.has_penalties else None,
+        sequence.token_ids(sequence.num_prompt, stop) if needs_output else None,
+        sequence.arrival,
+        constrained,
+        grammar,
     )

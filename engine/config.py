@@ -62,6 +62,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds in which the tokens of a choice are sent together; 0 sends each by itself."""
     engine_lease: float = 300.0
     """Seconds that the engine goes on without a sign of life from its gateway."""
+    max_grammar_states: int = 50_000
+    """Of one grammar's lexer: a bound on the memory of each constrained choice, some 2 kB for each."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from engine.grammar import Grammar
 from engine.sampling_params import SamplingParams
 from observability.records import ChoiceStats, EngineState, StepStats
 
@@ -49,6 +50,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     """Requests share prefix-cache blocks only where their salts are equal."""
     at_once: bool = False
     """Until the next Start, tokens wait for none of the next steps: it is to be known how far this choice comes."""
+    grammar: Grammar | None = None
+    """What the output, ``output_prefix`` included, has to look like. It ends by a stop token where the grammar may."""
 
 
 class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
@@ -84,6 +87,8 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish: EngineFinish | None = None
     failure: str | None = None
     """Why the engine cannot go on with this choice; it goes on with the others."""
+    refusal: str | None = None
+    """The same where the request asks for what cannot be: nothing may follow, or its grammar has reached a limit."""
     stats: ChoiceStats | None = None
     """With the first tokens of an attempt."""
 

@@ -43,7 +43,8 @@ class Outbox:
         for tokens in output.outputs:
             key = (tokens.id, tokens.attempt)
             self._held.setdefault(key, []).append(tokens)
-            if tokens.stats is not None or tokens.finish is not None or tokens.failure is not None:
+            ended = (tokens.finish, tokens.failure, tokens.refusal)
+            if tokens.stats is not None or any(end is not None for end in ended):
                 self._urgent[key] = None
 
     def due(self) -> StepOutput | None:
@@ -83,4 +84,5 @@ def _joined(parts: list[Tokens]) -> Tokens:
         logprobs=None if first.logprobs is None else logprobs,
         finish=parts[-1].finish,
         failure=parts[-1].failure,
+        refusal=parts[-1].refusal,
     )

@@ -25,6 +25,8 @@ def refusal(start: Start, *, max_model_len: int, vocab_size: int) -> str | None:
         "output_prefix": start.output_prefix,
         "stop_token_ids": start.params.stop_token_ids,
         "logit_bias": start.params.logit_bias,
+        "allowed_token_ids": start.params.allowed_token_ids,
+        "bad_words": [token for word in start.params.bad_words for token in word],
     }
     for field, ids in token_ids.items():
         if ids and (min(ids) < 0 or max(ids) >= vocab_size):

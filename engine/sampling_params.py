@@ -9,14 +9,14 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Immutable sampling parameters. The gateway validates ranges; the engine relies on them.
 
     Order of application, as in Hugging Face's logits processors: logit bias, repetition penalty, presence and
-    frequency penalties, minimum length, temperature, top-k, top-p, min-p. Logprobs are those of the model's
-    own distribution, before any of these.
+    frequency penalties, minimum length, allowed tokens, bad words, grammar, temperature, top-k, top-p, min-p. Logprobs
+    are those of the model's own distribution, before any of these.
     """
 
     max_tokens: int
     """Greatest number of output tokens; prompt and output together fit the model's context."""
     min_tokens: int = 0
-    """No stop token is sampled before this many output tokens."""
+    """No stop token is sampled before this many output tokens; with a grammar it is 0."""
     temperature: float = 1.0
     """0 is greedy decoding."""
     top_k: int = 0
@@ -27,6 +27,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: dict[int, float] = {}
+    allowed_token_ids: tuple[int, ...] = ()
+    """No other token is sampled; empty for all."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Successions of tokens that are not completed: after all but the last of them, the last is not sampled."""
     stop_token_ids: tuple[int, ...] = ()
     """Generation ends after one of these; with ``ignore_eos`` the gateway leaves the model's own out."""
     logprobs: int | None = None

@@ -25,7 +25,7 @@ from bisect import insort
 
 import numpy as np
 
-from engine.batch import NO_TOKEN, IntArray, StepResult
+from engine.batch import LATER, NO_TOKEN, IntArray, StepResult
 from engine.block_pool import BlockPool
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
 from engine.prefix_cache import PrefixCache
@@ -163,7 +163,7 @@ class Scheduler:
     def update(self, plan: Schedule, result: StepResult, now: float) -> list[Tokens]:
         """Take in what a step computed: what each of its sequences has to say. Those aborted meanwhile are silent."""
         self._pace.record(plan.scheduled_tokens, now - plan.began)
-        samples = zip(result.token_ids, result.logprobs, strict=True)
+        samples = enumerate(zip(result.token_ids, result.logprobs, strict=True))
         scores = iter(result.prompt_logprobs)
         outputs = []
         for sequence, tokens in plan.rows.items():
@@ -174,9 +174,14 @@ class Scheduler:
             if sequence.status is Status.FINISHED:
                 continue
             sequence.num_computed += tokens
+            if sample is not None and sample[0] in result.refusals:
+                outputs.append(self._refuse(sequence, result.refusals[sample[0]]))
+                continue
+            if sample is not None and sample[1][0] == LATER:
+                self._sample_later(sequence)
             self._prefix_cache.advance(sequence)
             if sequence.num_computed == sequence.num_tokens:
-                outputs.append(self._reply(sequence, sample, now))
+                outputs.append(self._reply(sequence, sample and sample[1], now))
         return outputs
 
     def check_integrity(self) -> None:
@@ -309,6 +314,15 @@ class Scheduler:
             self._waiting.remove(sequence)
         sequence.status = Status.FINISHED
         del self._sequences[sequence.id]
+
+    def _sample_later(self, sequence: Sequence) -> None:
+        """Compute the last position once more: it gives the same logits, and by then its grammar may be ready."""
+        sequence.num_computed -= 1
+        self._next.drop(sequence)
+
+    def _refuse(self, sequence: Sequence, refusal: str) -> Tokens:
+        self._remove(sequence)
+        return Tokens(id=sequence.id, attempt=sequence.attempt, at=sequence.num_output, ids=[], refusal=refusal)
 
     def _vacate(self, sequence: Sequence) -> None:
         """Take a sequence out of the running queue and the next plan, and give back its blocks.

@@ -29,6 +29,7 @@ class Sequence:
         self.params = start.params
         self.seed = start.seed
         self.choice = start.choice
+        self.grammar = start.grammar
         self.arrival = arrival
         self.arrived_at = arrived_at
         self.started_at: float | None = None

@@ -44,6 +44,7 @@ def create_app(state: AppState) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         state.prompts.close()
+        await state.trials.close()
 
     app = _Application(
         title="Penstock",

@@ -82,7 +82,7 @@ async def assemble(
     fleet.start()
     try:
         await asyncio.sleep(0)  # the engines are told what to serve before the web framework is imported
-        state = _app_state(settings, lifecycle, tokenizer, template, keys, metrics, leaving)
+        state = _app_state(settings, folder, lifecycle, tokenizer, template, keys, metrics, leaving)
         with ThreadPoolExecutor(1, thread_name_prefix="import") as importing:
             http = await asyncio.get_running_loop().run_in_executor(importing, _http_server, state)
     except BaseException:
@@ -93,6 +93,7 @@ async def assemble(
 
 def _app_state(
     settings: ServeSettings,
+    folder: Path,
     lifecycle: Lifecycle,
     tokenizer: Tokenizer,
     template: ChatTemplate | None,
@@ -102,6 +103,7 @@ def _app_state(
 ) -> AppState:
     from gateway.admission import Admission
     from gateway.completion.formats import choose_reasoning_format, choose_tool_format
+    from gateway.grammars.trials import Trials
     from gateway.prompt import Prompts
     from gateway.protocol.limits import Limits
     from gateway.state import AppState
@@ -114,6 +116,12 @@ def _app_state(
         version=VERSION,
         lifecycle=lifecycle,
         prompts=Prompts(tokenizer, template),
+        trials=Trials(
+            folder,
+            timeout=settings.grammar_timeout,
+            max_states=settings.max_grammar_states,
+            record=metrics.record,
+        ),
         admission=Admission(
             lifecycle,
             max_queue_requests=settings.max_queue_requests,

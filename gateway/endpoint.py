@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from fastapi import Request, Response
 
+from engine.grammar import Grammar
 from engine.messages import EngineInfo
 from engine.sampling_params import SamplingParams
 from gateway.completion.parser import Parsing
@@ -37,6 +38,8 @@ class Plan:
     params: tuple[SamplingParams, ...]
     options: AnswerOptions
     parsing: Parsing | None = None
+    grammar: Grammar | None = None
+    """From ``state.grammars``: one that was tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class Endpoint(Generic[Body]):
             skip_special_tokens=plan.options.skip_special_tokens,
             continues_prompt=plan.options.continues_prompt,
             parsing=plan.parsing,
+            grammar=plan.grammar,
             cache_salt=_cache_salt(body.cache_salt or "", context, shared=not state.keys),
             session=_session(body.session, context),
         )

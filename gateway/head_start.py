@@ -46,7 +46,7 @@ def spawn(command: Sequence[str] = ENGINE) -> Spawned:
             command,
             stdin=subprocess.PIPE,
             stdout=2,
-            env=_environment(),
+            env=environment(),
             pass_fds=(record,),
             # Ctrl-C at the terminal is for the gateway, which drains; the engine must live until it is told to end.
             start_new_session=True,
@@ -86,7 +86,8 @@ class HeadStart:
             spawned.discard()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Of a process that is to find our packages."""
     environment = dict(os.environ)
     # GNU OpenMP spins at the end of each parallel region for as long as it thinks every thread has a core to itself.
     # The gateway, or anything else that runs, makes that untrue, and then each step waits out whole time slices.

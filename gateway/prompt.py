@@ -88,6 +88,20 @@ class Prompts:
             lambda: [self._encode(text, context, "prompt", add_special_tokens=add_special_tokens) for text in texts]
         )
 
+    async def bad_words(self, words: list[str]) -> list[list[int]]:
+        """Successions of tokens that spell the words, each alone and, where that begins otherwise, after a space.
+
+        As vLLM does it: a word that is spelt in another way than by its usual tokens is not found.
+        """
+        if not words:
+            return []
+        return await self.run(lambda: [ids for word in words for ids in self._spellings(word)])
+
+    def _spellings(self, word: str) -> list[list[int]]:
+        bare, spaced = (self.tokenizer.encode(prefix + word.lstrip(), add_special_tokens=False) for prefix in ("", " "))
+        differs = spaced and bare and spaced[0] != bare[0] and len(spaced) == len(bare)
+        return [ids for ids in (bare, spaced if differs else []) if ids]
+
     async def run(self, work: Callable[[], Result]) -> Result:
         """Do ``work`` in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

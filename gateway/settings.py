@@ -216,7 +216,22 @@ class ServeSettings(BaseSettings):
         16, ge=0, description="Stop strings in a request, and stop token ids."
     )
     max_logit_bias: Annotated[int, Option("Limits", "COUNT")] = Field(
-        1024, ge=0, description="Entries of logit_bias in a request."
+        1024, ge=0, description="Entries of logit_bias in a request, of allowed_token_ids, and of bad_words."
+    )
+    max_grammar_size: Annotated[Count, Option("Limits", "CHARACTERS")] = Field(
+        65_536, description="Longest schema, regular expression or grammar of a request."
+    )
+    max_schema_depth: Annotated[int, Option("Limits", "LEVELS")] = Field(
+        24, ge=1, le=28, description="How deeply a JSON Schema may be nested."
+    )
+    max_choices: Annotated[Count, Option("Limits", "COUNT")] = Field(
+        1024, description="Strings in structured_outputs.choice."
+    )
+    max_grammar_states: Annotated[int, Option("Limits", "COUNT")] = Field(
+        50_000, ge=1000, description="States of one grammar's lexer, which take some 2 kB each; more end the answer."
+    )
+    grammar_timeout: Annotated[float, Option("Limits", "SECONDS")] = Field(
+        5.0, gt=0, description="How long one grammar may take to compile."
     )
     max_tools: Annotated[int, Option("Limits", "COUNT")] = Field(128, ge=0, description="Tools in a request.")
     max_tool_schema: Annotated[Bytes, Option("Limits", "SIZE")] = Field(

@@ -8,12 +8,15 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
+from engine.grammar import Grammar
+from engine.grammar_trial_messages import Trial
 from engine.messages import EngineInfo
 from gateway.admission import Admission, Keys, Tenant
 from gateway.completion.events import Event
 from gateway.completion.request import Request as CompletionRequest
 from gateway.errors import ModelNotFound
 from gateway.prompt import Prompts
+from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.limits import Limits
 from observability.records import Record
 
@@ -29,6 +32,15 @@ class EventStream(Protocol):
         """Wait until the next read returns or raises at once."""
 
     def cancel(self) -> None: ...
+
+
+class Trials(Protocol):
+    """What the routes need of ``grammars.trials``."""
+
+    async def accept(self, trial: Trial, param: str, info: EngineInfo) -> Grammar:
+        """The grammar to be used. Raises ``InvalidRequest`` naming ``param`` where it cannot be compiled."""
+
+    async def close(self) -> None: ...
 
 
 class Completions(Protocol):
@@ -68,6 +80,7 @@ class AppState:
     version: str
     lifecycle: Completions
     prompts: Prompts
+    trials: Trials
     admission: Admission
     render_metrics: Callable[[], bytes]
     """In Prometheus' plain text format."""
@@ -88,6 +101,11 @@ class AppState:
     """Unix time at which the server started, shown as the model's."""
     keep_alive: float = 15.0
     """Seconds of silence on a stream after which a comment is sent."""
+
+    async def grammar(self, body: ConstrainedRequest, info: EngineInfo) -> Grammar | None:
+        """What the answer has to look like. Raises ``InvalidRequest`` where no engine could compile it."""
+        wanted = body.wanted(self.limits)
+        return None if wanted is None else await self.trials.accept(wanted.trial, wanted.param, info)
 
     def model_name(self, asked: str | None) -> str:
         """The name to answer with. Raises ``ModelNotFound`` where another model is asked for."""

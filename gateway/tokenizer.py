@@ -1,15 +1,11 @@
 """Text to token ids and back, through Hugging Face's ``tokenizers`` library alone: no torch, no transformers.
 
-Beside whole-text ``encode`` and ``decode`` it answers what *one* token contributes to a text. The library's
-decoders work on whole sequences, so their rules are taken apart here (``tokenizers`` 0.23,
-``src/decoders`` and ``src/pre_tokenizers/{byte_level,metaspace}.rs``); the tests hold the two together.
+Beside whole-text ``encode`` and ``decode`` it answers what *one* token contributes to a text (``engine.token_pieces``).
 """
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,118 +13,7 @@ import msgspec
 from tokenizers import Tokenizer as _Backend
 
 from engine.errors import ModelError
-
-Piece = str | bytes
-"""What a token adds to a text: whole characters, or bytes that may be part of one."""
-
-OLDER_FILES = ("tokenizer.model", "vocab.json", "vocab.txt")
-"""Vocabularies of the formats before tokenizer.json that transformers converts."""
-
-EACH_BYTE = "penstock_each_byte"
-"""Error handler for UTF-8: one U+FFFD for each byte that is part of no character, as byte fallback does."""
-
-
-def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return "\ufffd" * (error.end - error.start), error.end
-
-
-codecs.register_error(EACH_BYTE, _replace_each_byte)
-
-
-def _byte_level_alphabet() -> dict[str, int]:
-    """Character → byte of byte-level BPE (GPT-2's ``bytes_to_unicode``, turned round)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {chr(byte): byte for byte in printable}
-    alphabet.update({chr(256 + n): byte for n, byte in enumerate(others)})
-    return alphabet
-
-
-_BYTE_OF = _byte_level_alphabet()
-
-
-@dataclass(frozen=True, slots=True)
-class DecodingRules:
-    """A tokenizer's decoder as rules for one token, and for the first one of a text."""
-
-    byte_level: bool = False
-    replacements: tuple[tuple[str, str], ...] = ()
-    byte_fallback: bool = False
-    """Tokens written ``<0x0A>`` stand for that byte."""
-    strip: tuple[str, int] = ("", 0)
-    """(character, most of them) taken off the start of the text."""
-    metaspace: str = ""
-    """This character is a space, and nothing at all in the first token."""
-    joiner: str = ""
-    """Stands between any two tokens."""
-
-    @property
-    def errors(self) -> str:
-        """Name of the error handler that turns wrong UTF-8 into text."""
-        return EACH_BYTE if self.byte_fallback else "replace"
-
-    def piece(self, token: str, *, first: bool) -> Piece:
-        """What ``token`` (as the vocabulary spells it) adds to a text that it does or does not begin."""
-        if self.byte_level:
-            data = _byte_level(token)
-            try:
-                return data.decode()
-            except UnicodeDecodeError:
-                return data
-        if self.metaspace:
-            token = token.replace(self.metaspace, "" if first else " ")
-        for old, new in self.replacements:
-            token = token.replace(old, new)
-        if self.byte_fallback and (byte := _fallback_byte(token)) is not None:
-            return byte
-        return token if first else self.joiner + token
-
-
-def _byte_level(token: str) -> bytes:
-    try:
-        return bytes([_BYTE_OF[character] for character in token])
-    except KeyError:  # an added token, spelt plainly
-        return token.encode()
-
-
-def _fallback_byte(token: str) -> bytes | None:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        try:
-            return bytes([int(token[3:5], 16)])
-        except ValueError:
-            return None
-    return None
-
-
-def decoding_rules(decoder: dict[str, Any] | None) -> DecodingRules:
-    """Rules of a ``decoder`` entry of ``tokenizer.json``. Raises ``ModelError`` for one that is not of these kinds."""
-    if decoder is None:
-        return DecodingRules(joiner=" ")
-    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
-    if [step["type"] for step in steps] == ["ByteLevel"]:
-        return DecodingRules(byte_level=True)
-    replacements: list[tuple[str, str]] = []
-    fields: dict[str, Any] = {}
-    fused = False
-    for step in steps:
-        match step:
-            case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if not fused:
-                replacements.append((old, new))
-            case {"type": "ByteFallback"} if not fused:
-                fields["byte_fallback"] = True
-            case {"type": "Fuse"}:
-                fused = True
-            case {"type": "Strip", "content": str(character), "start": int(most), "stop": 0} if fused:
-                fields["strip"] = (character, most)
-            case {"type": "Metaspace", "replacement": str(character)} if not fused:
-                if step.get("prepend_scheme", "always") == "never":
-                    replacements.append((character, " "))
-                else:
-                    fields["metaspace"] = character
-            case _:
-                raise ModelError(f"the tokenizer decodes in a way that is not supported: {step}")
-    return DecodingRules(replacements=tuple(replacements), **fields)
+from engine.token_pieces import Piece, load_backend, rules_of
 
 
 class Tokenizer:
@@ -144,18 +29,16 @@ class Tokenizer:
         self.special_tokens: dict[str, str | list[str]] = special_tokens or {}
         """``bos_token``, ``eos_token`` … as ``tokenizer_config.json`` names them."""
         self.vocab_size: int = max(backend.get_vocab_size(with_added_tokens=True), max(added, default=-1) + 1)
-        decoder = backend.decoder
-        self.rules = decoding_rules(None if decoder is None else msgspec.json.decode(decoder.__getstate__()))
+        self.rules = rules_of(backend)
         self._pieces: dict[int, Piece] = {}
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
         """From a model's folder. Raises ``ModelError`` where there is no tokenizer that can be read."""
-        file = folder / "tokenizer.json"
+        backend = load_backend(folder)
         try:
-            backend = _Backend.from_file(str(file)) if file.exists() else _converted(folder)
             special_tokens = _special_tokens(folder)
-        except Exception as error:  # the library raises bare Exception
+        except (OSError, msgspec.DecodeError) as error:
             raise ModelError(f"no tokenizer could be read from {folder}: {error}") from error
         return cls(backend, special_tokens)
 
@@ -196,18 +79,6 @@ class Tokenizer:
     def token_text(self, token_id: int) -> str:
         """For people to read: a byte that is part of no whole character shows as U+FFFD."""
         return self.token_bytes(token_id).decode(errors="replace")
-
-
-def _converted(folder: Path) -> _Backend:
-    """A tokenizer that exists only in an older format, converted by transformers (seconds: it imports torch)."""
-    if not any((folder / name).exists() for name in OLDER_FILES):
-        # transformers would make an empty one of config.json alone, which encodes every text to nothing.
-        raise ModelError(f"it holds neither tokenizer.json nor {', '.join(OLDER_FILES)}")
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    backend: _Backend = tokenizer.backend_tokenizer
-    return backend
 
 
 def _special_tokens(folder: Path) -> dict[str, str | list[str]]:

@@ -29,6 +29,7 @@ from observability.records import (
     Conviction,
     EngineEvent,
     EngineState,
+    GrammarTried,
     IgnoredFields,
     InterTokenLatencies,
     Record,
@@ -139,6 +140,11 @@ METRICS = (
     Metric(
         name="ignored_fields_total", kind="counter", labels=TENANT,
         fed_by=(IgnoredFields,), field="count", help="Unknown request fields let through by --unknown-fields.",
+    ),
+    Metric(
+        name="grammar_compile_seconds", kind="histogram", labels=("model", "outcome"), buckets=FIRST_TOKEN,
+        fed_by=(GrammarTried,), field="seconds",
+        help="Time to compile a grammar before its request is accepted; those known from earlier requests take none.",
     ),
     Metric(
         name="requests_queued", kind="gauge", help="Requests accepted and not yet begun by an engine."),

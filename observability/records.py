@@ -152,6 +152,14 @@ class IgnoredFields(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
+class GrammarTried(msgspec.Struct, frozen=True, kw_only=True):
+    """A grammar that no request had brought lately was compiled, to see whether it can be."""
+
+    outcome: str
+    """``ok``, ``refused``, ``timeout`` or ``crash``."""
+    seconds: float
+
+
 class BuildInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
@@ -168,6 +176,7 @@ Record: TypeAlias = (
     | Conviction
     | CacheConfig
     | IgnoredFields
+    | GrammarTried
     | BuildInfo
 )
 """What the metrics are fed with. :class:`ChoiceStats` is not among them: the gateway sums it up in RequestStats."""

@@ -22,6 +22,7 @@ POLICY = (
     "engine.cache_log",
     "engine.config",
     "engine.flight_record",
+    "engine.grammar",
     "engine.messages",
     "engine.outbox",
     "engine.patience",

@@ -1,4 +1,7 @@
-"""What changes logits before they are sampled: logit bias, penalties, minimum length."""
+"""What changes logits before they are sampled: logit bias, penalties, minimum length, allowed tokens, bad words.
+
+A grammar comes after them, see ``grammar_mask``.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from engine.batch import SampleRequest
 
 
 def adjust(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
-    """Logits [R, V] with each row's bias, penalties and minimum length applied, in this order.
+    """Logits [R, V] with each row's bias, penalties, minimum length, allowed tokens and bad words applied, in order.
 
     The given tensor is returned where nothing applies, and never changed.
     """
-    if not any(_changes(request) for request in requests):
+    if not any(changes(request) for request in requests):
         return logits
     biased = [row for row, request in enumerate(requests) if request.params.logit_bias]
     penalised = [row for row, request in enumerate(requests) if request.params.has_penalties]
@@ -29,11 +32,19 @@ def adjust(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
         logits[penalised] = _penalise(logits[penalised], [requests[row] for row in penalised])
     if held:
         _forbid_stops(logits, held, requests)
+    for row, request in enumerate(requests):
+        if request.params.allowed_token_ids:
+            _keep_allowed(logits[row], request.params.allowed_token_ids)
+        if request.params.bad_words:
+            _forbid_words(logits[row], request)
     return logits
 
 
-def _changes(request: SampleRequest) -> bool:
-    return bool(request.params.logit_bias) or request.params.has_penalties or _may_not_stop(request)
+def changes(request: SampleRequest) -> bool:
+    """Whether anything here applies to its row."""
+    params = request.params
+    listed = params.logit_bias or params.allowed_token_ids or params.bad_words
+    return bool(listed) or params.has_penalties or _may_not_stop(request)
 
 
 def _may_not_stop(request: SampleRequest) -> bool:
@@ -51,6 +62,21 @@ def _forbid_stops(logits: Tensor, rows: Sequence[int], requests: Sequence[Sample
     entries = [(row, token) for row in rows for token in requests[row].params.stop_token_ids]
     row, token = (torch.tensor(column, device=logits.device) for column in zip(*entries, strict=True))
     logits[row, token] = -torch.inf
+
+
+def _keep_allowed(row: Tensor, allowed: Sequence[int]) -> None:
+    ids = torch.tensor(allowed, device=row.device)
+    kept = row[ids]
+    row.fill_(-torch.inf)
+    row[ids] = kept
+
+
+def _forbid_words(row: Tensor, request: SampleRequest) -> None:
+    assert request.output_ids is not None
+    longest = max(map(len, request.params.bad_words)) - 1
+    recent = tuple(request.output_ids[len(request.output_ids) - min(longest, len(request.output_ids)) :].tolist())
+    last = [word[-1] for word in request.params.bad_words if recent[len(recent) - len(word) + 1 :] == word[:-1]]
+    row[torch.tensor(last, dtype=torch.int64, device=row.device)] = -torch.inf
 
 
 def _penalise(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:

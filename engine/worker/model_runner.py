@@ -72,8 +72,8 @@ class ModelRunner:
         ]
         if drawn is None:
             return None
-        token_ids, logprobs = self._sampler.finish(drawn, batch.samples)
-        return StepResult(token_ids=token_ids, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
+        token_ids, logprobs, refusals = self._sampler.finish(drawn, batch.samples)
+        return StepResult(token_ids, logprobs, prompt_logprobs, refusals)
 
     @torch.inference_mode()
     def forward(self, batch: ScheduledBatch, cache: KVCache) -> tuple[Tensor, Drawn | None]:

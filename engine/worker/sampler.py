@@ -1,7 +1,7 @@
 """Sampler: logits to tokens. Stateless; each row's token follows from that row alone.
 
-The order is that of ``SamplingParams``: logit bias, penalties, minimum length, temperature, top-k, top-p, min-p, and a
-draw whose noise is a function of (seed, choice, position, token id).
+The order is that of ``SamplingParams``: logit bias, penalties, minimum length, allowed tokens, bad words, grammar,
+temperature, top-k, top-p, min-p, and a draw whose noise is a function of (seed, choice, position, token id).
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.batch import NO_TOKEN, SampleRequest
+from engine.batch import LATER, NO_TOKEN, SampleRequest
+from engine.grammar_compiler import words_of
 from engine.messages import TokenLogprobs
+from engine.worker.grammar_mask import Constraints, GrammarMasks
 from engine.worker.input_buffers import Buffer
-from engine.worker.logits import adjust
-from kernels.ops import argmax, sample_tokens, token_logprobs
+from engine.worker.logits import adjust, changes
+from kernels.ops import apply_bitmask, argmax, sample_tokens, token_logprobs
 from kernels.registry import Kernels
 
 
@@ -43,11 +45,30 @@ class Drawn(NamedTuple):
         return Drawn(*(column[rows] for column in self))
 
 
-class Sampler:
-    """``prepare``, ``draw`` and ``finish`` in turns: the second may be part of a captured pass."""
+class Sampled(NamedTuple):
+    """As in ``StepResult``."""
 
-    def __init__(self, kernels: Kernels, vocab_size: int, max_rows: int, device: torch.device) -> None:
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs | None]
+    refusals: dict[int, str]
+
+
+NOTHING_LEFT = "No token can follow: allowed_token_ids, bad_words, min_tokens and the grammar rule out every one."
+
+
+class Sampler:
+    """``prepare``, ``draw`` and ``finish`` in turns: the second may be part of a captured pass.
+
+    What is drawn there counts for rows whose logits nothing changes; ``finish`` draws the others.
+    """
+
+    def __init__(
+        self, kernels: Kernels, vocab_size: int, max_rows: int, device: torch.device, masks: GrammarMasks
+    ) -> None:
         self._vocab_size = vocab_size
+        self._masks = masks
+        self._bits = Buffer((max_rows, words_of(vocab_size)), torch.int32, device)
+        self._apply_bitmask = kernels.select(apply_bitmask.OP, apply_bitmask.ApplyBitmaskSpec(vocab_size))
         self._columns = Columns(max_rows, device)
         self._argmax = kernels.select(argmax.OP, argmax.ArgmaxSpec(vocab_size))
         self._draw = kernels.select(sample_tokens.OP, sample_tokens.SampleTokensSpec(vocab_size))
@@ -55,7 +76,8 @@ class Sampler:
 
     def prepare(self, requests: Sequence[SampleRequest], rows: int) -> None:
         """Write what the requests' rows are drawn with to where ``draw`` reads it; the other rows are greedy."""
-        self._columns.write(requests, rows)
+        self._columns.write([request for request in requests if not _is_drawn_late(request)], rows)
+        self._masks.expect(requests)
 
     def draw(self, logits: Tensor, *, greedy: bool = False) -> Drawn:
         """A token of each row of logits [R, V] float32; with ``greedy`` all were prepared to be the likeliest."""
@@ -63,30 +85,54 @@ class Sampler:
         tokens = likeliest if greedy else self._draw(logits, *self._columns.upload(len(logits)))
         return Drawn(logits, best, tokens)
 
-    def finish(self, drawn: Drawn, requests: Sequence[SampleRequest]) -> tuple[list[int], list[TokenLogprobs | None]]:
+    def finish(self, drawn: Drawn, requests: Sequence[SampleRequest]) -> Sampled:
         """A token for each request, and its log-probabilities where asked for.
 
         A request whose logits are NaN or infinite gets ``NO_TOKEN``. Raises InvalidLogitsError where there are several
         requests and all are so: then it is the engine that is ill, and another one may be well.
         """
         if not requests:
-            return [], []
+            return Sampled([], [], {})
         drawn = drawn.of([request.row for request in requests])
         if not all(map(math.isfinite, drawn.best.tolist())):
             return self._finish_some(drawn, requests)
-        adjusted = adjust(drawn.logits, requests)
-        if adjusted is drawn.logits:
-            token_ids = drawn.tokens.tolist()
-        elif all(request.params.greedy for request in requests):
-            token_ids = self._argmax(adjusted)[0].tolist()
-        else:
-            self._columns.write([msgspec.structs.replace(r, row=row) for row, r in enumerate(requests)], len(requests))
-            token_ids = self._draw(adjusted, *self._columns.upload(len(requests))).tolist()
-        return token_ids, self._sampled_logprobs(drawn.logits, requests, token_ids)
+        token_ids: list[int] = drawn.tokens.tolist()
+        refusals: dict[int, str] = {}
+        places = [place for place, request in enumerate(requests) if _is_drawn_late(request)]
+        if places:
+            logits = drawn.logits if len(places) == len(requests) else drawn.logits[places]
+            chosen = [requests[place] for place in places]
+            late, refused = self._draw_late(logits, chosen, alone=len(places) == len(requests))
+            for at, place in enumerate(places):
+                token_ids[place] = late[at]
+            refusals = {places[at]: reason for at, reason in refused.items()}
+        return Sampled(token_ids, self._sampled_logprobs(drawn.logits, requests, token_ids), refusals)
 
-    def _finish_some(
-        self, drawn: Drawn, requests: Sequence[SampleRequest]
-    ) -> tuple[list[int], list[TokenLogprobs | None]]:
+    def _draw_late(
+        self, logits: Tensor, requests: Sequence[SampleRequest], *, alone: bool
+    ) -> tuple[list[int], dict[int, str]]:
+        """Tokens of requests whose logits [R, V] are changed, and why some can have none."""
+        constraints = self._masks.collect(requests, alone=alone) if any(r.constrained for r in requests) else None
+        changed = adjust(logits, requests)
+        if constraints is not None:
+            self._bits.array[: len(requests)] = constraints.bits
+            changed = self._apply_bitmask(changed, self._bits.upload(len(requests)))
+        tokens, best = self._argmax(changed)
+        if not all(request.params.greedy for request in requests):
+            self._columns.write([msgspec.structs.replace(r, row=row) for row, r in enumerate(requests)], len(requests))
+            tokens = self._draw(changed, *self._columns.upload(len(requests)))
+        constraints = constraints or Constraints(self._bits.array[:0])
+        refusals = {place: NOTHING_LEFT for place, value in enumerate(best.tolist()) if value == -math.inf}
+        refusals |= constraints.refusals
+        token_ids: list[int] = tokens.tolist()
+        for place in constraints.late:
+            token_ids[place] = LATER
+        for place in refusals:
+            token_ids[place] = NO_TOKEN
+        self._masks.advance(requests, token_ids)
+        return token_ids, refusals
+
+    def _finish_some(self, drawn: Drawn, requests: Sequence[SampleRequest]) -> Sampled:
         """``finish`` where some rows of ``drawn``, one for each request, are not finite."""
         well = [row for row, value in enumerate(drawn.best.tolist()) if math.isfinite(value)]
         if not well and len(requests) > 1:
@@ -95,9 +141,9 @@ class Sampler:
         logprobs: list[TokenLogprobs | None] = [None] * len(requests)
         others = [msgspec.structs.replace(requests[row], row=place) for place, row in enumerate(well)]
         found = self.finish(Drawn(*(column[well] for column in drawn)), others)
-        for row, token_id, entry in zip(well, *found, strict=True):
+        for row, token_id, entry in zip(well, found.token_ids, found.logprobs, strict=True):
             token_ids[row], logprobs[row] = token_id, entry
-        return token_ids, logprobs
+        return Sampled(token_ids, logprobs, {well[place]: reason for place, reason in found.refusals.items()})
 
     def logprobs(self, logits: Tensor, targets: Sequence[int], tops: Sequence[int]) -> list[TokenLogprobs]:
         """Of the model's own distribution: for each row of logits [R, V] a target token and so many likeliest ones."""
@@ -113,7 +159,7 @@ class Sampler:
         self, logits: Tensor, requests: Sequence[SampleRequest], token_ids: Sequence[int]
     ) -> list[TokenLogprobs | None]:
         found: list[TokenLogprobs | None] = [None] * len(requests)
-        asked = [(row, request.params.logprobs) for row, request in enumerate(requests)]
+        asked = [(row, request.params.logprobs) for row, request in enumerate(requests) if token_ids[row] >= 0]
         wanted = [(row, top) for row, top in asked if top is not None]
         if wanted:
             rows, tops = [row for row, _ in wanted], [top for _, top in wanted]
@@ -121,6 +167,10 @@ class Sampler:
             for row, entry in zip(rows, self.logprobs(chosen, [token_ids[r] for r in rows], tops), strict=True):
                 found[row] = entry
         return found
+
+
+def _is_drawn_late(request: SampleRequest) -> bool:
+    return request.constrained or changes(request)
 
 
 class Columns:

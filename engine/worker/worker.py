@@ -13,14 +13,18 @@ from engine import loader
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
 from engine.dummy_weights import dummy_weights
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, ModelError
 from engine.executor.base import ModelFacts
+from engine.grammar import GrammarError
+from engine.grammar_compiler import GrammarCompiler
 from engine.layers.base import LayerContext
 from engine.models import build_model
 from engine.models.base import Model
 from engine.models.hf_config import HFConfig
 from engine.parallel import ALONE, Parallel
 from engine.quantization import NONE, find_quantization
+from engine.vocabulary import Vocabulary
+from engine.worker.grammar_mask import GrammarMasks
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache, block_bytes
 from engine.worker.machine import all_threads, available_memory
@@ -86,7 +90,13 @@ class Worker:
                 digest = checkpoint.digest()
         weight_bytes = loader.held_bytes(self._model)
         self._tell_of_weights(held * self._dtype.itemsize, weight_bytes)
-        sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device)
+        eos_token_ids = loader.eos_token_ids(folder, hf_config)
+        masks = GrammarMasks(
+            lambda: _grammar_compiler(config, self._model.vocab_size, eos_token_ids),
+            self._model.vocab_size,
+            config.max_num_seqs,
+        )
+        sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device, masks)
         self._runner = ModelRunner(self._model, self._buffers(), sampler, kernels, context.dtype, self._parallel)
         return ModelFacts(
             device=str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
@@ -95,7 +105,7 @@ class Worker:
             weight_bytes=weight_bytes,
             max_model_len=self._model.max_model_len,
             vocab_size=self._model.vocab_size,
-            eos_token_ids=loader.eos_token_ids(folder, hf_config),
+            eos_token_ids=eos_token_ids,
             fingerprint=whole.fingerprint(kernels, self._parallel, hf_config.canonical(), str(self._dtype), digest),
             kernels=whole.kernels.chosen,
             kernel_builds=whole.kernels.builds,
@@ -187,6 +197,14 @@ class Worker:
         free, total = torch.cuda.mem_get_info(self._device)
         used_by_others = total - free - torch.cuda.memory_reserved(self._device)
         return int(total * self._config.gpu_memory_utilization) - used_by_others - peak
+
+
+def _grammar_compiler(config: EngineConfig, vocab_size: int, eos_token_ids: list[int]) -> GrammarCompiler:
+    try:
+        vocabulary = Vocabulary.load(Path(config.model), vocab_size)
+    except ModelError as error:
+        raise GrammarError(str(error)) from error
+    return GrammarCompiler(vocabulary, eos_token_ids, config.max_grammar_states)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -102,6 +102,7 @@ class Choice:
             choice=self.index,
             cache_salt=self.request.request.cache_salt,
             at_once=at_once,
+            grammar=self.request.request.grammar,
         )
 
     def witness(self, executing: Mapping[str, int] | None) -> Witness:

@@ -268,6 +268,8 @@ class Lifecycle:
             self._finish(choice, choice.fold.finish_reason)
         elif output.failure is not None:
             self._fail(active, InternalError(output.failure))
+        elif output.refusal is not None:
+            self._fail(active, InvalidRequest(output.refusal, code="cannot_continue"))
         elif self._suspects.passed(choice.id, len(choice.emitted.ids)):
             self._acquit(choice)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.grammar import Grammar
 from engine.sampling_params import SamplingParams
 from gateway.completion.parser import Parser, Parsing
 
@@ -30,6 +31,8 @@ class Request:
     parsing: Parsing | None = None
     """Where reasoning or tool calls are to be told from the text."""
     cache_salt: str = ""
+    grammar: Grammar | None = None
+    """What every answer has to look like. It has been tried: an engine can compile it."""
     session: bytes | None = None
     """Requests of a session go to the same replica where they can."""
 

@@ -60,9 +60,9 @@ class RequestModel(BaseModel):
     def _members_only(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict):
             return data
-        members = {}
+        members, known = {}, cls._names()
         for name, value in data.items():
-            if name in cls.model_fields:
+            if name in known:
                 members[name] = value
             elif name in cls.unsupported:
                 _check_no_op(name, value, cls.unsupported[name])
@@ -71,9 +71,14 @@ class RequestModel(BaseModel):
         return members
 
     @classmethod
+    def _names(cls) -> set[str]:
+        """Of the members, as they stand in JSON."""
+        return {field.alias or name for name, field in cls.model_fields.items()}
+
+    @classmethod
     def _pass_over(cls, name: str, policy: FieldPolicy | None) -> None:
         if policy is None or policy.unknown == "refuse":
-            known = [*cls.model_fields, *cls.unsupported]
+            known = [*cls._names(), *cls.unsupported]
             # A name may be as long as the body; the comparison is quadratic.
             nearest = difflib.get_close_matches(name[:64], known, n=1)
             hint = f" Did you mean '{nearest[0]}'?" if nearest else ""

@@ -9,18 +9,18 @@ from pydantic import Field, JsonValue
 
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.protocol import fields
+from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limits, at_most, at_most_items
 from gateway.protocol.messages import AnyMessage, check_messages, text_of
 from gateway.protocol.reasoning import Effort
-from gateway.protocol.sampling import SamplingRequest
 from gateway.protocol.tools import Tool, ToolChoice, check_tools
 
 MOST_MESSAGES = 16_384
 """More than fits any context, and few enough to be read in no time."""
 
 
-class ChatCompletionRequest(SamplingRequest):
+class ChatCompletionRequest(ConstrainedRequest):
     """Body of ``POST /v1/chat/completions``."""
 
     unsupported: ClassVar[Mapping[str, NoOp]] = fields.CHAT

@@ -11,9 +11,10 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.protocol import fields
 from gateway.protocol.base import WRONG_TYPE, wrong_field, wrong_item
+from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limits, at_most, at_most_items, shorten
-from gateway.protocol.sampling import SamplingRequest, TokenId
+from gateway.protocol.sampling import TokenId
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
@@ -65,7 +66,7 @@ Prompt = Annotated[
 ]
 
 
-class CompletionRequest(SamplingRequest):
+class CompletionRequest(ConstrainedRequest):
     """Body of ``POST /v1/completions``."""
 
     unsupported: ClassVar[Mapping[str, NoOp]] = fields.COMPLETION

@@ -51,15 +51,13 @@ def same(left: Json, right: Json) -> bool:
 
 
 _FUNCTIONS = "functions were superseded; use tools and tool_choice"
-_STRUCTURED = "output is not constrained to a grammar or schema yet"
+_STRUCTURED = "it was superseded; use structured_outputs"
 _AUDIO = "this server generates text only"
 _STORED = "completions are not stored"
 _SEARCH = "sampling is the only search method"
 _TEMPLATE = "the chat template is the operator's choice"
 
 _SHARED: Mapping[str, NoOp] = {
-    "allowed_token_ids": NoOp("the vocabulary cannot be restricted yet; use logit_bias"),
-    "bad_words": NoOp("words cannot be banned yet; use logit_bias", ([],)),
     "early_stopping": NoOp(_SEARCH, (False,)),
     "grammar": NoOp(_STRUCTURED, ("",)),
     "guided_choice": NoOp(_STRUCTURED),
@@ -74,7 +72,6 @@ _SHARED: Mapping[str, NoOp] = {
     "prompt_logprobs": NoOp("use echo and logprobs on /v1/completions instead"),
     "return_tokens_as_token_ids": NoOp("use return_token_ids instead", (False,)),
     "spaces_between_special_tokens": NoOp("special tokens are joined as the tokenizer joins them", (True,)),
-    "structured_outputs": NoOp(_STRUCTURED, ({},)),
     "truncate_prompt_tokens": NoOp("a prompt is never shortened without being seen; send a shorter one"),
     "use_beam_search": NoOp(_SEARCH, (False,)),
 }
@@ -96,7 +93,6 @@ CHAT: Mapping[str, NoOp] = {
     "prediction": NoOp("predicted outputs are not used yet"),
     "prompt_cache_options": NoOp("the prefix cache is automatic", ({}, {"mode": "implicit"})),
     "prompt_cache_retention": NoOp("the prefix cache is held in memory alone", ("in_memory",)),
-    "response_format": NoOp(_STRUCTURED, ({"type": "text"},)),
     "service_tier": NoOp("there is one tier", ("auto", "default")),
     "store": NoOp(_STORED, (False,)),
     "thinking_token_budget": NoOp("reasoning is not told from the answer yet"),
@@ -107,7 +103,6 @@ CHAT: Mapping[str, NoOp] = {
 COMPLETION: Mapping[str, NoOp] = {
     **_SHARED,
     "prompt_embeds": NoOp("a prompt is text or token ids"),
-    "response_format": NoOp(_STRUCTURED, ({"type": "text"},)),
     "service_tier": NoOp("there is one tier", ("auto", "default")),
     "store": NoOp(_STORED, (False,)),
     "metadata": NoOp(f"{_STORED}, so there is nothing to attach it to", ({},)),

@@ -22,9 +22,14 @@ class Limits:
     max_stop: int = 16
     """Stop strings, and stop token ids."""
     max_logit_bias: int = 1024
+    """Entries; also of ``allowed_token_ids`` and ``bad_words``."""
     max_tools: int = 128
     max_tool_schema: int = 65_536
     """Bytes of JSON, of one tool's parameters."""
+    max_grammar_size: int = 65_536
+    """Characters of a schema, regular expression or grammar."""
+    max_schema_depth: int = 24
+    max_choices: int = 1024
     unknown_fields: UnknownFields = "refuse"
     max_stop_length: int = 256
     """Characters of one stop string: each is searched for in every piece of text."""

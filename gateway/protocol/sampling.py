@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag
@@ -193,12 +193,21 @@ class SamplingRequest(RequestModel):
             )
 
     def sampling_params(
-        self, info: EngineInfo, *, max_tokens: int, logprobs: int | None, prompt_logprobs: int | None = None
+        self,
+        info: EngineInfo,
+        *,
+        max_tokens: int,
+        logprobs: int | None,
+        prompt_logprobs: int | None = None,
+        allowed_token_ids: Sequence[int] = (),
+        bad_words: Sequence[Sequence[int]] = (),
     ) -> SamplingParams:
         """For one prompt. Raises ``InvalidRequest`` where a token id lies outside the vocabulary."""
         named = self.stop_token_ids or []
         for token in named:
             _in_vocabulary(token, info.vocab_size, "stop_token_ids")
+        for token in allowed_token_ids:
+            _in_vocabulary(token, info.vocab_size, "allowed_token_ids")
         own = [] if self.ignore_eos else info.eos_token_ids
         temperature = 1.0 if self.temperature is None else self.temperature
         top_p = 1.0 if self.top_p is None else max(self.top_p, SMALLEST_TOP_P)
@@ -214,6 +223,8 @@ class SamplingRequest(RequestModel):
             frequency_penalty=self.frequency_penalty or 0.0,
             repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
             logit_bias=self._biases(info.vocab_size),
+            allowed_token_ids=tuple(allowed_token_ids),
+            bad_words=tuple(map(tuple, bad_words)),
             stop_token_ids=tuple(dict.fromkeys([*own, *named])),
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,

@@ -6,11 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from engine.grammar import Grammar
 from engine.messages import EngineInfo
 from gateway.completion.formats import reasoning_formats
 from gateway.completion.parser import Parsing
 from gateway.endpoint import Endpoint, Plan
-from gateway.errors import UnsupportedParameter
+from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.protocol.answer import AnswerOptions
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.chat_answer import ChatBody, ChatStream
@@ -43,8 +44,17 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
         what="messages",
         param=body.max_output_param,
     )
+    params = body.sampling_params(
+        info,
+        max_tokens=max_tokens,
+        logprobs=body.num_logprobs,
+        allowed_token_ids=body.allowed_token_ids or (),
+        bad_words=await state.prompts.bad_words(body.bad_words or []),
+    )
+    parsing = plan_parsing(body, state, text)
     return Plan(
-        params=(body.sampling_params(info, max_tokens=max_tokens, logprobs=body.num_logprobs),),
+        params=(params,),
+        grammar=await plan_grammar(body, state, info, parsing),
         options=AnswerOptions(
             prompts=(prompt,),
             n=body.num_choices,
@@ -56,7 +66,7 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
             skip_special_tokens=body.skip_special_tokens is not False,
             continues_prompt=bool(body.continue_final_message),
         ),
-        parsing=plan_parsing(body, state, text),
+        parsing=parsing,
     )
 
 
@@ -94,6 +104,29 @@ def plan_parsing(body: ChatCompletionRequest, state: AppState, prompt: str) -> P
         single_call=body.parallel_tool_calls is False,
         schemas={tool.function.name: tool.parameter_types() for tool in tools},
     )
+
+
+async def plan_grammar(
+    body: ChatCompletionRequest, state: AppState, info: EngineInfo, parsing: Parsing | None
+) -> Grammar | None:
+    """What the answer has to look like. Raises ``InvalidRequest`` where that leaves no room for what else it may be."""
+    wanted = body.wanted(state.limits)
+    if wanted is None:
+        return None
+    if body.offered_tools:
+        raise InvalidRequest(
+            f"Invalid '{wanted.param}': it leaves no room for tool calls, and 'tools' are offered.",
+            param=wanted.param,
+            code="invalid_value",
+        )
+    if parsing is not None and parsing.in_reasoning:
+        raise InvalidRequest(
+            f"Invalid '{wanted.param}': the prompt begins the model's reasoning, which it leaves no room for. Where "
+            "the model can do without, say so in 'chat_template_kwargs'.",
+            param=wanted.param,
+            code="invalid_value",
+        )
+    return await state.trials.accept(wanted.trial, wanted.param, info)
 
 
 CHAT = Endpoint("chatcmpl", ChatCompletionRequest, plan, ChatStream, ChatBody)

@@ -29,11 +29,13 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo) -> Pl
     for prompt in given_ids:
         check_token_ids(prompt, info.vocab_size, "prompt")
     prompts = (*ids, *given_ids)
-    params = tuple(_params(body, info, len(prompt)) for prompt in prompts)
+    bad_words = await state.prompts.bad_words(body.bad_words or [])
+    params = tuple(_params(body, info, len(prompt), bad_words) for prompt in prompts)
     decode = state.prompts.tokenizer.decode
     echoed = (*texts, *(decode(prompt, skip_special_tokens=skip) for prompt in given_ids)) if body.echo else None
     return Plan(
         params=params,
+        grammar=await state.grammar(body, info),
         options=AnswerOptions(
             prompts=prompts,
             n=body.num_choices,
@@ -49,7 +51,9 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo) -> Pl
     )
 
 
-def _params(body: CompletionRequest, info: EngineInfo, prompt_tokens: int) -> SamplingParams:
+def _params(
+    body: CompletionRequest, info: EngineInfo, prompt_tokens: int, bad_words: list[list[int]]
+) -> SamplingParams:
     if prompt_tokens == 0:
         raise InvalidRequest("Invalid 'prompt': it must hold at least one token.", param="prompt", code="empty_prompt")
     max_tokens = resolve_max_tokens(
@@ -66,6 +70,8 @@ def _params(body: CompletionRequest, info: EngineInfo, prompt_tokens: int) -> Sa
         max_tokens=max_tokens,
         logprobs=body.logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
+        allowed_token_ids=body.allowed_token_ids or (),
+        bad_words=bad_words,
     )
 
 

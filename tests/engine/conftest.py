@@ -1,12 +1,15 @@
-"""Tiny random checkpoints of each architecture, written by transformers."""
+"""Tiny random checkpoints of each architecture, written by transformers; helpers are imported by name from here."""
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 MakeCheckpoint = Callable[..., Path]
 

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 from tokenizers_for_tests import byte_level
 
+from engine.grammar import Grammar
+from engine.grammar_trial_messages import Trial
 from engine.messages import EngineInfo, TokenLogprobs
 from gateway.admission import Admission
 from gateway.app import create_app
@@ -18,7 +20,7 @@ from gateway.chat_template import ChatTemplate
 from gateway.completion.events import Completed, Delta, Event, FinishReason, OutputToken, PromptScored, Usage
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
-from gateway.errors import APIError
+from gateway.errors import APIError, InvalidRequest
 from gateway.prompt import Prompts
 from gateway.state import AppState
 from gateway.tokenizer import Tokenizer
@@ -145,6 +147,18 @@ class FakeLifecycle:
         return stream.close()
 
 
+class FakeTrials:
+    """Takes every grammar as it is, but for those that say ``refuse``."""
+
+    async def accept(self, trial: Trial, param: str, info: EngineInfo) -> Grammar:
+        if "refuse" in trial.source:
+            raise InvalidRequest(f"Invalid '{param}': refused.", param=param, code="invalid_grammar")
+        return Grammar("lark" if trial.kind == "ebnf" else trial.kind, trial.source)
+
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+
 @dataclass
 class Server:
     """The application, what it is made of, and a client."""
@@ -168,6 +182,7 @@ def make_state(lifecycle: FakeLifecycle, records: list[Record], **changes: Any) 
         model_names=("org/model", "alias"),
         version="1.2.3",
         lifecycle=lifecycle,
+        trials=FakeTrials(),
         prompts=Prompts(tokenizer, ChatTemplate(TEMPLATE, {"bos_token": "<s>"})),
         admission=Admission(lifecycle),
         render_metrics=lambda: b"# HELP up\n",

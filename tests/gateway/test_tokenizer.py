@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
 from engine.errors import ModelError
-from gateway.tokenizer import Tokenizer, decoding_rules
+from engine.token_pieces import decoding_rules
+from gateway.tokenizer import Tokenizer
 
 
 def saved(tmp_path: Path, tokenizer: Tokenizer, **config: object) -> Path:

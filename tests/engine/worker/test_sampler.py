@@ -11,6 +11,7 @@ from transformers import RepetitionPenaltyLogitsProcessor
 
 from engine.batch import NO_TOKEN, SampleRequest
 from engine.sampling_params import SamplingParams
+from engine.worker.grammar_mask import GrammarMasks
 from engine.worker.logits import adjust
 from engine.worker.sampler import InvalidLogitsError, Sampler
 from kernels.registry import Kernels, Machine
@@ -20,7 +21,12 @@ VOCAB = 203
 
 @pytest.fixture
 def sampler() -> Sampler:
-    return Sampler(Kernels(Machine.detect(torch.device("cpu"))), VOCAB, 5000, torch.device("cpu"))
+    masks = GrammarMasks(no_compiler, VOCAB, 5000)
+    return Sampler(Kernels(Machine.detect(torch.device("cpu"))), VOCAB, 5000, torch.device("cpu"), masks)
+
+
+def no_compiler():
+    raise AssertionError("nothing here has a grammar")
 
 
 def request(row=0, *, seed=1, choice=0, position=0, prompt=(), output=(), **params) -> SampleRequest:
@@ -40,7 +46,7 @@ def sample(sampler, logits, requests):
     requests = [msgspec.structs.replace(each, row=row) for row, each in enumerate(requests)]
     sampler.prepare(requests, len(logits))
     greedy = all(each.params.greedy for each in requests)
-    return sampler.finish(sampler.draw(logits, greedy=greedy), requests)
+    return sampler.finish(sampler.draw(logits, greedy=greedy), requests)[:2]
 
 
 def random_logits(rows, seed=0, spread=2.0):
@@ -184,7 +190,7 @@ def test_rows_that_nobody_samples_change_nothing(sampler, rows):
     logits = random_logits(6)
     requests = [request(row, seed=row, logprobs=2, top_k=20) for row in rows]
     sampler.prepare(requests, 6)
-    found = sampler.finish(sampler.draw(logits), requests)
+    found = sampler.finish(sampler.draw(logits), requests)[:2]
     assert found == sample(sampler, logits[rows], requests)
 
 
@@ -304,10 +310,10 @@ def test_a_row_of_bad_logits_has_no_token_and_the_others_have_theirs(sampler, va
     logits = random_logits(10)
     requests = [request(4, temperature=0.0, **adjusted), request(7, logprobs=1), request(9, logprobs=2)]
     sampler.prepare(requests, 10)
-    well, scores = sampler.finish(sampler.draw(logits), requests)
+    well, scores = sampler.finish(sampler.draw(logits), requests)[:2]
     logits[1, 5] = logits[7, 5] = value
     sampler.prepare(requests, 10)
-    token_ids, logprobs = sampler.finish(sampler.draw(logits), requests)
+    token_ids, logprobs = sampler.finish(sampler.draw(logits), requests)[:2]
     assert token_ids == [well[0], NO_TOKEN, well[2]]
     assert logprobs == [None, None, scores[2]]
 

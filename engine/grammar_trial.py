@@ -1,0 +1,101 @@
+"""A process in which grammars are tried before anybody counts on them: ``python -m engine.grammar_trial``.
+
+A grammar comes from a caller. Compiling one may take long, take much memory, or end the process by a fault of the
+library's: here that harms nobody. The parent kills a process that takes too long and starts another.
+
+Standard input brings a ``Setup`` and then a ``Trial`` for each line, standard output a ``Verdict`` for each Trial, all
+of them JSON. The end of the input ends the process.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from engine.errors import ModelError
+from engine.grammar import Grammar, GrammarError
+from engine.grammar_compiler import GrammarCompiler, words_of
+from engine.grammar_trial_messages import Setup, Trial, Verdict
+from engine.linux import set_process_name
+from engine.vocabulary import Vocabulary
+
+STACK = 1 << 20
+"""Bytes."""
+
+
+def _translated(trial: Trial) -> Grammar:
+    if trial.kind != "ebnf":
+        return Grammar(trial.kind, trial.source)
+    from llguidance.gbnf_to_lark import any_to_lark
+
+    try:
+        return Grammar("lark", any_to_lark(trial.source))
+    except Exception as error:  # whatever its parser stumbles over
+        raise GrammarError(f"neither GBNF nor Lark: {error}") from error
+
+
+def _compiler(setup: Setup) -> GrammarCompiler:
+    try:
+        vocabulary = Vocabulary.load(Path(setup.folder), setup.vocab_size)
+    except ModelError as error:
+        raise GrammarError(str(error)) from error
+    return GrammarCompiler(vocabulary, setup.eos_token_ids, setup.max_states)
+
+
+def _try(compiler: GrammarCompiler, trial: Trial) -> Verdict:
+    """Compile it and see what an answer may begin with."""
+    try:
+        grammar = _translated(trial)
+        compiler.fill(compiler.matcher(grammar), np.empty(words_of(compiler.vocab_size), np.int32), ())
+    except GrammarError as error:
+        return Verdict(error=str(error))
+    return Verdict(grammar=grammar)
+
+
+def _limit_memory(more: int) -> None:
+    """Beyond what is in use the process may take so many bytes; what asks for more ends it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
+    if pages:
+        limit = pages * resource.getpagesize() + more
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _serve() -> None:
+    setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
+    answer: Callable[[Trial], Verdict]
+    try:
+        compiler = _compiler(setup)
+    except GrammarError as error:
+        unusable = Verdict(error=str(error))
+        answer = lambda _: unusable  # noqa: E731
+    else:
+        answer = lambda trial: _try(compiler, trial)  # noqa: E731
+    _limit_memory(setup.memory)
+    _say(Verdict())
+    while line := sys.stdin.buffer.readline():
+        _say(answer(msgspec.json.decode(line, type=Trial)))
+
+
+def _say(verdict: Verdict) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(verdict) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def main() -> int:
+    set_process_name("penstock-trial")
+    # Half the stack of any thread that works on a grammar in an engine: what is nested too deeply ends this process.
+    threading.stack_size(STACK)
+    serving = threading.Thread(target=_serve, name="trials")
+    serving.start()
+    serving.join()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

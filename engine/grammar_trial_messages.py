@@ -1,0 +1,35 @@
+"""What the process that tries grammars is told, and what it says: a line of JSON each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from engine.grammar import Grammar, GrammarKind
+
+TrialKind = GrammarKind | Literal["ebnf"]
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    folder: str
+    """Of the model."""
+    vocab_size: int
+    eos_token_ids: list[int]
+    max_states: int
+    memory: int
+    """Bytes that compiling may take."""
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    kind: TrialKind
+    """``ebnf`` is GBNF, as llama.cpp has it, or a Lark grammar."""
+    source: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two."""
+
+    grammar: Grammar | None = None
+    """To be used; an ``ebnf`` has become Lark."""
+    error: str | None = None

@@ -1,0 +1,297 @@
+"""The request fields that say what an answer has to look like, and which one grammar they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import msgspec
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError
+
+from engine.grammar import text_rule
+from engine.grammar_trial_messages import Trial, TrialKind
+from gateway.errors import InvalidRequest
+from gateway.grammars import structural_tags
+from gateway.grammars.json_schema import check_schema
+from gateway.protocol.base import RequestModel, kind_of, wrong_field
+from gateway.protocol.fields import NoOp
+from gateway.protocol.limits import Limits, at_most_items
+from gateway.protocol.parse import decode, explain
+from gateway.protocol.sampling import SamplingRequest, TokenId
+
+MOST_TAGS = 128
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
+FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+
+
+class Structure(RequestModel):
+    """One structural tag."""
+
+    prefix: ClassVar[str] = "response_format.structures[]."
+
+    begin: Annotated[str, Field(min_length=1, max_length=1024)] = Field(description="How it begins.")
+    schema_: dict[str, Any] = Field(alias="schema", description="JSON Schema of what stands in it.")
+    end: Annotated[str, Field(max_length=1024)] = Field(description="How it ends.")
+
+
+class TextFormat(RequestModel):
+    """Any text."""
+
+    prefix: ClassVar[str] = "response_format."
+
+    type: Literal["text"] = Field(description="text: the answer may be any text.")
+
+
+class JsonObjectFormat(RequestModel):
+    """Any JSON object."""
+
+    prefix: ClassVar[str] = "response_format."
+
+    type: Literal["json_object"] = Field(description="json_object: the answer is a JSON object.")
+
+
+class JsonSchema(RequestModel):
+    """A named schema."""
+
+    prefix: ClassVar[str] = "response_format.json_schema."
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Letters, digits, _ and -, 64 at most.")
+    description: str | None = Field(None, max_length=1024, description="For people; the model is not shown it.")
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="The JSON Schema. Left out, any JSON object will do."
+    )
+    strict: bool | None = Field(None, description="The schema is always enforced, whatever this says.")
+
+
+class JsonSchemaFormat(RequestModel):
+    """JSON by a schema."""
+
+    prefix: ClassVar[str] = "response_format."
+
+    type: Literal["json_schema"] = Field(description="json_schema: the answer is JSON that the schema holds for.")
+    json_schema: JsonSchema = Field(description="The schema and its name.")
+
+
+class StructuralTagFormat(RequestModel):
+    """Free text with structured parts."""
+
+    prefix: ClassVar[str] = "response_format."
+    unsupported: ClassVar[Mapping[str, NoOp]] = {
+        "format": NoOp("structural tags are given by structures and triggers"),
+    }
+
+    type: Literal["structural_tag"] = Field(description="structural_tag: text in which triggers begin structures.")
+    structures: Annotated[list[Structure], Field(min_length=1, max_length=MOST_TAGS)] = Field(
+        description="The structured parts; each begins with one of the triggers."
+    )
+    triggers: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=1)] = Field(
+        max_length=MOST_TAGS, description="Texts after which a structure has to follow."
+    )
+
+
+def _known_format(value: Any) -> Any:
+    if isinstance(value, dict) and isinstance(kind := value.get("type"), str) and kind not in FORMATS:
+        raise wrong_field("type", kind, f"must be one of {', '.join(FORMATS)}")
+    return value
+
+
+def _format_tag(value: Any) -> str:
+    """Anything of no known type goes to the first schema, which says what is wrong."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"~{kind}" if kind in FORMATS else "~text"
+
+
+ResponseFormat: TypeAlias = Annotated[
+    Annotated[TextFormat, Tag("~text")]
+    | Annotated[JsonObjectFormat, Tag("~json_object")]
+    | Annotated[JsonSchemaFormat, Tag("~json_schema")]
+    | Annotated[StructuralTagFormat, Tag("~structural_tag")],
+    Discriminator(_format_tag),
+    BeforeValidator(_known_format),
+]
+SchemaOrText: TypeAlias = Annotated[
+    Annotated[dict[str, Any], Tag("~object")] | Annotated[str, Tag("~string")],
+    Discriminator(
+        kind_of({dict: "~object", str: "~string"}),
+        custom_error_type="invalid_type",
+        custom_error_message="expected a JSON Schema as an object or as a string",
+    ),
+]
+
+
+class StructuredOutputs(RequestModel):
+    """vLLM's way to say it; one of the members."""
+
+    prefix: ClassVar[str] = "structured_outputs."
+    unsupported: ClassVar[Mapping[str, NoOp]] = {
+        "disable_additional_properties": NoOp("say additionalProperties: false in the schema", (False,)),
+        "disable_any_whitespace": NoOp("white space in JSON is bounded, see docs/structured_output.md", (False,)),
+        "disable_fallback": NoOp("there is one backend", (True, False)),
+        "whitespace_pattern": NoOp("white space in JSON is bounded, see docs/structured_output.md"),
+    }
+
+    json_: SchemaOrText | None = Field(None, alias="json", description="JSON Schema, as an object or as text.")
+    regex: str | None = Field(None, min_length=1, description="Regular expression that the whole answer matches.")
+    choice: list[str] | None = Field(None, min_length=1, description="The answer is one of these.")
+    grammar: str | None = Field(None, min_length=1, description="Grammar in EBNF (GBNF) or Lark.")
+    any_json: bool | None = Field(None, alias="json_object", description="With true, the answer is a JSON object.")
+    structural_tag: str | None = Field(None, description="The response_format of that type, as JSON text.")
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the members that ask for something."""
+        values = {
+            "json": self.json_,
+            "regex": self.regex,
+            "choice": self.choice,
+            "grammar": self.grammar,
+            "json_object": self.any_json or None,
+            "structural_tag": self.structural_tag,
+        }
+        return [name for name, value in values.items() if value is not None]
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the answer has to look like, to be tried."""
+
+    param: str
+    """The field that says so."""
+    trial: Trial
+
+
+class ConstrainedRequest(SamplingRequest):
+    """Fields of both endpoints that rule tokens out."""
+
+    response_format: ResponseFormat | None = Field(
+        None, description="Form of the answer: text, json_object, json_schema or structural_tag."
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="The same with one of json, regex, choice, grammar, json_object or structural_tag."
+    )
+    bad_words: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None, description="Words that are not generated, each alone and after a space."
+    )
+    allowed_token_ids: list[TokenId] | None = Field(
+        None,
+        min_length=1,
+        description="No other tokens are generated; an answer can end if a stop token is among them.",
+    )
+
+    def wanted(self, limits: Limits) -> Wanted | None:
+        """Raises InvalidRequest where it cannot be, before anything is compiled. None where any text will do."""
+        found = [each for each in (self._by_format(limits), self._by_structured_outputs(limits)) if each is not None]
+        if not found:
+            return None
+        if len(found) > 1:
+            raise _refuse("structured_outputs", "it excludes 'response_format', and both are given")
+        for name in ("ignore_eos", "min_tokens"):
+            if getattr(self, name):
+                raise _refuse(name, f"'{found[0].param}' says when the answer may end, and this would not let it")
+        return found[0]
+
+    @classmethod
+    def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
+        super().check_sizes(data, limits)
+        at_most_items(data.get("bad_words"), limits.max_logit_bias, "bad_words", "words")
+        at_most_items(data.get("allowed_token_ids"), limits.max_logit_bias, "allowed_token_ids", "ids")
+        outputs = data.get("structured_outputs")
+        if isinstance(outputs, dict):
+            at_most_items(outputs.get("choice"), limits.max_choices, "structured_outputs.choice", "strings")
+
+    def check(self, limits: Limits) -> None:
+        super().check(limits)
+        for word in self.bad_words or []:
+            _check_length(word, limits.max_stop_length, "bad_words", "")
+
+    def _by_format(self, limits: Limits) -> Wanted | None:
+        match self.response_format:
+            case JsonObjectFormat():
+                return _json(ANY_OBJECT, "response_format", limits)
+            case JsonSchemaFormat(json_schema=given):
+                schema = ANY_OBJECT if given.schema_ is None else given.schema_
+                return _json(schema, "response_format.json_schema.schema", limits)
+            case StructuralTagFormat() as tags:
+                return _tags(tags, "response_format", limits)
+            case _:
+                return None
+
+    def _by_structured_outputs(self, limits: Limits) -> Wanted | None:
+        given = self.structured_outputs
+        if given is None or not given.given:
+            return None
+        if len(given.given) > 1:
+            raise _refuse("structured_outputs", f"one of its members counts, but it has {', '.join(given.given)}")
+        name = given.given[0]
+        param = f"structured_outputs.{name}"
+        match name:
+            case "json":
+                return _json(_object(given.json_, param, limits), param, limits)
+            case "json_object":
+                return _json(ANY_OBJECT, param, limits)
+            case "regex":
+                return _text("regex", given.regex or "", param, limits)
+            case "grammar":
+                return _text("ebnf", given.grammar or "", param, limits)
+            case "choice":
+                choices = " | ".join(text_rule(choice) for choice in given.choice or [])
+                return _text("lark", f"start: {choices}\n", param, limits)
+            case _:
+                tags = _object(given.structural_tag, param, limits)
+                return _tags(_tag_format(tags, param), param, limits)
+
+
+def _json(schema: dict[str, Any], param: str, limits: Limits) -> Wanted:
+    source = msgspec.json.encode(schema).decode()
+    _check_length(source, limits.max_grammar_size, param, "--max-grammar-size")
+    check_schema(schema, param, limits.max_schema_depth)
+    return Wanted(param, Trial(kind="json_schema", source=source))
+
+
+def _text(kind: TrialKind, source: str, param: str, limits: Limits) -> Wanted:
+    _check_length(source, limits.max_grammar_size, param, "--max-grammar-size")
+    return Wanted(param, Trial(kind=kind, source=source))
+
+
+def _tags(given: StructuralTagFormat, param: str, limits: Limits) -> Wanted:
+    tags = []
+    for at, structure in enumerate(given.structures):
+        tag = structural_tags.Tag(structure.begin, structure.schema_, structure.end)
+        if structural_tags.trigger_of(tag, given.triggers) is None:
+            raise _refuse(f"{param}.structures[{at}].begin", "it begins with none of the triggers")
+        check_schema(tag.schema, f"{param}.structures[{at}].schema", limits.max_schema_depth)
+        tags.append(tag)
+    return _text("lark", structural_tags.tags_grammar(tags, given.triggers), param, limits)
+
+
+def _tag_format(tags: dict[str, Any], param: str) -> StructuralTagFormat:
+    try:
+        return StructuralTagFormat.model_validate(tags)
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+        details["loc"] = (param, *details["loc"])
+        raise explain(details) from None
+
+
+def _object(given: dict[str, Any] | str | None, param: str, limits: Limits) -> dict[str, Any]:
+    if not isinstance(given, str):
+        return given or {}
+    _check_length(given, limits.max_grammar_size, param, "--max-grammar-size")
+    try:
+        value = decode(given.encode(), limits.max_json_depth)
+    except InvalidRequest as error:
+        raise _refuse(param, error.message.removeprefix("The request body ").rstrip("."), "invalid_json") from None
+    if not isinstance(value, dict):
+        raise _refuse(param, "must be a JSON object, as text", "invalid_json")
+    return value
+
+
+def _check_length(text: str, limit: int, param: str, flag: str) -> None:
+    if len(text) > limit:
+        named = f" ({flag})" if flag else ""
+        raise _refuse(
+            param, f"at most {limit} characters are allowed here{named}, but got {len(text)}", "string_above_max_length"
+        )
+
+
+def _refuse(param: str, why: str, code: str = "invalid_value") -> InvalidRequest:
+    return InvalidRequest(f"Invalid '{param}': {why}.", param=param, code=code)

@@ -1,0 +1,150 @@
+"""Grammars tried in a process of their own: verdicts, and what becomes of one that takes too long or kills it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from engine.demo_model import PATH
+from engine.grammar import Grammar
+from engine.grammar_trial_messages import Trial
+from engine.messages import EngineInfo
+from gateway.errors import InvalidRequest, RateLimited
+from gateway.grammars import trials
+from gateway.grammars.trials import Trials
+
+INFO = EngineInfo(
+    device="cpu",
+    dtype="float32",
+    parameters=1,
+    weight_bytes=4,
+    max_model_len=100,
+    block_size=16,
+    num_blocks=64,
+    cache_bytes=1024,
+    vocab_size=1536,
+    eos_token_ids=[2],
+    fingerprint="",
+    kernels={},
+    load_seconds={},
+)
+ECHO = """
+import json, os, sys, time
+sys.stdin.readline()
+print("{}", flush=True)
+for line in sys.stdin:
+    source = json.loads(line)["source"]
+    if source == "sleep":
+        time.sleep(600)
+    if source == "die":
+        os._exit(9)
+    print(json.dumps({"grammar": ["lark", source]}), flush=True)
+"""
+"""Stands in for the process: quick to start, and it does what the grammar says."""
+
+
+@asynccontextmanager
+async def serving(**changes: Any) -> AsyncIterator[tuple[Trials, list[Any]]]:
+    records: list[Any] = []
+    made = Trials(PATH, record=records.append, **({"timeout": 60.0} | changes))
+    try:
+        yield made, records
+    finally:
+        await made.close()
+
+
+def echo() -> tuple[str, ...]:
+    return (sys.executable, "-c", ECHO)
+
+
+async def refusal(made: Trials, trial: Trial) -> str:
+    with pytest.raises(InvalidRequest) as raised:
+        await made.accept(trial, "field", INFO)
+    assert raised.value.param == "field" and raised.value.code == "invalid_grammar"
+    return raised.value.message
+
+
+async def test_verdicts_of_the_real_process():
+    async with serving() as (made, records):
+        schema = Trial(kind="json_schema", source='{"type": "object"}')
+        assert await made.accept(schema, "field", INFO) == Grammar("json_schema", schema.source)
+        gbnf = await made.accept(Trial(kind="ebnf", source='root ::= "yes" | "no" [0-9]+'), "field", INFO)
+        assert gbnf.kind == "lark" and "start" in gbnf.source
+        lark = await made.accept(Trial(kind="ebnf", source='start: "yes"\n'), "field", INFO)
+        assert "yes" in lark.source
+        assert "objekt" in await refusal(made, Trial(kind="json_schema", source='{"type": "objekt"}'))
+        assert "Invalid 'field'" in await refusal(made, Trial(kind="regex", source="("))
+        assert "Invalid 'field'" in await refusal(made, Trial(kind="ebnf", source="root ::= ("))
+        nested = "start: " + "(" * 30_000 + '"a"' + ")" * 30_000 + "\n"
+        assert await refusal(made, Trial(kind="lark", source=nested))
+        assert await made.accept(Trial(kind="regex", source="[0-9]+"), "field", INFO), "the process is there again"
+    assert {each.outcome for each in records} >= {"ok", "refused"}
+
+
+async def test_a_verdict_is_asked_for_once():
+    async with serving(command=echo()) as (made, records):
+        trial = Trial(kind="lark", source="a")
+        answers = await asyncio.gather(*[made.accept(trial, "field", INFO) for _ in range(20)])
+        assert answers == [Grammar("lark", "a")] * 20 and len(records) == 1
+        await made.accept(trial, "field", INFO)
+        assert len(records) == 1
+
+
+async def test_who_goes_away_leaves_no_answer_behind():
+    async with serving(command=echo()) as (made, _):
+        first = asyncio.create_task(made.accept(Trial(kind="lark", source="a"), "field", INFO))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await made.accept(Trial(kind="lark", source="b"), "field", INFO) == Grammar("lark", "b")
+
+
+async def test_one_that_takes_too_long_is_refused_and_the_next_one_is_not():
+    async with serving(command=echo(), timeout=0.2) as (made, records):
+        assert "longer to compile than the 0.2 s" in await refusal(made, Trial(kind="lark", source="sleep"))
+        assert records[0].outcome == "timeout"
+        made._timeout = 60.0
+        assert await made.accept(Trial(kind="lark", source="a"), "field", INFO) == Grammar("lark", "a")
+        assert "longer" in await refusal(made, Trial(kind="lark", source="sleep")), "it is known by now"
+
+
+async def test_one_that_ends_the_process_is_refused():
+    async with serving(command=echo()) as (made, records):
+        assert "the compiler fails on it" in await refusal(made, Trial(kind="lark", source="die"))
+        assert records[0].outcome == "crash"
+        await made.accept(Trial(kind="lark", source="a"), "field", INFO)
+        os.kill(made._process.pid, signal.SIGKILL)
+        await made._process.wait()
+        assert await made.accept(Trial(kind="lark", source="c"), "field", INFO) == Grammar("lark", "c")
+
+
+async def test_few_may_wait(monkeypatch):
+    monkeypatch.setattr(trials, "MOST_WAITING", 2)
+    async with serving(command=echo()) as (made, _):
+        waiting = [asyncio.create_task(made.accept(Trial(kind="lark", source=name), "field", INFO)) for name in "ab"]
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimited):
+            await made.accept(Trial(kind="lark", source="c"), "field", INFO)
+        assert len(await asyncio.gather(*waiting)) == 2
+
+
+async def test_few_verdicts_are_kept(monkeypatch):
+    monkeypatch.setattr(trials, "MOST_KNOWN", 3)
+    async with serving(command=echo()) as (made, _):
+        for name in "abcdef":
+            await made.accept(Trial(kind="lark", source=name), "field", INFO)
+        assert len(made._known) == 3
+
+
+async def test_the_process_ends_with_its_parent():
+    async with serving() as (made, _):
+        await made.accept(Trial(kind="regex", source="a"), "field", INFO)
+        process = made._process
+        process.stdin.close()
+        assert await asyncio.wait_for(process.wait(), 60) == 0
