@@ -62,10 +62,10 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def authenticate(self, authorization: str | None) -> Tenant:
-        """Whose request it is, by its ``Authorization`` header. Raises ``InvalidAPIKey``."""
+    def authenticate(self, authorization: str | None) -> Key:
+        """By whose key the request comes, by its ``Authorization`` header. Raises ``InvalidAPIKey``."""
         if not self._keys:
-            return Tenant()
+            return Key(b"", Tenant())
         scheme, _, presented = (authorization or "").partition(" ")
         presented = presented.strip()
         if scheme.lower() != "bearer" or not presented:
@@ -77,7 +77,7 @@ class Keys:
         for key in self._keys:
             # Every key is compared, each in constant time, so that the time says nothing of which one it was.
             if hmac.compare_digest(digest, key.sha256):
-                found = key.tenant
+                found = key
         if found is None:
             raise InvalidAPIKey("Incorrect API key provided.", headers=CHALLENGE)
         return found
@@ -182,6 +182,12 @@ class Admission:
                 retry_after=self._wait(self._drain.time_to_drain(waiting)),
             )
         return Ticket(self, tenant)
+
+    def enter_again(self, tenant: str) -> Ticket:
+        """For a request that an earlier process let in: it has its place, also where that is one too many."""
+        ticket = Ticket(self, Tenant(tenant))
+        ticket.submitted()
+        return ticket
 
     def check_tokens(self, tokens: int) -> None:
         """Raises ``RateLimited`` where so many prompt tokens more would be too many. One request alone never is."""

@@ -140,6 +140,7 @@ _REASONS: dict[type[APIError], str] = {
     errors.InvalidAPIKey: "auth",
     errors.PayloadTooLarge: "body_size",
     errors.RequestTimeout: "timeout",
+    errors.Gone: "gone",
     errors.NotFound: "not_found",
     errors.Unavailable: "unavailable",
     errors.InternalError: "internal",

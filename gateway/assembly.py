@@ -6,9 +6,11 @@ Imports are inside the functions: engines are told what to serve before most of 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +20,11 @@ from gateway.head_start import HeadStart
 from gateway.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from gateway.admission import Keys
-    from gateway.chat_template import ChatTemplate
+    from gateway.admission import Admission, Keys
     from gateway.completion.lifecycle import Lifecycle
+    from gateway.completion.streams import Streams
     from gateway.http_server import HttpServer
+    from gateway.prompt import Prompts
     from gateway.replicas.fleet import Fleet
     from gateway.state import AppState
     from gateway.tokenizer import Tokenizer
@@ -35,6 +38,7 @@ class Assembly:
     """The parts that are started and stopped; ``http`` has not begun to listen."""
 
     lifecycle: Lifecycle
+    streams: Streams
     fleet: Fleet
     new_fleet: Callable[[], Fleet]
     """Another like it, for the time after it has been stopped."""
@@ -52,17 +56,21 @@ async def assemble(
     head_start: HeadStart | None,
     report: Callable[[Loading], None],
     leaving: Callable[[], bool],
+    *,
+    follows: bool,
 ) -> Assembly:
     """Make everything, and start the engine processes.
 
     ``folder`` holds the model; ``report`` hears how it is loaded; ``leaving`` says whether clients should connect anew
-    for their next request. Raises what a wrong setting or file raises, with no process left behind.
+    for their next request; ``follows``: another server still has the journal. Raises what a wrong setting or file
+    raises, with no process left behind.
     """
     from prometheus_client import CollectorRegistry
 
-    from gateway.admission import Keys
+    from gateway.admission import Admission, Keys
     from gateway.chat_template import ChatTemplate
     from gateway.completion.lifecycle import Lifecycle
+    from gateway.prompt import Prompts
     from gateway.replicas.fleet import Fleet
     from gateway.replicas.launchers import find
     from gateway.replicas.router import Router
@@ -75,6 +83,13 @@ async def assemble(
     template = ChatTemplate.load(folder, tokenizer.special_tokens, settings.chat_template)
     metrics = Metrics(CollectorRegistry(), model=served_names(settings)[0], version=VERSION)
     lifecycle = Lifecycle(tokenizer, record=metrics.record, router=Router(settings.routing), replicas=settings.replicas)
+    admission = Admission(
+        lifecycle, max_queue_requests=settings.max_queue_requests, max_queue_tokens=settings.max_queue_tokens
+    )
+    streams = _streams(settings, folder, lifecycle, tokenizer, admission, metrics)
+    if not follows:
+        streams.open_journal()
+    metrics.watch("streams_held", lambda: len(streams))
     metrics.watch("requests_queued", lambda: lifecycle.queued_requests)
     metrics.watch("requests_running", lambda: lifecycle.running_requests)
     launcher, configs = find("process"), settings.engine_configs(folder)
@@ -82,51 +97,80 @@ async def assemble(
     fleet.start()
     try:
         await asyncio.sleep(0)  # the engines are told what to serve before the web framework is imported
-        state = _app_state(settings, folder, lifecycle, tokenizer, template, keys, metrics, leaving)
+        prompts = Prompts(tokenizer, template)
+        state = _app_state(settings, folder, lifecycle, streams, prompts, admission, keys, metrics, leaving)
         with ThreadPoolExecutor(1, thread_name_prefix="import") as importing:
             http = await asyncio.get_running_loop().run_in_executor(importing, _http_server, state)
     except BaseException:
         await fleet.stop()
         raise
-    return Assembly(lifecycle, fleet, lambda: Fleet(configs, launcher(), lifecycle), http)
+    return Assembly(lifecycle, streams, fleet, lambda: Fleet(configs, launcher(), lifecycle), http)
+
+
+def _streams(
+    settings: ServeSettings,
+    folder: Path,
+    lifecycle: Lifecycle,
+    tokenizer: Tokenizer,
+    admission: Admission,
+    metrics: Metrics,
+) -> Streams:
+    from gateway.completion.durable import DurableJournal
+    from gateway.completion.streams import Streams
+
+    return Streams(
+        lifecycle,
+        tokenizer,
+        grace=settings.resume_grace,
+        capacity=settings.resume_buffer,
+        journal=DurableJournal(settings.journal, record=metrics.record) if settings.journal else None,
+        model=_identity(folder),
+        enter=lambda request: admission.enter_again(request.tenant).leave,
+    )
+
+
+def _identity(folder: Path) -> str:
+    """Of a model and its tokenizer, by the files that say what its tokens are."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in ("config.json", "tokenizer.json", "tokenizer.model"):
+        with suppress(FileNotFoundError):
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
 
 
 def _app_state(
     settings: ServeSettings,
     folder: Path,
     lifecycle: Lifecycle,
-    tokenizer: Tokenizer,
-    template: ChatTemplate | None,
+    streams: Streams,
+    prompts: Prompts,
+    admission: Admission,
     keys: Keys,
     metrics: Metrics,
     leaving: Callable[[], bool],
 ) -> AppState:
-    from gateway.admission import Admission
     from gateway.completion.formats import choose_reasoning_format, choose_tool_format
     from gateway.grammars.trials import Trials
-    from gateway.prompt import Prompts
     from gateway.protocol.limits import Limits
     from gateway.state import AppState
     from gateway.version import VERSION
 
     limits = {name: getattr(settings, name) for name in Limits.__dataclass_fields__ if hasattr(settings, name)}
+    template = prompts.template
     shown = template.for_tools.source if template is not None else None
     return AppState(
         model_names=served_names(settings),
         version=VERSION,
         lifecycle=lifecycle,
-        prompts=Prompts(tokenizer, template),
+        streams=streams,
+        prompts=prompts,
         trials=Trials(
             folder,
             timeout=settings.grammar_timeout,
             max_states=settings.max_grammar_states,
             record=metrics.record,
         ),
-        admission=Admission(
-            lifecycle,
-            max_queue_requests=settings.max_queue_requests,
-            max_queue_tokens=settings.max_queue_tokens,
-        ),
+        admission=admission,
         render_metrics=metrics.render,
         keys=keys,
         limits=Limits(**limits),

@@ -12,6 +12,7 @@ from gateway.handover.stand_in import STOP
 
 if TYPE_CHECKING:
     from gateway.completion.lifecycle import Lifecycle
+    from gateway.completion.streams import Streams
     from gateway.http_server import HttpServer
     from gateway.replicas.fleet import Fleet
 
@@ -66,6 +67,7 @@ async def wind_down(lifecycle: Lifecycle, patience: float, at_once: asyncio.Even
 
 async def end_in_order(
     lifecycle: Lifecycle,
+    streams: Streams,
     fleet: Fleet,
     http: HttpServer,
     *,
@@ -77,6 +79,7 @@ async def end_in_order(
     deadline = clock() + patience
     await wind_down(lifecycle, patience, at_once)
     await http.end(IN_A_HURRY if at_once.is_set() else max(deadline - clock(), LAST_WORDS), at_once)
+    await streams.close()  # whoever follows waits for the journal
     await fleet.stop()
 
 

@@ -15,10 +15,13 @@ from fastapi import Request, Response
 from engine.grammar import Grammar
 from engine.messages import EngineInfo
 from engine.sampling_params import SamplingParams
+from gateway.admission import Ticket
 from gateway.completion.parser import Parsing
 from gateway.completion.request import Request as CompletionRequest
-from gateway.errors import Unavailable, UnsupportedMediaType
+from gateway.errors import Unavailable, UnsupportedMediaType, UnsupportedParameter
 from gateway.protocol.answer import AnswerOptions, BodyAnswer, Envelope, StreamAnswer
+from gateway.protocol.event_ids import HEADER, MOST_CHOICES, ResumeMode, resume_mode
+from gateway.protocol.form import Form
 from gateway.protocol.parse import parse
 from gateway.protocol.sampling import SamplingRequest
 from gateway.respond import streamed, whole
@@ -71,13 +74,17 @@ class Endpoint(Generic[Body]):
             plan = await self.plan(body, state, info)
             accepted = self._accepted(body, plan, state, context)
             state.admission.check_tokens(accepted.num_prompt_tokens)
-            stream = state.lifecycle.submit(accepted)
-            context.accepted = True
-            ticket.submitted()
+            mode = _resume_mode(request, accepted, streaming=bool(body.stream))
             context.log |= {"prompt_tokens": accepted.num_prompt_tokens, "stream": bool(body.stream)}
             envelope = Envelope(
                 id=accepted.id, created=int(time.time()), model=model, system_fingerprint=info.fingerprint
             )
+            if mode is not None:
+                form = Form(mode=mode, kind=self.stream.object_name, envelope=envelope, options=plan.options)
+                streaming = True
+                return await self._recorded(request, state, context, accepted, form, ticket)
+            stream = state.lifecycle.submit(accepted)
+            _submitted(context, ticket)
             if not body.stream:
                 return await whole(request, stream, self.body(envelope, plan.options, state.prompts.tokenizer))
             response = await streamed(
@@ -85,6 +92,7 @@ class Endpoint(Generic[Body]):
                 stream,
                 self.stream(envelope, plan.options, state.prompts.tokenizer),
                 keep_alive=state.keep_alive,
+                abandon=stream.cancel,
                 ended=ticket.leave,
             )
             streaming = True
@@ -92,6 +100,35 @@ class Endpoint(Generic[Body]):
         finally:
             if not streaming:
                 ticket.leave()
+
+    async def _recorded(
+        self,
+        request: Request,
+        state: AppState,
+        context: RequestContext,
+        accepted: CompletionRequest,
+        form: Form,
+        ticket: Ticket,
+    ) -> Response:
+        """A stream that may be resumed. It stays inside until all has been generated, whoever reads it."""
+        try:
+            recording = state.streams.submit(accepted, key=context.key, form=form.encode(), on_end=ticket.leave)
+        except BaseException:
+            ticket.leave()
+            raise
+        _submitted(context, ticket)
+        reader = recording.read([0] * accepted.num_choices)
+        await recording.saved()
+        return await streamed(
+            request,
+            reader,
+            form.answer(accepted.prompts, state.prompts.tokenizer),
+            keep_alive=state.keep_alive,
+            # Its client has not learned the stream's id, so nobody can come back for it.
+            abandon=lambda: state.streams.abandon(recording),
+            ended=lambda: None,
+            headers=form.headers(durable=recording.durable),
+        )
 
     async def _parse(self, raw: bytes, state: AppState, context: RequestContext) -> Body:
         """A valid request within the limits. Raises ``InvalidRequest``."""
@@ -126,6 +163,27 @@ class Endpoint(Generic[Body]):
             cache_salt=_cache_salt(body.cache_salt or "", context, shared=not state.keys),
             session=_session(body.session, context),
         )
+
+
+def _submitted(context: RequestContext, ticket: Ticket) -> None:
+    context.accepted = True
+    ticket.submitted()
+
+
+def _resume_mode(request: Request, accepted: CompletionRequest, *, streaming: bool) -> ResumeMode | None:
+    """Whether and how the stream may be resumed. Raises ``InvalidRequest``."""
+    mode = resume_mode(request.headers.get(HEADER))
+    if mode is not None and not streaming:
+        raise UnsupportedParameter(
+            f"'{HEADER}' is not supported: only a stream can be resumed; send stream: true.", param=HEADER
+        )
+    if mode is not None and accepted.num_choices > MOST_CHOICES:
+        raise UnsupportedParameter(
+            f"'{HEADER}' is not supported: a stream of more than {MOST_CHOICES} choices cannot be resumed, and this "
+            f"one has {accepted.num_choices}.",
+            param=HEADER,
+        )
+    return mode
 
 
 async def read(request: Request) -> bytes:

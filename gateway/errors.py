@@ -10,6 +10,8 @@ APIError                     status, type, code, param and headers of the answer
 │   └── ModelNotFound        404
 ├── MethodNotAllowed         405
 ├── RequestTimeout           408
+├── TakenOver                409  another reader has the stream
+├── Gone                     410  a stream that can no longer be resumed
 ├── PayloadTooLarge          413
 ├── UnsupportedMediaType     415
 ├── HeaderTooLarge           431
@@ -86,6 +88,14 @@ class MethodNotAllowed(APIError):
 
 class RequestTimeout(APIError):
     status, type, default_code, error_type = 408, "timeout_error", "request_timeout", "cancelled"
+
+
+class TakenOver(APIError):
+    status, type, default_code, error_type = 409, "invalid_request_error", "stream_taken_over", "cancelled"
+
+
+class Gone(APIError):
+    status, type, default_code, error_type = 410, "invalid_request_error", "stream_gone", "not_found"
 
 
 class PayloadTooLarge(APIError):

@@ -150,7 +150,8 @@ class AccessMiddleware:
         if scope["type"] == "http" and (scope["path"] == "/v1" or scope["path"].startswith("/v1/")):
             context: RequestContext = scope["penstock.context"]
             try:
-                context.tenant = self._keys.authenticate(Headers(scope=scope).get("authorization"))
+                key = self._keys.authenticate(Headers(scope=scope).get("authorization"))
+                context.tenant, context.key = key.tenant, key.sha256
             except APIError as error:
                 context.tenant = Tenant("unknown")
                 self._refused(context, error)

@@ -34,19 +34,29 @@ async def whole(request: Request, stream: EventStream, answer: BodyAnswer) -> Re
 
 
 async def streamed(
-    request: Request, stream: EventStream, answer: StreamAnswer, *, keep_alive: float, ended: Callable[[], None]
+    request: Request,
+    stream: EventStream,
+    answer: StreamAnswer,
+    *,
+    keep_alive: float,
+    abandon: Callable[[], None],
+    ended: Callable[[], None],
+    headers: dict[str, str] | None = None,
 ) -> Response:
-    """Answer with server-sent events. ``ended`` is called when the response has ended, however it did.
+    """Answer with server-sent events.
+
+    ``abandon`` is called where nothing comes of the response, ``ended`` when it has ended, however it did.
 
     Raises:
         APIError: the request failed before anything was sent.
         ClientDisconnect: nobody waits for the answer any more.
     """
-    first = await run_until_disconnect(request, first_events(stream), on_disconnect=stream.cancel)
+    first = await run_until_disconnect(request, first_events(stream), on_disconnect=abandon)
 
     async def frames() -> AsyncIterator[bytes]:
         # What arrives together is sent together.
-        yield answer.opening() + answer.feed(first)
+        if frame := answer.opening() + answer.feed(first):
+            yield frame
         async for events in stream:
             if frame := answer.feed(events):
                 yield frame
@@ -55,4 +65,4 @@ async def streamed(
         stream.cancel()
         ended()
 
-    return EventStreamResponse(frames(), on_end=end, keep_alive=keep_alive)
+    return EventStreamResponse(frames(), on_end=end, headers=headers, keep_alive=keep_alive)

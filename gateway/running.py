@@ -39,6 +39,7 @@ class RunningServer:
         self.handed_over = False
         """Whether another server has taken over."""
         self._lifecycle, self._http, self._fleet = parts.lifecycle, parts.http, parts.fleet
+        self._streams = parts.streams
         self._new_fleet = parts.new_fleet
         self._stop = stop
         self.url = url
@@ -77,7 +78,9 @@ class RunningServer:
             await first_of(self._connections_end(), self._stop.asked.wait(), asyncio.sleep(self._patience))
         self.listener.close()
         patience = max(deadline - clock(), 0.0)
-        await end_in_order(self._lifecycle, self._fleet, self._http, patience=patience, at_once=self._stop.at_once)
+        await end_in_order(
+            self._lifecycle, self._streams, self._fleet, self._http, patience=patience, at_once=self._stop.at_once
+        )
         if passing_on is not None:
             passing_on.cancel()
 

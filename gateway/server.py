@@ -47,12 +47,13 @@ def run(settings: ServeSettings, head_start: HeadStart | None = None, predecesso
     configure_logging(settings.log_level, settings.log_format)
     from gateway.admission import KeysFileError
     from gateway.chat_template import ChatTemplateError
+    from gateway.completion.durable import JournalError
     from gateway.replicas.supervisor import EngineGoneError
 
     server = _Server(settings, head_start, predecessor)
     try:
         handed_over = uvloop.run(server.run())
-    except (StartError, EngineError, EngineGoneError, KeysFileError, ChatTemplateError) as error:
+    except (StartError, EngineError, EngineGoneError, JournalError, KeysFileError, ChatTemplateError) as error:
         Console(stderr=True).print(f"penstock: error: {error}", markup=False, highlight=False, soft_wrap=True)
         if predecessor is not None:
             predecessor.fail(str(error))
@@ -99,7 +100,14 @@ class _Server:
             folder = await self._resolve(progress.update)
             if self._predecessor is not None:
                 await self._predecessor.may_load(self._settings.port)
-            parts = await assemble(self._settings, folder, self._head_start, progress.update, lambda: self.stop.leaving)
+            parts = await assemble(
+                self._settings,
+                folder,
+                self._head_start,
+                progress.update,
+                lambda: self.stop.leaving,
+                follows=self._predecessor is not None,
+            )
             self._stages["gateway"] = time.monotonic() - self._began
             gc.freeze()  # what was imported stays: looking through it again and again would hold up streams
             gc.enable()
@@ -134,8 +142,11 @@ class _Server:
         )
         await running.be_reachable(self._settings.control, instead=self._predecessor is not None)
         if self._predecessor is not None:
+            parts.streams.follow()
             await parts.http.accept(listener)
             self._predecessor.serving()
+        else:
+            parts.streams.ready()
         return running
 
     async def _resolve(self, report: Callable[[Loading], None]) -> Path:

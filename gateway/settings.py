@@ -135,6 +135,15 @@ class ServeSettings(BaseSettings):
     control: Annotated[Path | None, Option("Server", "PATH", "by the port, in a folder of the user's")] = Field(
         None, description="Unix socket by which penstock upgrade reaches the server."
     )
+    journal: Annotated[Path | None, Option("Server", "FILE", "none")] = Field(
+        None, description="SQLite file, made where there is none, by which streams outlive this process; see resume.md."
+    )
+    resume_grace: Annotated[float, Option("Server", "SECONDS")] = Field(
+        60.0, ge=0, description="How long a stream that may be resumed waits for its reader, and its answer is kept."
+    )
+    resume_buffer: Annotated[Bytes, Option("Server", "SIZE")] = Field(
+        256 * 2**20, description="Memory for such answers that are complete and unread; the oldest gives way."
+    )
     config: Annotated[Path | None, Option("Server", "FILE", "none")] = Field(
         None, description="YAML file with any of these settings, under the same names."
     )

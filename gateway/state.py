@@ -14,6 +14,7 @@ from engine.messages import EngineInfo
 from gateway.admission import Admission, Keys, Tenant
 from gateway.completion.events import Event
 from gateway.completion.request import Request as CompletionRequest
+from gateway.completion.streams import Streams
 from gateway.errors import ModelNotFound
 from gateway.prompt import Prompts
 from gateway.protocol.constrained import ConstrainedRequest
@@ -79,6 +80,7 @@ class AppState:
     """Names that clients may use; the first one is shown in answers to requests that name none."""
     version: str
     lifecycle: Completions
+    streams: Streams
     prompts: Prompts
     trials: Trials
     admission: Admission
@@ -126,6 +128,8 @@ class RequestContext:
     request_id: str
     started: float
     tenant: Tenant = field(default_factory=Tenant)
+    key: bytes = b""
+    """The hash of the API key that it came with."""
     accepted: bool = False
     """Handed to the completion layer, which from then on reports how it ends."""
     headers: dict[str, str] = field(default_factory=dict)

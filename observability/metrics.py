@@ -32,10 +32,13 @@ from observability.records import (
     GrammarTried,
     IgnoredFields,
     InterTokenLatencies,
+    JournalCommit,
+    JournalState,
     Record,
     Rejection,
     Replay,
     RequestStats,
+    Resume,
     Routed,
     StepStats,
 )
@@ -58,6 +61,7 @@ PER_TOKEN = (
     0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10, 20,
 )  # fmt: skip
 END_TO_END = _doubling(0.01, 18)
+COMMIT_SECONDS = _doubling(0.00005, 16)
 STEP_SECONDS = _doubling(0.0005, 16)
 TOKENS = _doubling(1, 18)
 
@@ -150,6 +154,26 @@ METRICS = (
         name="requests_queued", kind="gauge", help="Requests accepted and not yet begun by an engine."),
     Metric(
         name="requests_running", kind="gauge", help="Requests that an engine has begun and that have not ended."),
+    # --- streams that may be resumed ---
+    Metric(
+        name="streams_held", kind="gauge", help="Streams that may be resumed: running, or complete and still kept."),
+    Metric(
+        name="resumes_total", kind="counter", labels=("model", "outcome"),
+        fed_by=(Resume,), help="Readers that came back for a stream, by what they were answered.",
+    ),
+    Metric(
+        name="journal_commit_seconds", kind="histogram", buckets=COMMIT_SECONDS,
+        fed_by=(JournalCommit,), field="duration", help="Duration of a commit of the durable journal.",
+    ),
+    Metric(
+        name="journal_entries_total", kind="counter",
+        fed_by=(JournalCommit,), field="entries", help="Messages of tokens that the durable journal has committed.",
+    ),
+    Metric(
+        name="journal_failed", kind="gauge",
+        fed_by=(JournalState,), field="failed",
+        help="1 while the durable journal cannot be written: streams go on, and would not outlive the server.",
+    ),
     # --- engine steps, as they happen ---
     Metric(
         name="step_duration_seconds", kind="histogram", labels=REPLICA, buckets=STEP_SECONDS,

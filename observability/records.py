@@ -138,6 +138,28 @@ class Conviction(msgspec.Struct, frozen=True, kw_only=True):
     """A request was given up because it crashes engines."""
 
 
+class Resume(msgspec.Struct, frozen=True, kw_only=True):
+    """A reader came back for a stream."""
+
+    outcome: str
+    """``resumed``, ``not_found``, ``gone`` or ``invalid``."""
+
+
+class JournalCommit(msgspec.Struct, frozen=True, kw_only=True):
+    """One transaction of the durable journal."""
+
+    duration: float
+    entries: int
+    """Messages of tokens that it made durable."""
+
+
+class JournalState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the durable journal can be written."""
+
+    failed: int
+    """1 while it cannot."""
+
+
 class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The KV cache of one engine, known when it is up."""
 
@@ -174,6 +196,9 @@ Record: TypeAlias = (
     | Routed
     | Replay
     | Conviction
+    | Resume
+    | JournalCommit
+    | JournalState
     | CacheConfig
     | IgnoredFields
     | GrammarTried

@@ -117,12 +117,14 @@ StartServer = Callable[..., contextlib.AbstractContextManager[RunningServer]]
 
 
 @contextlib.contextmanager
-def run_server(directory: Path, *args: str, ready_timeout: float = 90.0) -> Iterator[RunningServer]:
-    """Start ``penstock serve ARGS`` on a free port, wait until it is ready, and stop it at the end."""
-    port = free_port()
+def run_server(
+    directory: Path, *args: str, port: int | None = None, ready_timeout: float = 90.0
+) -> Iterator[RunningServer]:
+    """Start ``penstock serve ARGS`` on ``port`` or a free one, wait until it is ready, and stop it at the end."""
+    port = port or free_port()
     log = directory / f"server-{port}.log"
     began = time.monotonic()
-    with log.open("wb") as out:
+    with log.open("ab") as out:
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / "penstock"), "serve", *args, "--port", str(port)],
             stdout=out,

@@ -12,7 +12,7 @@ from gateway.completion.events import FinishReason, PromptScored, Usage
 from gateway.completion.fold import Fold
 from gateway.completion.journal import Emitted
 from gateway.completion.request import Request
-from gateway.completion.stream import Stream
+from gateway.completion.stream import Output
 from gateway.completion.suspects import Witness
 from gateway.errors import APIError
 from observability.records import ChoiceStats, RequestStats
@@ -142,10 +142,12 @@ class ActiveRequest:
 
     request: Request
     submitted_at: float
-    stream: Stream = field(init=False)
+    stream: Output = field(init=False)
     choices: list[Choice] = field(default_factory=list)
     remaining: int = 0
     """Choices that are not done; 0 once the request is over, however it ended."""
+    restored: bool = False
+    """Whether an earlier gateway process has sent tokens of it."""
     begun: bool = False
     """Whether the engine has computed anything for it."""
     first_token_at: float | None = None
@@ -155,7 +157,7 @@ class ActiveRequest:
     @property
     def emitted(self) -> bool:
         """Whether a token of it has arrived."""
-        return self.first_token_at is not None
+        return self.restored or self.first_token_at is not None
 
     @property
     def cached_tokens(self) -> int:

@@ -49,6 +49,8 @@ class Delta:
     stop_token: OutputToken | None = None
     """The token that ended the choice, where one did. It has no text, so it is none of ``tokens``; it was generated
     all the same, and counts in usage."""
+    num_tokens: int = 0
+    """Output tokens of the choice so far, those included whose text is still held back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ writes it, within reasoning and tool calls too.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from engine.messages import EngineFinish, TokenLogprobs
 from engine.sampling_params import SamplingParams
 from gateway.completion.detokenizer import Detokenizer, StopMatch, StopSearch, StopStrings
 from gateway.completion.events import Delta, FinishReason, OutputToken
 from gateway.completion.parser import Parser
+from gateway.completion.request import Request
 from gateway.tokenizer import Tokenizer
 
 
@@ -140,6 +141,7 @@ class Fold:
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             stop_token=stop_token,
+            num_tokens=self.num_tokens,
         )
 
     def _parse(self, parser: Parser, texts: list[str], tokens: list[OutputToken], read: int) -> int:
@@ -168,6 +170,7 @@ class Fold:
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             stop_token=stop_token,
+            num_tokens=self.num_tokens,
         )
 
     def _add(self, token: OutputToken, texts: list[str], tokens: list[OutputToken]) -> StopMatch | None:
@@ -235,3 +238,24 @@ class Fold:
         self._release(until, texts, tokens)
         tokens.extend(token for token, begin, _ in self._tokens if begin < until)
         self.finish_reason, self.stop_reason = "stop", match.string
+
+
+def folds_of(request: Request, tokenizer: Tokenizer, eos_ids: Collection[int]) -> list[Fold]:
+    """One for each choice of a request, with nothing fed yet. ``eos_ids`` are the model's own stop tokens."""
+    stops = StopStrings(request.stop)
+    shown = tokenizer.special_ids_of(request.parsing.markers) if request.parsing is not None else frozenset[int]()
+    return [
+        Fold(
+            index,
+            tokenizer,
+            request.params[index // request.n],
+            stops=stops,
+            include_stop=request.include_stop_str_in_output,
+            skip_special_tokens=request.skip_special_tokens,
+            eos_ids=frozenset(eos_ids),
+            continues=request.continues_prompt,
+            parser=request.parser(index),
+            shown=shown,
+        )
+        for index in range(request.num_choices)
+    ]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.messages import TokenLogprobs
+from engine.messages import EngineFinish, TokenLogprobs
 
 
 @dataclass(slots=True)
@@ -16,6 +16,8 @@ class Emitted:
     ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     """One for each id where the choice asked for them, else empty."""
+    finish: EngineFinish | None = None
+    """Where the engine ended the choice: at the last of ``ids``."""
 
 
 class Journal(ABC):
@@ -26,7 +28,13 @@ class Journal(ABC):
         """The record of a new choice, live: it shows later appends. Only the journal changes it."""
 
     @abstractmethod
-    def append(self, choice_id: str, ids: Sequence[int], logprobs: Sequence[TokenLogprobs] | None) -> None:
+    def append(
+        self,
+        choice_id: str,
+        ids: Sequence[int],
+        logprobs: Sequence[TokenLogprobs] | None,
+        finish: EngineFinish | None = None,
+    ) -> None:
         """Called before the tokens are folded and sent."""
 
     @abstractmethod
@@ -44,11 +52,18 @@ class MemoryJournal(Journal):
         emitted = self._choices[choice_id] = Emitted()
         return emitted
 
-    def append(self, choice_id: str, ids: Sequence[int], logprobs: Sequence[TokenLogprobs] | None) -> None:
+    def append(
+        self,
+        choice_id: str,
+        ids: Sequence[int],
+        logprobs: Sequence[TokenLogprobs] | None,
+        finish: EngineFinish | None = None,
+    ) -> None:
         emitted = self._choices[choice_id]
         emitted.ids.extend(ids)
         if logprobs:
             emitted.logprobs.extend(logprobs)
+        emitted.finish = finish
 
     def close(self, choice_id: str) -> None:
         del self._choices[choice_id]

@@ -17,7 +17,7 @@ order, before the first delta. Everything here runs in turns of one event loop, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from engine.messages import Abort, CacheEvents, EngineInfo, Idle, Rejected, StepOutput, ToEngine, Tokens
 from gateway.clock import Clock, SystemClock
@@ -25,9 +25,11 @@ from gateway.completion.book import Book
 from gateway.completion.choice import ActiveRequest, Choice, Incarnation
 from gateway.completion.events import Completed, Delta, FinishReason
 from gateway.completion.journal import Journal, MemoryJournal
-from gateway.completion.opening import open_choices
+from gateway.completion.opening import bring_back, open_choices
 from gateway.completion.placement import Placement
+from gateway.completion.recording import Recording
 from gateway.completion.request import Request
+from gateway.completion.stored import Stored
 from gateway.completion.stream import Stream
 from gateway.completion.suspects import Suspects
 from gateway.errors import APIError, EngineCrash, InternalError, InvalidRequest, Unavailable
@@ -121,21 +123,39 @@ class Lifecycle:
 
     def submit(self, request: Request) -> Stream:
         """Accepts a request and sends its choices to an engine. Raises ``Unavailable`` where there is none."""
-        if self._draining:
-            raise Unavailable("The server is shutting down and takes no new requests.", retry_after=10)
-        if self._failure is not None:
-            raise Unavailable(f"The engine is gone: {self._failure}", retry_after=60)
-        info = self.info
-        if not self._placement.open or info is None:
-            raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
+        info = self._welcome()
         active = ActiveRequest(request, self._clock.now())
-        active.stream = Stream(lambda: self._cancel(active))
-        open_choices(active, self._tokenizer, self._journal, info.eos_token_ids)
-        self._book.enter(active)
-        self._choices |= {choice.id: choice for choice in active.choices}
+        active.stream = stream = Stream(lambda: self._cancel(active))
+        self._enter(active, info.eos_token_ids)
         for choice in active.choices:
             self._dispatch(choice)
-        return active.stream
+        return stream
+
+    def submit_recorded(self, recording: Recording) -> None:
+        """The same for a request that may be resumed: what becomes of it is recorded. Raises as ``submit`` does."""
+        info = self._welcome()
+        active = ActiveRequest(recording.request, self._clock.now())
+        active.stream = recording
+        self._enter(active, info.eos_token_ids)
+        recording.begin(active.choices, lambda: self._cancel(active))
+        for choice in active.choices:
+            self._dispatch(choice)
+
+    def restore(self, recording: Recording, stored: Stored) -> None:
+        """Goes on with a request that an earlier process has left: Pending, where its tokens do not end it."""
+        active = ActiveRequest(recording.request, self._clock.now())
+        active.stream = recording
+        self._enter(active, stored.head.eos_ids)
+        bring_back(active, self._journal, stored)
+        recording.go_on(active.choices, lambda: self._cancel(active), stored)
+        for choice in list(active.choices):
+            emitted = choice.emitted
+            delta = choice.fold.feed(emitted.ids, emitted.logprobs, emitted.finish)
+            if delta is not None and delta.finish_reason is not None:
+                recording.push(delta)
+                self._finish(choice, delta.finish_reason)
+            else:
+                self._dispatch(choice)
 
     def drain_replica(self, replica: int) -> None:
         """Nothing new is sent there until its engine is another one; what it has begun goes on."""
@@ -160,7 +180,10 @@ class Lifecycle:
         await self._book.wait_idle()
 
     def close(self) -> None:
-        """Drains, and ends with an error whatever is not done: the last thing before the engines are stopped."""
+        """Drains, and ends with an error whatever is not done: the last thing before the engines are stopped.
+
+        What a durable journal holds of it stays there for the next process.
+        """
         self.drain()
         self._fail_all(lambda: Unavailable("The server was shut down.", retry_after=10))
 
@@ -255,10 +278,11 @@ class Lifecycle:
         if output.ids:
             self._book.begin(active)
             choice.note_tokens(len(output.ids), now, gaps)
-            self._journal.append(choice.id, output.ids, output.logprobs)
             choice.gaps = 0
             if choice.place is not None:
                 choice.place.incarnation.productive = True
+        if output.ids or output.finish is not None:
+            self._journal.append(choice.id, output.ids, output.logprobs, output.finish)
         delta = choice.fold.feed(output.ids, output.logprobs, output.finish)
         if delta is not None:
             active.stream.push(delta)
@@ -274,6 +298,21 @@ class Lifecycle:
             self._acquit(choice)
 
     # --- transitions -----------------------------------------------------------------------------------------
+
+    def _welcome(self) -> EngineInfo:
+        """Raises ``Unavailable`` where new work is not."""
+        if self._draining:
+            raise Unavailable("The server is shutting down and takes no new requests.", retry_after=10)
+        if self._failure is not None:
+            raise Unavailable(f"The engine is gone: {self._failure}", retry_after=60)
+        if not self._placement.open or self.info is None:
+            raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
+        return self.info
+
+    def _enter(self, active: ActiveRequest, eos_ids: Collection[int]) -> None:
+        open_choices(active, self._tokenizer, self._journal, eos_ids)
+        self._book.enter(active)
+        self._choices |= {choice.id: choice for choice in active.choices}
 
     def _dispatch_pending(self) -> None:
         self._news_of_suspects = False

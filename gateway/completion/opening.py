@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from gateway.completion.choice import ActiveRequest, Choice
-from gateway.completion.detokenizer import StopStrings
-from gateway.completion.fold import Fold
+from gateway.completion.fold import folds_of
 from gateway.completion.journal import Journal
+from gateway.completion.stored import Stored
 from gateway.tokenizer import Tokenizer
 
 
 def open_choices(active: ActiveRequest, tokenizer: Tokenizer, journal: Journal, eos_ids: Collection[int]) -> None:
     """Give the request its choices, each pending and open in the journal; ``eos_ids`` are the model's stop tokens."""
-    request = active.request
-    stops, known = StopStrings(request.stop), frozenset(eos_ids)
-    shown = tokenizer.special_ids_of(request.parsing.markers) if request.parsing else frozenset()
-    for index in range(request.num_choices):
-        choice_id = f"{request.id}:{index}"
-        fold = Fold(
-            index,
-            tokenizer,
-            request.params[index // request.n],
-            stops=stops,
-            include_stop=request.include_stop_str_in_output,
-            skip_special_tokens=request.skip_special_tokens,
-            eos_ids=known,
-            continues=request.continues_prompt,
-            parser=request.parser(index),
-            shown=shown,
-        )
+    for index, fold in enumerate(folds_of(active.request, tokenizer, eos_ids)):
+        choice_id = f"{active.request.id}:{index}"
         active.choices.append(Choice(active, index, choice_id, journal.open(choice_id), fold))
     active.remaining = len(active.choices)
+
+
+def bring_back(active: ActiveRequest, journal: Journal, stored: Stored) -> None:
+    """Give the new choices what an earlier process has emitted; nothing of it is folded yet."""
+    active.restored = any(held.emitted.ids for held in stored.choices)
+    active.scored_prompts = {event.prompt_index for event in stored.scored}
+    for choice, held in zip(active.choices, stored.choices, strict=True):
+        choice.fingerprint, choice.cached_tokens = stored.head.fingerprint, held.cached_tokens
+        journal.append(choice.id, held.emitted.ids, held.emitted.logprobs, held.emitted.finish)

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from gateway.completion.events import CallDelta, Delta, Event
 from gateway.errors import APIError
+
+
+class Output(Protocol):
+    """Where the lifecycle, and nobody else, puts what becomes of a request. None of it ever waits for a reader."""
+
+    def push(self, event: Event) -> None: ...
+
+    def close(self) -> None:
+        """After ``Completed``."""
+
+    def fail(self, error: APIError) -> None:
+        """The one terminal output of a request that fails."""
 
 
 class Stream:
@@ -50,7 +63,6 @@ class Stream:
             await self._waiter
 
     def push(self, event: Event) -> None:
-        """For the lifecycle alone, as are ``close`` and ``fail``."""
         self._pending.append(event)
         self._wake()
 
@@ -95,6 +107,7 @@ def _joined(deltas: list[Delta]) -> Delta:
         finish_reason=last.finish_reason,
         stop_reason=last.stop_reason,
         stop_token=last.stop_token,
+        num_tokens=last.num_tokens,
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from gateway.completion.events import CallDelta, Completed, Delta, Event, OutputToken, PromptScored, Usage
 from gateway.completion.sse import DONE
 from gateway.completion.stream import joined_calls
+from gateway.protocol.event_ids import EventIds, ResumeMode
 from gateway.tokenizer import Tokenizer
 
 to_json = msgspec.json.Encoder().encode
@@ -84,14 +85,29 @@ class Answer:
 
 
 class StreamAnswer(Answer, ABC):
-    """Bytes of server-sent events. One event after another, each ``data: JSON``: no ``id:``, no ``event:``."""
+    """Bytes of server-sent events. One event after another, each ``data: JSON``: no ``id:``, no ``event:``.
+
+    A stream that may be resumed has event ids as well. Every chunk then tells of one choice and brings it further, in
+    one piece or in two, of which the second brings its finish reason.
+    """
 
     object_name: str
 
-    def __init__(self, envelope: Envelope, options: AnswerOptions, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        envelope: Envelope,
+        options: AnswerOptions,
+        tokenizer: Tokenizer,
+        *,
+        mode: ResumeMode | None = None,
+        seen: EventIds | None = None,
+    ) -> None:
+        """``mode``: where event ids stand, None for a stream without. ``seen``: what need not be sent again."""
         super().__init__(envelope, options, tokenizer)
+        self._mode = mode
+        self._ids = None if mode is None else seen or EventIds(self.num_choices)
         # Encoded once; a chunk is this, its choice, and its end.
-        self._head = b"data: " + to_json(envelope.members(self.object_name))[:-1] + b',"choices":['
+        self._head = to_json(envelope.members(self.object_name))[:-1] + b',"choices":['
         self._prompt_tokens = sum(map(len, options.prompts))
         self._output_tokens = 0
 
@@ -107,6 +123,9 @@ class StreamAnswer(Answer, ABC):
         """Chunks for a prompt that was scored."""
         return b""
 
+    def skip(self, delta: Delta) -> None:
+        """In place of ``delta`` where the reader has seen all of it."""
+
     def feed(self, events: Iterable[Event]) -> bytes:
         """All that these events say, as one piece to send; after ``Completed``, the end of the stream with it."""
         parts = []
@@ -114,15 +133,36 @@ class StreamAnswer(Answer, ABC):
             match event:
                 case Delta():
                     self._output_tokens += len(event.tokens) + (event.stop_token is not None)
-                    parts.append(self.delta(event))
+                    if self._knows(event):
+                        self.skip(event)
+                    else:
+                        parts.append(self.delta(event))
                 case PromptScored():
                     parts.append(self.scored(event))
                 case Completed():
                     parts.append(self._end(event.usage))
         return b"".join(parts)
 
-    def _chunk(self, choice: bytes) -> bytes:
-        return b"%s%s]%s}\n\n" % (self._head, choice, self._usage_so_far())
+    def _knows(self, delta: Delta) -> bool:
+        ended = delta.finish_reason is not None
+        return self._ids is not None and self._ids.knows(delta.index, delta.num_tokens, ended=ended)
+
+    def _chunk(self, choice: bytes, index: int, num_tokens: int = 0, *, ended: bool = False) -> bytes:
+        """One choice's JSON object as an event, after which its reader has seen so many of its output tokens.
+
+        Empty where the reader has seen that already.
+        """
+        if self._ids is not None and not self._ids.advance(index, num_tokens, ended=ended):
+            return b""
+        return self._event(b"%b%b]%b" % (self._head, choice, self._usage_so_far()))
+
+    def _event(self, members: bytes) -> bytes:
+        """``members``: a JSON object without its closing brace."""
+        if self._ids is None:
+            return b"data: %b}\n\n" % members
+        if self._mode == "sse":
+            return b"id: %b\ndata: %b}\n\n" % (self._ids.id, members)
+        return b'data: %b,"event_id":"%b"}\n\n' % (members, self._ids.id)
 
     def _usage_so_far(self) -> bytes:
         if self.options.continuous_usage:
@@ -132,9 +172,9 @@ class StreamAnswer(Answer, ABC):
         return b',"usage":null' if self.options.usage else b""
 
     def _end(self, usage: Usage) -> bytes:
-        if not self.options.usage:
+        if not self.options.usage or (self._ids is not None and not self._ids.finish()):
             return DONE
-        return b'%s],"usage":%s}\n\n%s' % (self._head, to_json(usage_object(self.usage_of(usage))), DONE)
+        return self._event(b'%b],"usage":%b' % (self._head, to_json(usage_object(self.usage_of(usage))))) + DONE
 
 
 @dataclass(slots=True)

@@ -18,7 +18,9 @@ class ChatStream(StreamAnswer):
         extra = {"prompt_token_ids": self.options.prompts[0]} if self.options.token_ids else {}
         role = {"role": "assistant", "content": "", "refusal": None}
         return b"".join(
-            self._chunk(to_json({"index": index, "delta": role, "logprobs": None, "finish_reason": None} | extra))
+            self._chunk(
+                to_json({"index": index, "delta": role, "logprobs": None, "finish_reason": None} | extra), index
+            )
             for index in range(self.num_choices)
         )
 
@@ -29,14 +31,21 @@ class ChatStream(StreamAnswer):
         if delta.text or reasoning or delta.calls or reported:
             news = _news(delta, reasoning)
             more = self._details(reported) if reported else b',"logprobs":null'
-            chunks = self._chunk(b'{"index":%d,"delta":%s%s,"finish_reason":null}' % (delta.index, news, more))
+            chunks = self._chunk(
+                b'{"index":%d,"delta":%s%s,"finish_reason":null}' % (delta.index, news, more),
+                delta.index,
+                delta.num_tokens,
+            )
         if delta.finish_reason is not None:
             more = b""
             if self.options.token_ids and delta.stop_token is not None:
                 more = b',"token_ids":[%d]' % delta.stop_token.id
             chunks += self._chunk(
                 b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%s,"stop_reason":%s%s}'
-                % (delta.index, to_json(delta.finish_reason), to_json(delta.stop_reason), more)
+                % (delta.index, to_json(delta.finish_reason), to_json(delta.stop_reason), more),
+                delta.index,
+                delta.num_tokens,
+                ended=True,
             )
         return chunks
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.completion.events import Delta, PromptScored
+from gateway.completion.events import Delta, OutputToken, PromptScored
 from gateway.protocol.answer import AnswerOptions, BodyAnswer, Collected, Envelope, StreamAnswer, to_json
+from gateway.protocol.event_ids import EventIds, ResumeMode
 from gateway.protocol.logprobs import CompletionLogprobs, joined
 from gateway.tokenizer import Tokenizer
 
@@ -15,8 +16,16 @@ class CompletionStream(StreamAnswer):
 
     object_name = "text_completion"
 
-    def __init__(self, envelope: Envelope, options: AnswerOptions, tokenizer: Tokenizer) -> None:
-        super().__init__(envelope, options, tokenizer)
+    def __init__(
+        self,
+        envelope: Envelope,
+        options: AnswerOptions,
+        tokenizer: Tokenizer,
+        *,
+        mode: ResumeMode | None = None,
+        seen: EventIds | None = None,
+    ) -> None:
+        super().__init__(envelope, options, tokenizer, mode=mode, seen=seen)
         self._logprobs = [_builder(self.options, tokenizer) for _ in range(self.num_choices)]
         self._unscored = set(range(len(options.prompts))) if options.echo is not None and options.logprobs else set()
         """Prompts that are still to be echoed with their scores."""
@@ -30,7 +39,8 @@ class CompletionStream(StreamAnswer):
         else:
             return b""
         return b"".join(
-            self._chunk(to_json(_choice(index, text) | self._prompt_ids(index))) for index, text in enumerate(texts)
+            self._chunk(to_json(_choice(index, text) | self._prompt_ids(index)), index)
+            for index, text in enumerate(texts)
         )
 
     def scored(self, event: PromptScored) -> bytes:
@@ -39,7 +49,9 @@ class CompletionStream(StreamAnswer):
         self._unscored.discard(event.prompt_index)
         text, ids = self.options.echo[event.prompt_index], self.options.prompts[event.prompt_index]
         return b"".join(
-            self._chunk(to_json(_choice(index, text, logprobs=self._logprobs[index].prompt(ids, event.logprobs, text))))
+            self._chunk(
+                to_json(_choice(index, text, logprobs=self._logprobs[index].prompt(ids, event.logprobs, text))), index
+            )
             for index in self.choices_of(event.prompt_index)
         )
 
@@ -49,13 +61,19 @@ class CompletionStream(StreamAnswer):
             return self.scored(PromptScored(prompt_index, [])) + self._delta(delta)
         return self._delta(delta)
 
+    def skip(self, delta: Delta) -> None:
+        self._unscored.discard(delta.index // self.options.n)
+        if self.options.logprobs:
+            self._logprobs[delta.index].skip(_reported(delta))
+
     def _delta(self, delta: Delta) -> bytes:
         finish = to_json(delta.finish_reason)
         if self.options.scores_only:
             if delta.finish_reason is None:
                 return b""
-            return self._chunk(to_json(_choice(delta.index, "", finish_reason="length")))
-        tokens = delta.tokens if delta.stop_token is None else [*delta.tokens, delta.stop_token]
+            choice = to_json(_choice(delta.index, "", finish_reason="length"))
+            return self._chunk(choice, delta.index, delta.num_tokens, ended=True)
+        tokens = _reported(delta)
         reported = bool(tokens) and (self.options.logprobs or self.options.token_ids)
         if not (delta.text or reported or delta.finish_reason):
             return b""
@@ -69,7 +87,10 @@ class CompletionStream(StreamAnswer):
             more += b',"stop_reason":' + to_json(delta.stop_reason)
         return self._chunk(
             b'{"index":%d,"text":%s,"logprobs":%s,"finish_reason":%s%s}'
-            % (delta.index, to_json(delta.text), logprobs, finish, more)
+            % (delta.index, to_json(delta.text), logprobs, finish, more),
+            delta.index,
+            delta.num_tokens,
+            ended=delta.finish_reason is not None,
         )
 
     def _prompt_ids(self, index: int) -> dict[str, Any]:
@@ -106,6 +127,11 @@ class CompletionBody(BodyAnswer):
             scored = self._scored.get(prompt_index, PromptScored(prompt_index, []))
             parts.append(builder.prompt(self.options.prompts[prompt_index], scored.logprobs, echo))
         return joined([*parts, builder.output(collected.generated)])
+
+
+def _reported(delta: Delta) -> list[OutputToken]:
+    """With the stop token that ended the choice."""
+    return delta.tokens if delta.stop_token is None else [*delta.tokens, delta.stop_token]
 
 
 def _builder(options: AnswerOptions, tokenizer: Tokenizer) -> CompletionLogprobs:

@@ -66,11 +66,16 @@ class CompletionLogprobs:
 
     def output(self, tokens: Sequence[OutputToken]) -> dict[str, Any]:
         """Of the next output tokens."""
+        offsets = self.skip(tokens)
+        return self._arrays([token.id for token in tokens], [token.logprobs for token in tokens], offsets)
+
+    def skip(self, tokens: Sequence[OutputToken]) -> list[int]:
+        """Takes the next output tokens as reported already; returns where each begins."""
         offsets = []
         for token in tokens:
             offsets.append(self._offset)
             self._offset += len(self._detokenizer.feed(token.id))
-        return self._arrays([token.id for token in tokens], [token.logprobs for token in tokens], offsets)
+        return offsets
 
     def _arrays(
         self, ids: Sequence[int], scored: Sequence[TokenLogprobs | None], offsets: Sequence[int]

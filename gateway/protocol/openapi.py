@@ -13,13 +13,17 @@ _REF = "#/components/schemas/{model}"
 _MEANINGS = {
     400: "The request is not valid; param names the field.",
     401: "No API key, or a wrong one.",
-    404: "There is no such model.",
+    404: "There is no such thing.",
+    410: "It is gone: kept no longer.",
     413: "The body is too large.",
     415: "The body is not plain JSON.",
     429: "Too much at a time; see Retry-After.",
     500: "The server failed.",
     503: "No engine is up, or the server shuts down; see Retry-After.",
 }
+
+
+_ANY_POST = (400, 401, 404, 413, 415, 429, 500, 503)
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -34,7 +38,15 @@ def answers(body: type[BaseModel], chunk: type[BaseModel]) -> dict[int | str, di
         "description": "The answer; a stream is `data:` lines, then `data: [DONE]`.",
         "content": {"text/event-stream": {"schema": _reference(chunk)}},
     }
-    return {200: success, **errors(*_MEANINGS)}
+    return {200: success, **errors(*_ANY_POST)}
+
+
+def event_stream(chunk: type[BaseModel]) -> dict[str, Any]:
+    """A response that is a stream of ``chunk``."""
+    return {
+        "description": "`data:` lines, then `data: [DONE]`.",
+        "content": {"text/event-stream": {"schema": _reference(chunk)}},
+    }
 
 
 def request_body(schema: type[BaseModel]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from gateway.chat_template import ChatTemplate
 from gateway.completion.events import Completed, Delta, Event, FinishReason, OutputToken, PromptScored, Usage
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
+from gateway.completion.streams import Streams
 from gateway.errors import APIError, InvalidRequest
 from gateway.prompt import Prompts
 from gateway.state import AppState
@@ -183,6 +184,7 @@ def make_state(lifecycle: FakeLifecycle, records: list[Record], **changes: Any) 
         version="1.2.3",
         lifecycle=lifecycle,
         trials=FakeTrials(),
+        streams=Streams(lifecycle, tokenizer),
         prompts=Prompts(tokenizer, ChatTemplate(TEMPLATE, {"bos_token": "<s>"})),
         admission=Admission(lifecycle),
         render_metrics=lambda: b"# HELP up\n",
@@ -197,7 +199,7 @@ async def serving(
     *, script: Callable[[Request], Iterator[Step]] = answer_hello, **changes: Any
 ) -> AsyncIterator[Server]:
     """A client of the application in this process; ``changes`` are fields of its state."""
-    lifecycle = FakeLifecycle(engine_info(byte_level()), script)
+    lifecycle = changes.pop("lifecycle", None) or FakeLifecycle(engine_info(byte_level()), script)
     records: list[Record] = []
     admission = changes.pop("admission", None)
     if admission is not None:

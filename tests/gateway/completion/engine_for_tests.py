@@ -18,6 +18,7 @@ from engine.messages import (
 from engine.sampling_params import SamplingParams
 from gateway.completion.events import Completed, Delta, Event
 from gateway.completion.lifecycle import Lifecycle
+from gateway.completion.parser import Parsing
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
 from gateway.replicas.loss import Loss
@@ -145,6 +146,7 @@ def make_request(
     stop: tuple[str, ...] = (),
     tenant: str = "default",
     session: bytes | None = None,
+    parsing: Parsing | None = None,
     **params: object,
 ) -> Request:
     sampling = SamplingParams(**{"max_tokens": 100, "stop_token_ids": (EOS,)} | params)
@@ -157,6 +159,7 @@ def make_request(
         seed=9,
         stop=stop,
         session=session,
+        parsing=parsing,
     )
 
 

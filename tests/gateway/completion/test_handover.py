@@ -1,0 +1,262 @@
+"""What one gateway process leaves in the journal, another goes on with: after its death, or while both are there."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers_for_tests as families
+from engine_for_tests import EOS, INFO, FakeEngine, Records, ids_of, make_request
+from msgspec.structs import replace
+from resume_for_tests import KEY, Client, SteppedClock, form_of
+
+from gateway.completion.durable import DurableJournal
+from gateway.completion.lifecycle import Lifecycle
+from gateway.completion.recording import Recording
+from gateway.completion.streams import Streams
+from gateway.errors import Gone, InvalidRequest, NotFound, Unavailable
+from gateway.protocol.answer import AnswerOptions
+from observability.records import RequestStats
+
+ABC = ids_of("abcdefgh")
+GRACE = 60.0
+
+
+class Gateway:
+    """A process of its own, as far as the journal can tell."""
+
+    def __init__(self, path: Path, model: str = "m") -> None:
+        self.clock = SteppedClock()
+        self.records = Records()
+        self.lifecycle = Lifecycle(families.byte_level(), record=self.records, clock=self.clock)
+        self.journal = DurableJournal(path)
+        self.streams = Streams(
+            self.lifecycle,
+            families.byte_level(),
+            grace=GRACE,
+            clock=self.clock,
+            journal=self.journal,
+            model=model,
+            enter=self.enter,
+        )
+        self.inside: list[str] = []
+
+    def enter(self, request: Any) -> Any:
+        self.inside.append(request.id)
+        return lambda: self.inside.remove(request.id)
+
+    def start(self, fingerprint: str = "fake") -> FakeEngine:
+        self.streams.open_journal()
+        return self.up(fingerprint)
+
+    def up(self, fingerprint: str = "fake") -> FakeEngine:
+        self.engine = FakeEngine(self.lifecycle, info=replace(INFO, fingerprint=fingerprint))
+        self.streams.ready()
+        return self.engine
+
+    def submit(self, name: str = "r", **fields: Any) -> Recording:
+        request = make_request(name, **fields)
+        form = form_of(AnswerOptions(prompts=request.prompts, n=request.n, usage=True)).encode()
+        return self.streams.submit(request, key=KEY, form=form, on_end=lambda: None)
+
+    async def written(self) -> None:
+        """Until all that was said is committed and shown."""
+        done = asyncio.Event()
+        self.journal.follow(done.set)
+        await done.wait()
+
+    async def die(self) -> None:
+        """The file is let go of; nothing is ended in order."""
+        await self.journal.close()
+
+    async def stop(self) -> None:
+        self.lifecycle.close()
+        await self.streams.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+async def test_streams_go_on_where_the_journal_has_them(path: Path) -> None:
+    first = Gateway(path)
+    first.start()
+    client = Client(first.streams, first.submit(n=2))
+    client.connect()
+    first.engine.say("r:0", 0, *ABC[:2])
+    first.engine.say("r:1", 0, ABC[0], EOS, finish="stop")
+    await first.written()
+    client.read()
+    await first.die()
+    second = Gateway(path)
+    second.start()
+    assert second.inside == ["r"]
+    (start,) = second.engine.starts
+    assert (start.id, start.output_prefix, start.choice) == ("r:0", ABC[:2], 0), "a finished sibling never restarts"
+    client.streams = second.streams
+    client.connect()
+    second.engine.say("r:0", 2, ABC[2], EOS, finish="stop")
+    await second.written()
+    client.read()
+    assert client.joined.texts == {0: "abc", 1: "a"}
+    assert client.joined.finishes == {0: [("stop", None)], 1: [("stop", None)]}
+    assert client.joined.usages[0]["completion_tokens"] == 6
+    assert not second.inside
+    await second.stop()
+
+
+async def test_nothing_is_sent_before_it_is_committed(path: Path) -> None:
+    gateway = Gateway(path)
+    gateway.start()
+    recording = gateway.submit()
+    client = Client(gateway.streams, recording)
+    client.connect()
+    gateway.engine.say("r:0", 0, *ABC[:2])
+    client.read()
+    assert client.joined.texts == {0: ""}, "the writer's turn of the event loop is still to come"
+    await gateway.written()
+    client.read()
+    assert client.joined.texts == {0: "ab"}
+    await asyncio.wait_for(recording.saved(), 30)
+    await gateway.stop()
+
+
+async def test_what_nobody_comes_back_for_is_aborted_and_deleted(path: Path) -> None:
+    first = Gateway(path)
+    first.start()
+    first.submit()
+    first.engine.say("r:0", 0, ABC[0])
+    await first.written()
+    await first.die()
+    second = Gateway(path)
+    second.streams.open_journal()
+    await second.clock.advance(10 * GRACE)
+    assert len(second.streams) == 1, "before the server is ready nobody could have come"
+    second.up()
+    await second.clock.advance(GRACE - 1)
+    assert not second.engine.aborts
+    await second.clock.advance(2)
+    assert second.engine.aborts == [("r:0", 1)]
+    with pytest.raises(Gone):
+        second.streams.find("r", KEY)
+    await second.stop()
+    third = Gateway(path)
+    third.start()
+    with pytest.raises(NotFound):
+        third.streams.find("r", KEY)
+    await third.stop()
+
+
+async def test_a_complete_answer_is_kept_and_counted_once(path: Path) -> None:
+    first = Gateway(path)
+    first.start()
+    first.submit()
+    first.engine.say("r:0", 0, *ABC[:2], EOS, finish="stop")
+    await first.written()
+    await first.stop()
+    second = Gateway(path)
+    second.start()
+    assert not second.engine.starts
+    assert not second.inside
+    client = Client(second.streams, second.streams.find("r", KEY))
+    client.connect()
+    client.read()
+    assert client.done
+    assert client.joined.texts == {0: "ab"}
+    assert not [record for record in second.records if isinstance(record, RequestStats)]
+    client.lose()
+    await second.clock.advance(GRACE + 1)
+    assert not len(second.streams)
+    await second.stop()
+
+
+async def test_a_server_that_is_told_to_stop_leaves_its_streams(path: Path) -> None:
+    first = Gateway(path)
+    first.start()
+    client = Client(first.streams, first.submit())
+    client.connect()
+    first.engine.say("r:0", 0, ABC[0])
+    await first.written()
+    client.read()
+    reader = client.reader
+    assert reader is not None
+    first.lifecycle.close()
+    with pytest.raises(Unavailable) as caught:
+        await anext(reader)
+    assert caught.value.code == "stream_parked"
+    assert "/v1/streams/r" in caught.value.message
+    reader.cancel()
+    await first.clock.advance(GRACE + 1)
+    await first.streams.close()
+    second = Gateway(path)
+    second.start()
+    assert second.engine.start("r:0").output_prefix == ABC[:1]
+    await second.stop()
+
+
+async def test_a_request_that_failed_by_itself_is_not_tried_again(path: Path) -> None:
+    first = Gateway(path)
+    first.start()
+    first.submit()
+    (active,) = first.lifecycle._book
+    first.lifecycle._fail(active, InvalidRequest("no"))
+    await first.written()
+    await first.die()
+    second = Gateway(path)
+    second.start()
+    assert not second.engine.starts
+    await second.stop()
+
+
+async def test_streams_of_another_model_are_dropped(path: Path) -> None:
+    first = Gateway(path)
+    first.start()
+    first.submit()
+    await first.written()
+    await first.die()
+    second = Gateway(path, model="another")
+    second.start()
+    assert not second.engine.starts
+    with pytest.raises(Gone):
+        second.streams.find("r", KEY)
+    await second.stop()
+
+
+async def test_what_is_live_is_written_when_the_journal_comes_later(path: Path) -> None:
+    """As a server does that replaces another, while that one still ends its streams."""
+    old, new = Gateway(path), Gateway(path)
+    old.start()
+    old.submit("old")
+    old.engine.say("old:0", 0, ABC[0])
+    await old.written()
+    new.streams.follow()
+    new.up()
+    await asyncio.sleep(0)
+    new_recording = new.submit("new")
+    assert not new_recording.durable
+    new.engine.say("new:0", 0, *ABC[:2])
+    client = Client(new.streams, new_recording)
+    client.connect()
+    client.read()
+    assert client.joined.texts == {0: "ab"}, "streams do not wait for the journal"
+    await new.clock.advance(1)
+    with pytest.raises(Unavailable):
+        new.streams.find("old", KEY)
+    await old.stop()
+    await new.clock.advance(1)
+    while new.streams._taking_over is not None:  # noqa: ASYNC110 (a thread reads the file)
+        await asyncio.sleep(0.01)
+    assert new_recording.durable
+    assert new.engine.start("old:0").output_prefix == ABC[:1]
+    with pytest.raises(NotFound):
+        new.streams.find("another", KEY)
+    new.engine.say("new:0", 2, ABC[2])
+    await new.written()
+    await new.die()
+    last = Gateway(path)
+    last.start()
+    assert {start.id: start.output_prefix for start in last.engine.starts} == {"old:0": ABC[:1], "new:0": ABC[:3]}
+    await last.stop()
