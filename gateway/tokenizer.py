@@ -52,6 +52,10 @@ class Tokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
 
+    def special_id(self, text: str) -> int | None:
+        """The special token that a text is, if it is one."""
+        return next(iter(self.special_ids_of((text,))), None)
+
     def special_ids_of(self, texts: Iterable[str]) -> frozenset[int]:
         """Of those texts that are special tokens, the ids."""
         ids = (self._backend.token_to_id(text) for text in texts)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, JsonValue
 
-from gateway.errors import InvalidRequest, UnsupportedParameter
+from gateway.errors import InvalidRequest
 from gateway.protocol import fields
 from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.fields import NoOp
@@ -56,7 +56,8 @@ class ChatCompletionRequest(ConstrainedRequest):
     )
     tools: list[Tool] | None = Field(None, description="Functions that the model may call. See docs/tools.md.")
     tool_choice: ToolChoice | None = Field(
-        None, description="Whether it calls them: none, auto (the default) as it likes."
+        None,
+        description="Whether it calls them: none, auto as it likes (the default), required, or a named one.",
     )
     parallel_tool_calls: bool | None = Field(
         None, description="Whether it may call several at once, the default. With false the answer ends with a call."
@@ -120,18 +121,3 @@ class ChatCompletionRequest(ConstrainedRequest):
             )
         check_messages(self.messages)
         check_tools(self.tools or [], self.tool_choice, limits)
-        self._refuse_enforcement()
-
-    def _refuse_enforcement(self) -> None:
-        if self.tool_choice not in (None, "none", "auto"):
-            raise UnsupportedParameter(
-                "'tool_choice' is not supported: a call cannot be enforced yet (accepted: null, 'none' or 'auto').",
-                param="tool_choice",
-            )
-        for at, tool in enumerate(self.tools or []):
-            if tool.function.strict:
-                raise UnsupportedParameter(
-                    f"'tools[{at}].function.strict' is not supported: arguments are not held to a schema yet "
-                    "(accepted: null or false).",
-                    param=f"tools[{at}].function.strict",
-                )

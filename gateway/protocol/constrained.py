@@ -184,10 +184,14 @@ class ConstrainedRequest(SamplingRequest):
             return None
         if len(found) > 1:
             raise _refuse("structured_outputs", "it excludes 'response_format', and both are given")
+        self.refuse_another_end(found[0])
+        return found[0]
+
+    def refuse_another_end(self, wanted: Wanted) -> None:
+        """Raises InvalidRequest where another field says when the answer may end."""
         for name in ("ignore_eos", "min_tokens"):
             if getattr(self, name):
-                raise _refuse(name, f"'{found[0].param}' says when the answer may end, and this would not let it")
-        return found[0]
+                raise _refuse(name, f"'{wanted.param}' says when the answer may end, and this would not let it")
 
     @classmethod
     def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:

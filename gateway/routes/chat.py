@@ -19,6 +19,7 @@ from gateway.protocol.openapi import answers, request_body
 from gateway.protocol.reasoning import with_effort
 from gateway.protocol.responses import ChatCompletion, ChatCompletionChunk
 from gateway.protocol.sampling import resolve_max_tokens
+from gateway.protocol.tool_grammar import after_reasoning, wanted_calls
 from gateway.state import AppState, Context, State
 
 router = APIRouter(tags=["OpenAI"])
@@ -110,22 +111,28 @@ async def plan_grammar(
     body: ChatCompletionRequest, state: AppState, info: EngineInfo, parsing: Parsing | None
 ) -> Grammar | None:
     """What the answer has to look like. Raises ``InvalidRequest`` where that leaves no room for what else it may be."""
+    tools, tokenizer, template = body.offered_tools, state.prompts.tokenizer, state.prompts.template
     wanted = body.wanted(state.limits)
+    if wanted is not None:
+        if tools:
+            raise InvalidRequest(
+                f"Invalid '{wanted.param}': it leaves no room for tool calls, and 'tools' are offered.",
+                param=wanted.param,
+                code="invalid_value",
+            )
+        wanted = after_reasoning(wanted, parsing, tokenizer.special_id)
+    elif template is not None:
+        wanted = wanted_calls(
+            tools,
+            body.tool_choice,
+            parsing,
+            template=template.for_tools.source,
+            token_of=tokenizer.special_id,
+            limits=state.limits,
+        )
     if wanted is None:
         return None
-    if body.offered_tools:
-        raise InvalidRequest(
-            f"Invalid '{wanted.param}': it leaves no room for tool calls, and 'tools' are offered.",
-            param=wanted.param,
-            code="invalid_value",
-        )
-    if parsing is not None and parsing.in_reasoning:
-        raise InvalidRequest(
-            f"Invalid '{wanted.param}': the prompt begins the model's reasoning, which it leaves no room for. Where "
-            "the model can do without, say so in 'chat_template_kwargs'.",
-            param=wanted.param,
-            code="invalid_value",
-        )
+    body.refuse_another_end(wanted)
     return await state.trials.accept(wanted.trial, wanted.param, info)
 
 

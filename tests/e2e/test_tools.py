@@ -79,6 +79,50 @@ def test_where_no_call_is_needed_or_allowed_there_is_none(client, choice):
     assert answer.choices[0].finish_reason == "stop"
 
 
+SET_LIGHT = {
+    "type": "function",
+    "function": {
+        "name": "set_light",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "color": {"enum": ["mauve", "teal"]},
+                "level": {"type": "integer", "maximum": 9, "minimum": 0},
+            },
+            "required": ["color", "level"],
+            "additionalProperties": False,
+        },
+    },
+}
+GREETING = [{"role": "user", "content": "Hello, how are you?"}]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "set_light"}}], ids=str)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_can_be_enforced(client, choice, stream):
+    """The model would only greet back."""
+    asked = ASK | {"messages": GREETING, "tools": [SET_LIGHT], "tool_choice": choice, "parallel_tool_calls": False}
+    for seed in range(3):
+        with client.chat.completions.stream(**asked | {"seed": seed, "temperature": 1.0}) as events:
+            answer = events.get_final_completion()
+        if not stream:
+            answer = client.chat.completions.create(**asked | {"seed": seed, "temperature": 1.0})
+        (call,) = answer.choices[0].message.tool_calls
+        assert call.function.name == "set_light" and answer.choices[0].finish_reason == "tool_calls"
+        arguments = json.loads(call.function.arguments)
+        assert arguments.keys() == {"color", "level"}
+        assert arguments["color"] in ("mauve", "teal") and arguments["level"] in (1, 2, 3)
+
+
+def test_strict_holds_the_calls_that_the_model_makes(client):
+    asked = ASK | {"messages": [{"role": "user", "content": "Make the light red."}], "tools": [SET_LIGHT]}
+    (call,) = client.chat.completions.create(**asked).choices[0].message.tool_calls
+    assert json.loads(call.function.arguments)["color"] in ("mauve", "teal")
+    answer = client.chat.completions.create(**asked | {"messages": GREETING})
+    assert answer.choices[0].message.content and not answer.choices[0].message.tool_calls
+
+
 def test_another_format_by_name(start_server):
     """The model's calls are text to a server that was told another format."""
     with start_server("--tool-call-format", "llama3_json") as other, other.client() as client:

@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 from gateway.completion.formats.reader import Reader, Steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSyntax:
+    """How calls with JSON arguments are spelt, for a grammar that enforces them.
+
+    ``begin``, then for each call ``before``, its name, ``middle``, its arguments and ``after``, with ``between`` from
+    one to the next, and at last ``end``.
+    """
+
+    trigger: str = ""
+    """What calls begin with, and other text does not: one special token or none. Empty where there is no marker."""
+    begin: str = ""
+    before: str
+    middle: str
+    after: str
+    between: str = ""
+    end: str = ""
 
 
 class ToolFormat(ABC):
@@ -19,6 +38,10 @@ class ToolFormat(ABC):
     @abstractmethod
     def detect(self, template: str) -> bool:
         """Whether a chat template teaches this format; one of them at most does."""
+
+    def syntax(self, template: str) -> CallSyntax | None:
+        """For a grammar, as the template has it; None where calls of this format cannot be enforced."""
+        return None
 
     @abstractmethod
     def parse(self, reader: Reader) -> Steps[None]:
@@ -35,6 +58,9 @@ class ReasoningFormat(ABC):
     models: ClassVar[str]
     markers: ClassVar[tuple[str, ...]] = ()
     """As of ``ToolFormat``."""
+    begin: ClassVar[str] = ""
+    end: ClassVar[str] = ""
+    """The markers around it, for a grammar; empty where it has none."""
     efforts: ClassVar[tuple[str, ...] | None] = None
     """The values of ``reasoning_effort`` that these models were trained on, where they were and that is known."""
 

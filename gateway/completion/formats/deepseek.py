@@ -6,7 +6,7 @@ break, and the arguments in a fence of Markdown.
 
 from __future__ import annotations
 
-from gateway.completion.formats.base import ToolFormat
+from gateway.completion.formats.base import CallSyntax, ToolFormat
 from gateway.completion.formats.json_call import Outcome, read_arguments
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Steps
@@ -23,6 +23,18 @@ class DeepSeek(ToolFormat):
 
     def detect(self, template: str) -> bool:
         return CALL in template
+
+    def syntax(self, template: str) -> CallSyntax:
+        fenced = FENCE in template
+        return CallSyntax(
+            trigger=CALLS,
+            begin=CALLS,
+            before=f"{CALL}function{SEPARATOR}" if fenced else CALL,
+            middle=f"\n{FENCE}json\n" if fenced else SEPARATOR,
+            after=f"\n{FENCE}{END_CALL}" if fenced else END_CALL,
+            between="\n" if fenced else "",
+            end=END_CALLS,
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         while marker := (yield from reader.until(_BEGIN, reader.content)):

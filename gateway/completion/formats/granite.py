@@ -5,7 +5,7 @@ Granite 4 writes calls as Hermes does, and Granite 3.3 reasons in ``<think>``.
 
 from __future__ import annotations
 
-from gateway.completion.formats.base import ReasoningFormat, ToolFormat
+from gateway.completion.formats.base import CallSyntax, ReasoningFormat, ToolFormat
 from gateway.completion.formats.json_call import read_calls, read_rest_of_broken
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Steps
@@ -22,6 +22,17 @@ class Granite(ToolFormat):
 
     def detect(self, template: str) -> bool:
         return TOKEN in template and "<|start_of_role|>" in template
+
+    def syntax(self, template: str) -> CallSyntax:
+        return CallSyntax(
+            trigger=TOKEN,
+            begin=f"{TOKEN}[",
+            before='{"name": "',
+            middle='", "arguments": ',
+            after="}",
+            between=", ",
+            end="]",
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         while marker := (yield from reader.until(_BEGIN, reader.content)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.completion.formats.base import ToolFormat
+from gateway.completion.formats.base import CallSyntax, ToolFormat
 from gateway.completion.formats.json_call import read_call, read_rest_of_broken
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Steps
@@ -17,6 +17,15 @@ class Hermes(ToolFormat):
 
     def detect(self, template: str) -> bool:
         return BEGIN in template and "<arg_key>" not in template and "<function=" not in template
+
+    def syntax(self, template: str) -> CallSyntax:
+        return CallSyntax(
+            trigger=BEGIN,
+            before=f'{BEGIN}\n{{"name": "',
+            middle='", "arguments": ',
+            after=f"}}\n{END}",
+            between="\n",
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         while marker := (yield from reader.until(_BEGIN, reader.content)):

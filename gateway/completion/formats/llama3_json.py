@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.completion.formats.base import ToolFormat
+from gateway.completion.formats.base import CallSyntax, ToolFormat
 from gateway.completion.formats.json_call import read_call, read_rest_of_broken
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Steps
@@ -17,6 +17,9 @@ class Llama3Json(ToolFormat):
 
     def detect(self, template: str) -> bool:
         return '"parameters": dictionary of argument name' in template
+
+    def syntax(self, template: str) -> CallSyntax:
+        return CallSyntax(before='{"name": "', middle='", "parameters": ', after="}", between="; ")
 
     def parse(self, reader: Reader) -> Steps[None]:
         """Calls begin the answer, or follow the tag."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from gateway.completion.formats.base import ReasoningFormat, ToolFormat
+from gateway.completion.formats.base import CallSyntax, ReasoningFormat, ToolFormat
 from gateway.completion.formats.json_call import Outcome, read_arguments, read_calls, read_rest_of_broken
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Steps
@@ -26,6 +26,19 @@ class Mistral(ToolFormat):
     def call_id(self, digest: str) -> str:
         """The templates accept nine letters and digits only."""
         return digest[:9]
+
+    def syntax(self, template: str) -> CallSyntax:
+        if ARGS in template:
+            return CallSyntax(trigger=CALLS, before=CALLS, middle=ARGS, after="")
+        return CallSyntax(
+            trigger=CALLS,
+            begin=f"{CALLS} [",
+            before='{"name": "',
+            middle='", "arguments": ',
+            after="}",
+            between=", ",
+            end="]",
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         marker = yield from reader.until(_CALLS, reader.content)
@@ -62,6 +75,7 @@ def _named_call(reader: Reader) -> Steps[Outcome]:
 class MistralReasoning(ReasoningFormat):
     models = "Magistral and other Mistral models that reason"
     markers = (THINK, END_THINK)
+    begin, end = THINK, END_THINK
 
     def detect(self, template: str) -> bool:
         return END_THINK in template

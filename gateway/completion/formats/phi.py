@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.completion.formats.base import ToolFormat
+from gateway.completion.formats.base import CallSyntax, ToolFormat
 from gateway.completion.formats.json_call import read_calls, read_rest_of_broken
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Steps
@@ -17,6 +17,18 @@ class Phi(ToolFormat):
 
     def detect(self, template: str) -> bool:
         return FUNCTOOLS in template or END in template
+
+    def syntax(self, template: str) -> CallSyntax:
+        spelt = FUNCTOOLS in template
+        return CallSyntax(
+            trigger=FUNCTOOLS if spelt else BEGIN,
+            begin=FUNCTOOLS if spelt else f"{BEGIN}[",
+            before='{"name": "',
+            middle='", "arguments": ',
+            after="}",
+            between=", ",
+            end="]" if spelt else f"]{END}",
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         while marker := (yield from reader.until(_BEGIN, reader.content)):

@@ -13,6 +13,7 @@ _END = Markers(END)
 class Think(ReasoningFormat):
     models = "DeepSeek R1, V3.1 and later, Qwen3, QwQ, GLM 4.5 and later, and others"
     markers = (BEGIN, END)
+    begin, end = BEGIN, END
 
     def detect(self, template: str) -> bool:
         return END in template

@@ -16,6 +16,7 @@ from gateway.completion.request import Request
 from gateway.prompt import Prompts
 from gateway.protocol.answer import AnswerOptions, Envelope
 from gateway.protocol.chat_answer import ChatStream
+from gateway.protocol.limits import Limits
 
 TEMPLATE = """\
 {%- if tools %}{{ tools | tojson }}{% endif -%}
@@ -229,3 +230,77 @@ async def test_whether_the_answer_begins_within_the_reasoning() -> None:
         said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>Well"}]
         await server.chat(messages=said, continue_final_message=True)
         assert server.lifecycle.last.parsing.in_reasoning
+
+
+STRICT = [{"type": "function", "function": FUNCTION | {"strict": True}}]
+NAMED = {"type": "function", "function": {"name": "f"}}
+ENFORCED = [
+    ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": NAMED}, "tool_choice"),
+    ({"tools": STRICT}, "tools[0].function.strict"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), ENFORCED)
+async def test_what_is_enforced_is_a_grammar(fields: dict[str, Any], param: str) -> None:
+    async with with_tools() as server:
+        assert (await server.chat(**fields)).status_code == 200
+        grammar = server.lifecycle.last.grammar
+        assert grammar.kind == "lark" and "tool_call" in grammar.source
+        assert ("TEXT" in grammar.source) is (fields["tools"] is STRICT), "strict alone leaves the model free to answer"
+        for field in ({"min_tokens": 3, "max_tokens": 5}, {"ignore_eos": True}):
+            error = (await server.chat(**fields, **field)).json()["error"]
+            assert error["param"] == next(iter(field)) and param in error["message"]
+        await server.chat(tools=TOOLS)
+        assert server.lifecycle.last.grammar is None
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "param"),
+    [
+        ({"tool_format": "pythonic"}, {"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
+        ({"tool_format": "llama3_json"}, {"tools": STRICT}, "tools[0].function.strict"),
+        ({"reasoning_format": "granite"}, {"tools": TOOLS, "tool_choice": NAMED}, "tool_choice"),
+    ],
+)
+async def test_what_cannot_be_enforced_is_refused(state: dict[str, Any], fields: dict[str, Any], param: str) -> None:
+    async with with_tools(**state) as server:
+        error = (await server.chat(**fields)).json()["error"]
+        assert (error["param"], error["code"]) == (param, "unsupported_parameter")
+
+
+async def test_a_keyword_that_cannot_be_enforced_matters_to_strict_alone() -> None:
+    function = {"name": "f", "parameters": {"type": "object", "not": {}}}
+    tools = [{"type": "function", "function": function}]
+    async with with_tools() as server:
+        assert (await server.chat(tools=tools, tool_choice="required")).status_code == 200
+        assert '"not"' not in server.lifecycle.last.grammar.source
+        function["strict"] = True
+        error = (await server.chat(tools=tools)).json()["error"]
+        assert (error["param"], error["code"]) == ("tools[0].function.parameters.not", "unsupported_keyword")
+
+
+async def test_schemas_beyond_the_limit_of_grammars_are_refused() -> None:
+    async with with_tools(limits=Limits(max_grammar_size=100)) as server:
+        error = (await server.chat(tools=TOOLS, tool_choice="required")).json()["error"]
+        assert (error["param"], error["code"]) == ("tools", "string_above_max_length")
+        assert (await server.chat(tools=TOOLS)).status_code == 200, "nothing is compiled where nothing is enforced"
+
+
+async def test_reasoning_comes_before_what_is_enforced() -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+    begun = {"chat_template_kwargs": {"think": True}}
+    async with with_tools(reasoning_format="think") as server:
+        for fields in (
+            {"response_format": schema},
+            {"structured_outputs": {"regex": "a+"}},
+            ENFORCED[0][0],
+            ENFORCED[2][0],
+        ):
+            await server.chat(**fields)
+            assert "start: reasoning? " in server.lifecycle.last.grammar.source
+            await server.chat(**fields, **begun)
+            assert "start: reasoning " in server.lifecycle.last.grammar.source
+        lark = {"structured_outputs": {"grammar": 'start: "a"'}}
+        assert (await server.chat(**lark)).status_code == 200
+        assert (await server.chat(**lark, **begun)).json()["error"]["param"] == "structured_outputs.grammar"
