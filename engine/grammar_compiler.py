@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,8 @@ class GrammarCompiler:
 
         self.vocab_size = len(vocabulary.tokens)
         self._eos_token_ids = tuple(eos_token_ids)
-        self._tokenizer = LLTokenizer(_Table(vocabulary, self._eos_token_ids[0]), eos_token=list(eos_token_ids))  # type: ignore[arg-type]
+        table: Any = _Table(vocabulary, self._eos_token_ids[0])
+        self._tokenizer = LLTokenizer(table, eos_token=list(eos_token_ids))
         self._limits = LLParserLimits(max_lexer_states=max_states, verbose_errors=False)
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
