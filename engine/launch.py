@@ -15,5 +15,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     """Number of the incarnation, for its name and log."""
     config: EngineConfig
+    standby: bool = False
+    """Load the weights, then wait for ``Serve``."""
     record: int | None = None
     """Inherited descriptor of the memory for a flight record; None where nobody reads one."""

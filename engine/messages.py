@@ -61,6 +61,10 @@ class Abort(msgspec.Struct, frozen=True, kw_only=True, tag="abort"):
     attempt: int
 
 
+class Serve(msgspec.Struct, frozen=True, kw_only=True, tag="serve"):
+    """To an engine that was launched to stand by: make the cache and say ``Ready``."""
+
+
 class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
     """End the process once nothing is pending."""
 
@@ -147,6 +151,10 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
     unit: str = ""
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True, tag="standing"):
+    """The weights are loaded; what is missing is made when ``Serve`` comes."""
+
+
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about a loaded engine."""
 
@@ -193,8 +201,8 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """True for a mistake in the model or the settings (no traceback helps), False for a fault of ours."""
 
 
-ToEngine: TypeAlias = Start | Abort | Drain | Alive
-FromEngine: TypeAlias = StepOutput | Idle | CacheEvents | Rejected | Heartbeat | Loading | Ready | Failed
+ToEngine: TypeAlias = Start | Abort | Serve | Drain | Alive
+FromEngine: TypeAlias = StepOutput | Idle | CacheEvents | Rejected | Heartbeat | Loading | Standing | Ready | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine = msgspec.msgpack.Decoder(ToEngine)

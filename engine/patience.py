@@ -22,8 +22,8 @@ class Patience:
         self._under_way: deque[tuple[int, float]] = deque()
         """Tokens of each step, and when it began."""
         self._last_end = clock()
-        self._recent: dict[int, deque[tuple[int, float]]] = {}
-        """Tokens and seconds of steps, by the size of their tokens: its number of binary digits."""
+        self._recent: dict[int, tuple[deque[float], deque[float]]] = {}
+        """Seconds of steps, and seconds for each token of them, by the size of a step: binary digits of its tokens."""
 
     def begin(self, tokens: int) -> None:
         self._under_way.append((tokens, self._clock()))
@@ -32,8 +32,12 @@ class Patience:
         """The oldest step has ended."""
         tokens, began = self._under_way.popleft()
         now = self._clock()
-        steps = self._recent.setdefault(tokens.bit_length(), deque(maxlen=RECENT))
-        steps.append((tokens, now - max(began, self._last_end)))
+        size = tokens.bit_length()
+        if size not in self._recent:
+            self._recent[size] = (deque(maxlen=RECENT), deque(maxlen=RECENT))
+        seconds = now - max(began, self._last_end)
+        for known, value in zip(self._recent[size], (seconds, seconds / tokens), strict=True):
+            known.append(value)
         self._last_end = now
 
     @property
@@ -61,8 +65,8 @@ class Patience:
     def _predict(self, tokens: int) -> float:
         """From steps of the same size, or the next smaller, or else the next larger: a step takes no less time than
         one of fewer tokens, and no more than in proportion."""
-        size = tokens.bit_length()
-        nearest = max((each for each in self._recent if each <= size), default=None)
-        if nearest is None:
-            nearest = min(self._recent)
-        return max(seconds * max(1.0, tokens / of) for of, seconds in self._recent[nearest])
+        nearest = tokens.bit_length()
+        if nearest not in self._recent:
+            nearest = max((size for size in self._recent if size < nearest), default=min(self._recent))
+        seconds, paces = self._recent[nearest]
+        return max(max(seconds), tokens * max(paces))

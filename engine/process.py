@@ -42,6 +42,8 @@ from engine.messages import (
     Idle,
     Loading,
     Ready,
+    Serve,
+    Standing,
     Start,
     StepOutput,
     ToEngine,
@@ -149,9 +151,17 @@ class Startup:
     """From a configuration to an engine, telling the gateway how far it has come and how long it took."""
 
     def __init__(
-        self, config: EngineConfig, channel: Channel, imports: threading.Thread, record: FlightRecord | None = None
+        self,
+        config: EngineConfig,
+        channel: Channel,
+        imports: threading.Thread,
+        *,
+        record: FlightRecord | None = None,
+        standby: bool = False,
     ) -> None:
+        """``standby``: wait for ``Serve`` once the weights are loaded."""
         self._config = config
+        self._standby = standby
         self._record = record
         self._channel = channel
         self._imports = imports
@@ -165,6 +175,8 @@ class Startup:
         executor = executor_class(config, self._progress)
         with self._stage("weights"):
             facts = executor.load()
+        if self._standby:
+            self._stand_by(executor)
         with self._stage("cache"):
             num_blocks = executor.initialize_cache()
             patience = Patience()
@@ -172,6 +184,11 @@ class Startup:
         with self._stage("warm-up"):
             warm_up(config, executor, facts, num_blocks, patience)
         return engine, executor, self._info(engine, facts, num_blocks)
+
+    def _stand_by(self, executor: Executor) -> None:
+        self._channel.send(Standing())
+        while not any(isinstance(message, Serve) for message in self._channel.receive(wait=True)):
+            executor.check()
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -214,14 +231,15 @@ class EngineProcess:
         self._lease = Lease(lease, _LOOK)
         self._channel = Channel(endpoint, self._counters, self._lease.heard)
 
-    def run(self, config: EngineConfig, imports: threading.Thread) -> int:
-        """``imports`` is a thread that imports ahead.
+    def run(self, config: EngineConfig, imports: threading.Thread, *, standby: bool = False) -> int:
+        """``imports`` is a thread that imports ahead; ``standby`` as in ``Launch``.
 
         Exit status: 0 drained, 1 a mistake of the model or the settings, 70 a fault of ours.
         """
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
         try:
-            self._engine, executor, info = Startup(config, self._channel, imports, self._record).run()
+            startup = Startup(config, self._channel, imports, record=self._record, standby=standby)
+            self._engine, executor, info = startup.run()
             # What was imported and loaded stays: looking through it again and again would hold up steps.
             gc.freeze()
             gc.enable()
@@ -295,7 +313,7 @@ def main(ahead: Sequence[str] = ("torch",)) -> int:
     record = FlightRecord(launch.record) if launch.record is not None else None
     with log_context(engine=name):
         process = EngineProcess(launch.endpoint, launch.config.engine_lease, record)
-        return process.run(launch.config, imports)
+        return process.run(launch.config, imports, standby=launch.standby)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ async def assemble(
     metrics.watch("requests_queued", lambda: lifecycle.queued_requests)
     metrics.watch("requests_running", lambda: lifecycle.running_requests)
     launcher, configs = find("process"), settings.engine_configs(folder)
-    fleet = Fleet(configs, launcher(head_start=head_start), lifecycle, on_loading=report)
+    standby = settings.standby
+    fleet = Fleet(configs, launcher(head_start=head_start), lifecycle, standby=standby, on_loading=report)
     fleet.start()
     try:
         await asyncio.sleep(0)  # the engines are told what to serve before the web framework is imported
@@ -104,7 +105,7 @@ async def assemble(
     except BaseException:
         await fleet.stop()
         raise
-    return Assembly(lifecycle, streams, fleet, lambda: Fleet(configs, launcher(), lifecycle), http)
+    return Assembly(lifecycle, streams, fleet, lambda: Fleet(configs, launcher(), lifecycle, standby=standby), http)
 
 
 def _streams(

@@ -155,6 +155,9 @@ class ServeSettings(BaseSettings):
     replicas: Annotated[Count, Option("Engine", "COUNT")] = Field(
         1, description="Engines that serve the model, each a process with weights and a KV cache of its own."
     )
+    standby: Annotated[bool, Option("Engine")] = Field(
+        False, description="A second process of each engine that has loaded its weights and waits for the first to die."
+    )
     routing: Annotated[Routing, Option("Engine")] = Field(
         "prefix",
         description="Which replica gets a request: where its beginning is cached, or any at random, for comparison.",
@@ -267,7 +270,7 @@ class ServeSettings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _no_booleans_for_numbers(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and info.field_name != "enable_prefix_caching":
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError(f"must not be {str(value).lower()}")
         return value
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from engine.config import EngineConfig
 from engine.messages import EngineInfo, Loading
 from gateway.replicas.launchers import Launcher
-from gateway.replicas.supervisor import EngineGoneError, Limits, Listener, Supervisor
+from gateway.replicas.supervisor import EngineGoneError, Listener, Supervisor
+from gateway.replicas.watched_engine import Limits
 
 
 class Fleet:
@@ -20,10 +21,14 @@ class Fleet:
         launcher: Launcher,
         listener: Listener,
         *,
+        standby: bool = False,
         on_loading: Callable[[Loading], None] = lambda _: None,
         limits: Limits | None = None,
     ) -> None:
-        """One configuration for each replica. ``on_loading`` hears how the first one starts, and how many are up."""
+        """One configuration for each replica; with ``standby`` each has a second process that waits.
+
+        ``on_loading`` hears how the first one starts, and how many are up.
+        """
         self._on_loading = on_loading
         self.supervisors = [
             Supervisor(
@@ -31,6 +36,7 @@ class Fleet:
                 launcher,
                 listener,
                 replica=config.replica,
+                standby=standby,
                 on_loading=(lambda _: None) if number else on_loading,
                 limits=limits,
             )

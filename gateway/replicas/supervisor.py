@@ -1,34 +1,29 @@
 """One replica's engine processes, one after another: spawned, watched, killed, restarted. Says Up and Lost.
 
-Liveness is progress: a heartbeat carries the step counter, which is judged against the work that is pending. A silent
-or stuck engine is first asked for its stacks and then killed, and only when it is dead for certain is it Lost: a
-stopped process that wakes must find nobody listening.
+With ``standby`` there is a second process: as soon as one serves, another loads its weights and waits. When the first
+is lost, the other has only to make its cache. Nobody else hears of it before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import zmq
 
 from engine.config import EngineConfig
 from engine.messages import (
-    Alive,
     CacheEvents,
-    Drain,
     EngineInfo,
-    Failed,
     FromEngine,
-    Heartbeat,
     Idle,
     Loading,
     Ready,
     Rejected,
+    Serve,
+    Standing,
     StepOutput,
     ToEngine,
 )
@@ -36,12 +31,9 @@ from gateway.clock import Clock, SystemClock
 from gateway.replicas.client import Client
 from gateway.replicas.launchers import EngineProcess, Launcher
 from gateway.replicas.loss import Loss
-from observability.records import LossKind
+from gateway.replicas.watched_engine import Ended, Limits, WatchedEngine
 
 logger = logging.getLogger(__name__)
-
-_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-"""No fault of a process's own raises these."""
 
 
 class Listener(Protocol):
@@ -60,64 +52,6 @@ class EngineGoneError(Exception):
     """The engine will not be started again; the message is for the person at the terminal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Durations in seconds."""
-
-    check_interval: float = 0.5
-    silence: float = 10.0
-    """Longest without any message, once it is up: a thread that does nothing else sends one twice a second."""
-    startup_silence: float = 120.0
-    """The same before: importing and compiling may keep even the heartbeat's thread waiting."""
-    stall: float = 300.0
-    """Longest that the step counter may stand still while work is pending, where the engine cannot say itself;"""
-    overdue: float = 5.0
-    """beyond what it says, for it to end by itself and tell of a rank that is stuck."""
-    dump: float = 0.5
-    """Between asking for the stacks and the kill."""
-    stop: float = 5.0
-    """For the process to end by itself at shutdown."""
-    first_backoff: float = 0.05
-    longest_backoff: float = 30.0
-    startup_failures: int = 3
-    """Start-ups in a row that may fail before it is given up."""
-
-
-class Progress:
-    """What is known of an engine's liveness. Time counts in checks, so that a pause of the gateway counts once."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._silent = 0.0
-        self._stalled = 0.0
-        self._step = -1
-        self._may_stall = limits.stall
-        self.up = False
-
-    def heard(self, message: FromEngine) -> None:
-        self._silent = 0.0
-        if isinstance(message, StepOutput):
-            self._stalled = 0.0
-        elif isinstance(message, Heartbeat):
-            if message.step != self._step or not message.pending:
-                self._stalled = 0.0
-            self._step = message.step
-            self._may_stall = self._limits.stall if message.limit is None else message.limit + self._limits.overdue
-
-    def passed(self, seconds: float) -> tuple[LossKind, str] | None:
-        """Time went by; why the engine must be killed, if it must."""
-        # After a pause of this process the engine's messages are waiting unread: one check is too early to judge.
-        seconds = min(seconds, 2 * self._limits.check_interval)
-        self._silent += seconds
-        self._stalled += seconds
-        silence = self._limits.silence if self.up else self._limits.startup_silence
-        if self._silent > silence:
-            return "silent", f"silent for {silence:g} s"
-        if self.up and self._stalled > self._may_stall:
-            return "stalled", f"no step for {self._may_stall:.3g} s with work pending"
-        return None
-
-
 class Supervisor:
     """``start`` once, ``stop`` once; ``wait_ready`` between them, for the banner."""
 
@@ -128,6 +62,7 @@ class Supervisor:
         listener: Listener,
         *,
         replica: int = 0,
+        standby: bool = False,
         on_loading: Callable[[Loading], None] = lambda _: None,
         clock: Clock | None = None,
         limits: Limits | None = None,
@@ -138,22 +73,32 @@ class Supervisor:
         self._launcher = launcher
         self._listener = listener
         self._replica = replica
+        self._standby = standby
         self._on_loading = on_loading
         self._clock = clock or SystemClock()
         self._limits = limits or Limits()
         self._connect = connect or _connect
         self._task: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[EngineInfo] | None = None
-        self._incarnation: _Incarnation | None = None
+        self._serving: _Incarnation | None = None
+        """The one that serves, or is the next to."""
+        self._spare: _Incarnation | None = None
         self._backoff = self._limits.first_backoff
         self._stopping = False
+        self._incarnations = 0
         self.epoch = 0
-        """Of the newest incarnation; they count from 1."""
+        """Of the incarnation that serves, or is the next to; they count from 1."""
 
     @property
     def pid(self) -> int | None:
-        """Of the engine process, while there is one."""
-        return self._incarnation.pid if self._incarnation is not None else None
+        """Of the process that serves or is the next to, while there is one."""
+        engine = self._serving.engine if self._serving is not None else None
+        return engine.pid if engine is not None else None
+
+    @property
+    def spare_pid(self) -> int | None:
+        """Of the process that stands by, once it has loaded its weights."""
+        return self._spare.engine.pid if self._spare is not None and self._spare.stands and self._spare.engine else None
 
     def start(self) -> None:
         self._ready = asyncio.get_running_loop().create_future()
@@ -169,8 +114,8 @@ class Supervisor:
         self._stopping = True
         if self._task is None:
             return
-        if self._incarnation is not None:
-            await self._incarnation.stop()
+        if self._serving is not None and self._serving.engine is not None:
+            await self._serving.engine.stop()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if self._ready is not None and not self._ready.done():
@@ -183,11 +128,13 @@ class Supervisor:
         except Exception as error:
             logger.exception("engine %d: its supervisor failed", self._replica)
             self._give_up(f"{type(error).__name__}: {error}")
+        finally:
+            if self._spare is not None:
+                await self._spare.end()
 
     async def _run(self) -> None:
         failures = 0
         while True:
-            self.epoch += 1
             ended = await self._incarnate()
             if self._stopping:
                 return
@@ -199,52 +146,63 @@ class Supervisor:
             await self._clock.sleep(self._backoff)
             self._backoff = min(2 * self._backoff, self._limits.longest_backoff)
 
-    async def _incarnate(self) -> _Ended:
-        """One process from its launch to its certain death."""
-        client = self._connect(self._replica, self.epoch)
+    async def _incarnate(self) -> Ended:
+        """One process until its certain death: from its launch, or from when its turn has come."""
+        incarnation, self._spare = self._spare or self._launch(standby=False), None
+        self._serving, self.epoch = incarnation, incarnation.epoch
+        incarnation.take_turn()
         try:
-            try:
-                process = await self._launch(client.endpoint)
-            except OSError as error:
-                cause = f"the engine process cannot be started: {error}"
-                return _Ended(Loss("error", cause, own_doing=True), was_up=False, final=False)
-            self._incarnation = _Incarnation(process, client, self._limits, self._clock, self._deliver)
-            try:
-                ended = await self._incarnation.run()
-            finally:
-                self._incarnation = None
+            ended = await asyncio.shield(incarnation.task)
         finally:
-            client.close()
+            await incarnation.end()
+            self._serving = None
         if ended.was_up:
             self._listener.lost(self._replica, self.epoch, ended.loss)
         return ended
 
-    async def _launch(self, endpoint: str) -> EngineProcess:
-        """Cancelled half-way, it leaves no process behind."""
-        launching = asyncio.ensure_future(self._launcher.launch(self._config, endpoint=endpoint, epoch=self.epoch))
-        try:
-            return await asyncio.shield(launching)
-        except asyncio.CancelledError:
-            process = await launching
-            process.kill()
-            await process.wait()
-            raise
+    def _launch(self, *, standby: bool) -> _Incarnation:
+        self._incarnations += 1
+        epoch = self._incarnations
+        client = self._connect(self._replica, epoch)
 
-    def _deliver(self, message: FromEngine) -> None:
+        async def launch() -> WatchedEngine:
+            process = await _launched(
+                self._launcher.launch(self._config, endpoint=client.endpoint, epoch=epoch, standby=standby)
+            )
+            return WatchedEngine(process, client, self._limits, self._clock, lambda said: self._hear(incarnation, said))
+
+        incarnation = _Incarnation(epoch, client, launch)
+        return incarnation
+
+    def _hear(self, incarnation: _Incarnation, message: FromEngine) -> None:
+        if isinstance(message, Standing):
+            incarnation.stand()
+        elif incarnation is self._serving:
+            self._deliver(incarnation, message)
+
+    def _deliver(self, incarnation: _Incarnation, message: FromEngine) -> None:
         match message:
             case StepOutput() | CacheEvents() | Idle() | Rejected():
                 if isinstance(message, StepOutput) and any(output.ids for output in message.outputs):
                     self._backoff = self._limits.first_backoff
-                self._listener.receive(self._replica, self.epoch, message)
+                self._listener.receive(self._replica, incarnation.epoch, message)
             case Loading():
                 self._on_loading(message)
             case Ready():
-                assert self._incarnation is not None
-                self._listener.up(self._replica, self.epoch, message.info, self._incarnation.send)
+                self._listener.up(self._replica, incarnation.epoch, message.info, incarnation.client.send)
                 if self._ready is not None and not self._ready.done():
                     self._ready.set_result(message.info)
+                if self._standby and self._spare is None:
+                    self._spare = self._launch(standby=True)
+                    self._spare.task.add_done_callback(self._spare_ended)
             case _:
                 pass
+
+    def _spare_ended(self, task: asyncio.Task[Ended]) -> None:
+        """Nobody waits for it. The next one comes with the next engine that serves."""
+        if self._spare is not None and self._spare.task is task and not self._stopping and not task.cancelled():
+            logger.warning("engine %d.%d stood by: %s", self._replica, self._spare.epoch, task.result().loss.cause)
+            self._spare = None
 
     def _give_up(self, cause: str) -> None:
         self._listener.gave_up(self._replica, cause)
@@ -256,110 +214,60 @@ class Supervisor:
             logger.error("engine %d is given up: %s", self._replica, cause)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    loss: Loss
-    was_up: bool
-    final: bool
-    """Whether another start would end in the same way."""
-
-
 class _Incarnation:
-    """One process and its socket."""
+    """One process, from its launch on: in a task of its own, since one that stands by is waited for by nobody."""
 
-    def __init__(
-        self,
-        process: EngineProcess,
-        client: Client,
-        limits: Limits,
-        clock: Clock,
-        deliver: Callable[[FromEngine], None],
-    ) -> None:
-        self._process = process
-        self._client = client
-        self._limits = limits
-        self._clock = clock
-        self._deliver = deliver
-        self._progress = Progress(limits)
-        self._failed: Failed | None = None
-        self.pid = process.pid
-        self.send = client.send
+    def __init__(self, epoch: int, client: Client, launch: Callable[[], Awaitable[WatchedEngine]]) -> None:
+        self.epoch = epoch
+        self.client = client
+        self.engine: WatchedEngine | None = None
+        """While its process lives."""
+        self.stands = False
+        """Whether it has loaded its weights and waits for its turn."""
+        self._has_turn = False
+        self._launch = launch
+        self.task = asyncio.create_task(self._run(), name=f"engine {epoch}")
 
-    async def run(self) -> _Ended:
-        """Until the process is dead and everything it said is delivered; cancelled, it is killed all the same."""
-        exited = asyncio.create_task(self._process.wait())
-        received = asyncio.create_task(self._client.receive(self._hear))
-        watched = asyncio.create_task(self._watch())
+    def take_turn(self) -> None:
+        self._has_turn = True
+        if self.stands:
+            self.stand()
+
+    def stand(self) -> None:
+        """It has loaded its weights. (Before it says so it could not be told: nothing is kept for one who has not
+        connected.)"""
+        self.stands = not self._has_turn
+        if self._has_turn:
+            self.client.send(Serve())
+
+    async def end(self) -> None:
+        """Kills the process, if there is one, and returns when it is dead."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    async def _run(self) -> Ended:
         try:
-            await asyncio.wait((exited, received, watched), return_when=asyncio.FIRST_COMPLETED)
-            if watched.done() and not exited.done():
-                logger.error("engine process %d: %s; %s", self.pid, watched.result()[1], self._process.look())
-                self._process.dump()
-                await self._clock.sleep(self._limits.dump)
-        finally:
-            self._process.kill()
-            received.cancel()
-            watched.cancel()
-            status, broken, hung = await asyncio.gather(exited, received, watched, return_exceptions=True)
-        if not isinstance(broken, Exception):
             try:
-                await self._client.receive_rest(self._hear)
-            except Exception as error:
-                broken = error
-        final = self._failed is not None and self._failed.expected
-        return _Ended(self._loss(status, broken, hung), was_up=self._progress.up, final=final)
+                self.engine = await self._launch()
+            except OSError as error:
+                loss = Loss("error", f"the engine process cannot be started: {error}", own_doing=True)
+                return Ended(loss, was_up=False, final=False)
+            return await self.engine.run()
+        finally:
+            self.engine, self.stands = None, False
+            self.client.close()
 
-    def _loss(self, status: int | BaseException, broken: object, hung: object) -> Loss:
-        """What it said of its end itself comes first, then what was wrong with it before it was killed."""
-        executing = self._process.executing()
-        if self._failed is not None:
-            return Loss("error", self._failed.message, True, executing)
-        if isinstance(broken, Exception):
-            logger.error("engine process %d: what it said cannot be used", self.pid, exc_info=broken)
-            return Loss("garbled", f"{type(broken).__name__}: {broken}", True, executing)
-        if isinstance(hung, tuple):
-            kind, cause = hung
-            return Loss(kind, cause, True, executing)
-        if isinstance(status, BaseException):
-            return Loss("exit", f"cannot be watched: {status}", True, executing)
-        if status < 0:
-            return Loss("signal", f"killed by signal {-status}", -status not in _FROM_OUTSIDE, executing)
-        return Loss("exit", f"exited with status {status}", True, executing)
 
-    async def stop(self) -> None:
-        """Asks it to end, and kills it if it does not; one that still loads has nothing to end in order."""
-        if not self._progress.up:
-            self._process.kill()
-            await self._process.wait()
-            return
-        self.send(Drain())
-        self._process.close_input()
-        exited = asyncio.create_task(self._process.wait())
-        deadline = asyncio.create_task(self._clock.sleep(self._limits.stop))
-        await asyncio.wait((exited, deadline), return_when=asyncio.FIRST_COMPLETED)
-        deadline.cancel()
-        self._process.kill()
-        await exited
-
-    def _hear(self, message: FromEngine) -> None:
-        self._progress.heard(message)
-        if isinstance(message, Ready):
-            self._progress.up = True
-        elif isinstance(message, Failed):
-            self._failed = message
-        self._deliver(message)
-
-    async def _watch(self) -> tuple[LossKind, str]:
-        """Returns why the engine must be killed."""
-        before = self._clock.now()
-        while True:
-            await self._clock.sleep(self._limits.check_interval)
-            now = self._clock.now()
-            cause = self._progress.passed(now - before)
-            if cause is not None:
-                return cause
-            before = now
-            self.send(Alive())
+async def _launched(launching: Awaitable[EngineProcess]) -> EngineProcess:
+    """Cancelled half-way, it leaves no process behind."""
+    task = asyncio.ensure_future(launching)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        process = await task
+        process.kill()
+        await process.wait()
+        raise
 
 
 def _connect(replica: int, epoch: int) -> Client:

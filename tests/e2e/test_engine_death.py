@@ -31,6 +31,10 @@ def request(number: int) -> dict[str, Any]:
     }
 
 
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 async def run_streams(server: Any, counts: list[int]) -> list[tuple[str, list[str], str | None, int]]:
     """(text, tokens, finish reason, completion tokens) of each stream; ``counts`` follows how far each has come."""
 
@@ -118,6 +122,21 @@ def test_nothing_is_left_when_the_server_itself_is_killed(start_server: Any) -> 
         assert len(pids) == 2
         server.process.kill()
         end = time.monotonic() + 5
-        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        while any(map(alive, pids)):
             assert time.monotonic() < end, "an engine outlives its gateway"
             time.sleep(0.02)
+
+
+async def test_one_that_stands_by_goes_on(start_server: Any) -> None:
+    with start_server("--dtype", "float32", "--standby") as server:
+        undisturbed = await run_streams(server, [0] * STREAMS)
+        counts = [0] * STREAMS
+        streams = asyncio.create_task(run_streams(server, counts))
+        await progress(streams, counts, BETWEEN_KILLS)
+        first, spare = server.engine_pids()
+        assert max(counts) < TOKENS
+        os.kill(first, signal.SIGKILL)
+        assert await streams == undisturbed
+        assert server.metric("penstock_engine_restarts_total") == 1
+        assert server.engine_pids()[0] == spare, "what stood by serves"
+    assert not alive(spare)

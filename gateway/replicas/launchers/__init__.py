@@ -50,8 +50,11 @@ class Launcher(ABC):
         """``head_start`` is a process on this machine; a launcher that starts none here leaves it alone."""
 
     @abstractmethod
-    async def launch(self, config: EngineConfig, *, endpoint: str, epoch: int) -> EngineProcess:
-        """Starts an engine that connects to ``endpoint``. Raises ``OSError`` where it cannot be started."""
+    async def launch(self, config: EngineConfig, *, endpoint: str, epoch: int, standby: bool = False) -> EngineProcess:
+        """Starts an engine that connects to ``endpoint``. Raises ``OSError`` where it cannot be started.
+
+        ``standby``: it is to load its weights and then to wait for ``Serve``.
+        """
 
 
 def available() -> list[str]:

@@ -71,10 +71,10 @@ class ProcessLauncher(Launcher):
         self._command = command
         self._head_start = head_start
 
-    async def launch(self, config: EngineConfig, *, endpoint: str, epoch: int) -> ChildProcess:
+    async def launch(self, config: EngineConfig, *, endpoint: str, epoch: int, standby: bool = False) -> ChildProcess:
         started = self._head_start.take() if self._head_start is not None else None
         spawned = started or spawn(self._command)
-        launched = Launch(endpoint=endpoint, epoch=epoch, config=config, record=spawned.record)
+        launched = Launch(endpoint=endpoint, epoch=epoch, config=config, standby=standby, record=spawned.record)
         pipe = spawned.process.stdin
         assert pipe is not None
         child = ChildProcess(spawned)

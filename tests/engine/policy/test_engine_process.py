@@ -28,6 +28,8 @@ from engine.messages import (
     Loading,
     Ready,
     Rejected,
+    Serve,
+    Standing,
     Start,
     StepOutput,
     ToEngine,
@@ -48,7 +50,7 @@ M = TypeVar("M", bound=FromEngine)
 class Child:
     """An engine process and the gateway's end of its socket."""
 
-    def __init__(self, folder: str, **settings: object) -> None:
+    def __init__(self, folder: str, *, standby: bool = False, **settings: object) -> None:
         self.socket = zmq.Context.instance().socket(zmq.PAIR)
         self.socket.linger = 0
         endpoint = f"ipc://{folder}/engine"
@@ -61,7 +63,7 @@ class Child:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         config = EngineConfig(**{"model": "well", "executor": "scripted", "stream_interval": 0.0} | settings)
-        launch = Launch(endpoint=endpoint, epoch=3, config=config)
+        launch = Launch(endpoint=endpoint, epoch=3, config=config, standby=standby)
         self.process.stdin.write(msgspec.json.encode(launch) + b"\n")
         self.process.stdin.flush()
 
@@ -123,6 +125,18 @@ def test_start_up_reports_progress_and_facts(spawn) -> None:
     assert (info.max_model_len, info.block_size, info.num_blocks, info.cache_bytes) == (64, 32, 640, 6400)
     assert (info.parameters, info.eos_token_ids, info.fingerprint) == (7, [2], "f")
     assert list(info.load_seconds) == ["imports", "weights", "cache", "warm-up"]
+
+
+def test_one_that_stands_by_makes_its_cache_when_it_is_told_to_serve(spawn) -> None:
+    child = spawn(standby=True)
+    child.receive(Standing)
+    child.receive(Heartbeat)
+    assert not child.socket.poll(100) or isinstance(decode_from_engine(child.socket.recv()), Heartbeat)
+    child.send(Serve())
+    assert [child.receive(Loading).stage for _ in range(2)] == ["cache", "warm-up"]
+    child.receive(Ready)
+    child.send(start())
+    child.receive(StepOutput, lambda frame: any(output.finish for output in frame.outputs))
 
 
 def test_a_choice_from_start_to_finish_is_a_frame_a_step(spawn) -> None:

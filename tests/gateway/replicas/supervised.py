@@ -14,7 +14,8 @@ from gateway.completion.lifecycle import Lifecycle
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
 from gateway.replicas.launchers.process import ProcessLauncher
-from gateway.replicas.supervisor import Limits, Supervisor
+from gateway.replicas.supervisor import Supervisor
+from gateway.replicas.watched_engine import Limits
 from gateway.tokenizer import Tokenizer
 from observability.records import EngineEvent, Record
 

@@ -10,6 +10,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.messages import (
+    Alive,
     EngineInfo,
     Failed,
     FromEngine,
@@ -17,6 +18,8 @@ from engine.messages import (
     Loading,
     Ready,
     Rejected,
+    Serve,
+    Standing,
     StepOutput,
     ToEngine,
     Tokens,
@@ -24,7 +27,8 @@ from engine.messages import (
 from gateway.replicas.client import Client
 from gateway.replicas.launchers import EngineProcess, Launcher
 from gateway.replicas.loss import Loss
-from gateway.replicas.supervisor import EngineGoneError, Limits, Progress, Supervisor
+from gateway.replicas.supervisor import EngineGoneError, Supervisor
+from gateway.replicas.watched_engine import Limits, Progress
 from observability.records import EngineState, StepStats
 
 INFO = EngineInfo(
@@ -158,11 +162,11 @@ class FakeLauncher(Launcher):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def launch(self, config: EngineConfig, *, endpoint: str, epoch: int) -> FakeProcess:
+    async def launch(self, config: EngineConfig, *, endpoint: str, epoch: int, standby: bool = False) -> FakeProcess:
         await self.gate.wait()
         if self.fails:
             raise OSError("no more processes")
-        self.world.log.append(f"launch {epoch}")
+        self.world.log.append(f"launch {epoch}{' to stand by' if standby else ''}")
         process = FakeProcess(self.world.log, 1000 + epoch, self.world.ends_by_itself)
         self.world.processes.append(process)
         return process
@@ -171,7 +175,7 @@ class FakeLauncher(Launcher):
 class World:
     """It is the listener, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, standby: bool = False) -> None:
         self.log: list[str] = []
         self.kinds: list[str] = []
         self.clock = ManualClock()
@@ -185,6 +189,7 @@ class World:
             self,
             clock=self.clock,
             limits=LIMITS,
+            standby=standby,
             connect=self.connect,
             on_loading=lambda message: self.log.append(f"loading {message.stage}"),
         )
@@ -206,6 +211,10 @@ class World:
     def gave_up(self, replica: int, message: str) -> None:
         self.log.append(f"gave up: {message}")
 
+    def asked(self, incarnation: int) -> list[ToEngine]:
+        """What it was told beside signs of life; they count from 0."""
+        return [message for message in self.clients[incarnation].sent if not isinstance(message, Alive)]
+
     async def say(self, *messages: FromEngine | Exception) -> None:
         for message in messages:
             self.clients[-1].incoming.put_nowait(message)
@@ -221,8 +230,8 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def supervised() -> AsyncIterator[World]:
-    world = World()
+async def supervised(*, standby: bool = False) -> AsyncIterator[World]:
+    world = World(standby=standby)
     world.supervisor.start()
     await settle()
     try:
@@ -486,3 +495,67 @@ async def test_a_transport_that_cannot_be_made_is_given_up_and_said(caplog: pyte
         await asyncio.wait_for(world.supervisor.wait_ready(), 5)
     assert "its supervisor failed" in caplog.text
     await world.supervisor.stop()
+
+
+# --- standby -----------------------------------------------------------------------------------------------------
+
+
+async def test_one_that_stands_by_serves_when_the_first_is_lost_and_the_next_stands_by() -> None:
+    async with supervised(standby=True) as world:
+        await world.say(Ready(info=INFO))
+        assert world.take_log() == ["launch 1", "up 1", "launch 2 to stand by"]
+        assert world.supervisor.spare_pid is None, "it has not loaded its weights"
+        await world.say(Loading(stage="weights", done=0, total=1), Heartbeat(step=0, pending=0), Standing())
+        assert world.take_log() == [], "nobody hears of it"
+        assert (world.supervisor.spare_pid, world.supervisor.pid, world.supervisor.epoch) == (1002, 1001, 1)
+        assert world.asked(1) == []
+        world.processes[0].die(-9)
+        await settle()
+        await world.clock.pass_by(1)
+        assert world.asked(1) == [Serve()]
+        assert world.take_log() == ["dead", "closed", "lost 1: killed by signal 9"]
+        assert (world.supervisor.spare_pid, world.supervisor.pid, world.supervisor.epoch) == (None, 1002, 2)
+        await world.say(Ready(info=INFO), TOKEN)
+        assert world.take_log() == ["up 2", "received 2", "launch 3 to stand by"]
+
+
+async def test_one_that_still_loads_is_told_to_serve_when_it_has() -> None:
+    async with supervised(standby=True) as world:
+        await world.say(Ready(info=INFO))
+        world.processes[0].die(-9)
+        await settle()
+        await world.clock.pass_by(1)
+        assert world.asked(1) == []
+        await world.say(Standing())
+        assert world.asked(1) == [Serve()]
+        await world.say(Ready(info=INFO))
+        assert [line for line in world.log if line.startswith(("launch", "up"))] == [
+            "launch 1",
+            "up 1",
+            "launch 2 to stand by",
+            "up 2",
+            "launch 3 to stand by",
+        ]
+
+
+async def test_one_that_dies_while_it_stands_by_is_no_loss() -> None:
+    async with supervised(standby=True) as world:
+        await world.say(Ready(info=INFO))
+        await world.say(Standing())
+        world.take_log()
+        world.processes[1].die(-9)
+        await settle()
+        assert world.take_log() == ["dead", "closed"]
+        assert world.supervisor.spare_pid is None
+        world.processes[0].die(-9)
+        await settle()
+        await world.clock.pass_by(1)
+        assert world.take_log()[-1] == "launch 3"
+
+
+async def test_stop_ends_the_one_that_stands_by() -> None:
+    async with supervised(standby=True) as world:
+        await world.say(Ready(info=INFO))
+        await world.say(Standing())
+        await world.supervisor.stop()
+        assert [process.exit.done() for process in world.processes] == [True, True]
