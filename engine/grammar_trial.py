@@ -22,7 +22,7 @@ from engine.errors import ModelError
 from engine.grammar import Grammar, GrammarError
 from engine.grammar_compiler import GrammarCompiler, words_of
 from engine.grammar_trial_messages import Setup, Trial, Verdict
-from engine.linux import set_process_name
+from engine.linux import die_with, set_process_name
 from engine.vocabulary import Vocabulary
 
 STACK = 1 << 20
@@ -68,6 +68,7 @@ def _limit_memory(more: int) -> None:
 
 def _serve() -> None:
     setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
+    die_with(setup.parent)
     answer: Callable[[Trial], Verdict]
     try:
         compiler = _compiler(setup)

@@ -12,6 +12,8 @@ TrialKind = GrammarKind | Literal["ebnf"]
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    parent: int
+    """Id of the process that asks. With it this one ends, in the middle of a grammar too."""
     folder: str
     """Of the model."""
     vocab_size: int

@@ -104,7 +104,8 @@ class RunningServer:
     def engine_pids(self) -> list[int]:
         """Children of the server that run the engine."""
         path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        return [int(pid) for pid in Path(path).read_text().split()]
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in map(int, Path(path).read_text().split())}
+        return [pid for pid, command in commands.items() if b"engine.grammar_trial" not in command]
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import sys
 import time
 from collections import OrderedDict
@@ -129,6 +130,7 @@ class Trials:
             start_new_session=True,
         )
         setup = Setup(
+            parent=os.getpid(),
             folder=str(self._folder),
             vocab_size=info.vocab_size,
             eos_token_ids=info.eos_token_ids,

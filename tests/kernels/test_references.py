@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kernels.ops import (
+    apply_bitmask,
     linear,
     paged_attention,
     rms_norm,
@@ -160,3 +161,16 @@ def test_both_zeros_rank_alike():
     _, rank, top_ids, _ = token_logprobs.token_logprobs(logits, torch.tensor([1]), 3)
     assert top_ids.tolist() == [[0, 1, 2]]
     assert rank.tolist() == [2]
+
+
+def test_apply_bitmask():
+    for example in examples(apply_bitmask, torch.float32):
+        logits, bits = example.arguments
+        before = logits.clone()
+        actual = apply_bitmask.apply_bitmask(logits, bits)
+        for row in range(len(logits)):
+            for token in range(logits.shape[1]):
+                word = int(bits[row, token // 32]) & 0xFFFFFFFF
+                expected = float(logits[row, token]) if word >> token % 32 & 1 else -math.inf
+                assert float(actual[row, token]) == expected
+        assert torch.equal(logits, before)
