@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-from urllib.parse import quote
 
 from fastapi import Request, Response
 
@@ -18,18 +17,14 @@ from engine.sampling_params import SamplingParams
 from gateway.admission import Ticket
 from gateway.completion.parser import Parsing
 from gateway.completion.request import Request as CompletionRequest
-from gateway.errors import Unavailable, UnsupportedMediaType, UnsupportedParameter
+from gateway.errors import Unavailable, UnsupportedParameter
 from gateway.protocol.answer import AnswerOptions, BodyAnswer, Envelope, StreamAnswer
 from gateway.protocol.event_ids import HEADER, MOST_CHOICES, ResumeMode, resume_mode
 from gateway.protocol.form import Form
-from gateway.protocol.parse import parse
 from gateway.protocol.sampling import SamplingRequest
+from gateway.request_body import Parse, parsed, read
 from gateway.respond import streamed, whole
 from gateway.state import AppState, RequestContext
-from observability.records import IgnoredFields
-
-LARGE_BODY = 2**16
-"""Bytes. Larger ones are parsed off the event loop: thousands of small messages take their time."""
 
 Body = TypeVar("Body", bound=SamplingRequest)
 
@@ -50,7 +45,7 @@ class Endpoint(Generic[Body]):
     """What one endpoint adds to the common path."""
 
     id_prefix: str
-    schema: type[Body]
+    parse: Parse[Body]
     plan: Callable[[Body, AppState, EngineInfo], Awaitable[Plan]]
     stream: type[StreamAnswer]
     body: type[BodyAnswer]
@@ -66,11 +61,11 @@ class Endpoint(Generic[Body]):
             _show_limits(state, context)
         streaming = False
         try:
-            body = await self._parse(raw, state, context)
+            body = await parsed(raw, self.parse, state, context)
+            if body.label is not None:
+                context.log["user"] = body.label
             model = state.model_name(body.model)
-            info = state.lifecycle.info
-            if info is None:
-                raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
+            info = state.engine_info()
             plan = await self.plan(body, state, info)
             accepted = self._accepted(body, plan, state, context)
             state.admission.check_tokens(accepted.num_prompt_tokens)
@@ -130,22 +125,6 @@ class Endpoint(Generic[Body]):
             headers=form.headers(durable=recording.durable),
         )
 
-    async def _parse(self, raw: bytes, state: AppState, context: RequestContext) -> Body:
-        """A valid request within the limits. Raises ``InvalidRequest``."""
-        if len(raw) > LARGE_BODY:
-            body, passed_over = await state.prompts.run(lambda: parse(self.schema, raw, state.limits))
-        else:
-            body, passed_over = parse(self.schema, raw, state.limits)
-        body.check(state.limits)
-        if body.label is not None:
-            context.log["user"] = body.label
-        if passed_over:
-            state.record(IgnoredFields(tenant=context.tenant.name, count=len(passed_over)))
-            if state.limits.unknown_fields == "warn":
-                names = ", ".join(quote(name, safe="[]._-") for name in passed_over[:16])
-                context.headers["x-penstock-ignored-fields"] = names[:1024]
-        return body
-
     def _accepted(self, body: Body, plan: Plan, state: AppState, context: RequestContext) -> CompletionRequest:
         return CompletionRequest(
             id=f"{self.id_prefix}-{uuid.uuid4().hex}",
@@ -184,15 +163,6 @@ def _resume_mode(request: Request, accepted: CompletionRequest, *, streaming: bo
             param=HEADER,
         )
     return mode
-
-
-async def read(request: Request) -> bytes:
-    """The body. Raises ``UnsupportedMediaType`` where it is not said to be JSON."""
-    # A page of another origin can send a form or plain text without asking first, but not this type.
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedMediaType("The body must be JSON: send the header 'Content-Type: application/json'.")
-    return await request.body()
 
 
 def _show_limits(state: AppState, context: RequestContext) -> None:

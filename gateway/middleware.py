@@ -139,7 +139,7 @@ class HeadMiddleware:
 
 
 class AccessMiddleware:
-    """Lets holders of an API key into ``/v1``; everything else is open."""
+    """Lets holders of an API key into ``/v1``, and lets them alone POST; what else may be read is open."""
 
     def __init__(self, app: ASGIApp, keys: Keys, refused: Refused) -> None:
         self._app = app
@@ -147,7 +147,7 @@ class AccessMiddleware:
         self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (scope["path"] == "/v1" or scope["path"].startswith("/v1/")):
+        if scope["type"] == "http" and _needs_key(scope):
             context: RequestContext = scope["penstock.context"]
             try:
                 key = self._keys.authenticate(Headers(scope=scope).get("authorization"))
@@ -161,6 +161,11 @@ class AccessMiddleware:
                 await self._app(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def _needs_key(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path == "/v1" or path.startswith("/v1/") or scope["method"] not in ("GET", "HEAD", "OPTIONS")
 
 
 class BodyMiddleware:

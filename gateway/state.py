@@ -15,7 +15,7 @@ from gateway.admission import Admission, Keys, Tenant
 from gateway.completion.events import Event
 from gateway.completion.request import Request as CompletionRequest
 from gateway.completion.streams import Streams
-from gateway.errors import ModelNotFound
+from gateway.errors import ModelNotFound, Unavailable
 from gateway.prompt import Prompts
 from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.limits import Limits
@@ -108,6 +108,13 @@ class AppState:
         """What the answer has to look like. Raises ``InvalidRequest`` where no engine could compile it."""
         wanted = body.wanted(self.limits)
         return None if wanted is None else await self.trials.accept(wanted.trial, wanted.param, info)
+
+    def engine_info(self) -> EngineInfo:
+        """What holds for every replica. Raises ``Unavailable`` until one has been up."""
+        info = self.lifecycle.info
+        if info is None:
+            raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
+        return info
 
     def model_name(self, asked: str | None) -> str:
         """The name to answer with. Raises ``ModelNotFound`` where another model is asked for."""

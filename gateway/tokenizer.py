@@ -74,6 +74,10 @@ class Tokenizer:
         token = self._backend.id_to_token(token_id)
         return None if token is None else self.rules.piece(token, first=True)
 
+    def spelling(self, token_id: int) -> str:
+        """As the vocabulary writes it, such as ``Ġthe``; empty for an id that is no token."""
+        return self._backend.id_to_token(token_id) or ""
+
     def token_bytes(self, token_id: int) -> bytes:
         """The exact bytes of one token, a leading space included."""
         piece = self.piece(token_id)

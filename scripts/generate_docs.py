@@ -11,12 +11,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fastapi.routing import APIRoute
+
 from gateway.cli_help import INTRODUCTION, SOURCES, default_text, metavar, switch_of
 from gateway.protocol.base import RequestModel
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.completions import CompletionRequest
-from gateway.protocol.fields import STREAM_OPTIONS, NoOp
+from gateway.protocol.fields import NoOp
 from gateway.protocol.sampling import StreamOptions
+from gateway.protocol.token_requests import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
+from gateway.routes import routers
 from gateway.settings import ServeSettings, names_of_group, option_of, variable_of
 from observability.metrics import METRICS, PREFIX, Metric
 
@@ -93,11 +97,15 @@ def _fed_by(row: Metric) -> str:
 
 
 def api() -> str:
-    """The request fields: honoured, or accepted at a no-op value only."""
+    """The routes, and the request fields: honoured, or accepted at a no-op value only."""
     return "\n".join(
         [
-            NOTICE.format(source="gateway/protocol/"),
-            "# Request fields\n",
+            NOTICE.format(source="gateway/routes/ and gateway/protocol/"),
+            "# The API\n",
+            "## Routes\n",
+            _table(("Route", "What it does"), _routes()),
+            "With `--api-key` or `--api-keys`, everything under `/v1` and every POST needs a key; the rest is open.\n",
+            "## Request fields\n",
             "A field is honoured or refused; none is silently ignored. A field that is known and not supported is "
             "accepted at the values shown, where leaving it out would mean the same, and is otherwise answered with "
             "400 `unsupported_parameter`. `null` always counts as left out. A field that is not known is answered "
@@ -107,23 +115,31 @@ def api() -> str:
             "`/docs`.\n",
             *_endpoint("POST /v1/chat/completions", ChatCompletionRequest),
             *_endpoint("POST /v1/completions", CompletionRequest),
-            "## stream_options\n",
-            "### Honoured\n",
-            _honoured(StreamOptions),
-            "### Accepted only where they change nothing\n",
-            _no_ops(STREAM_OPTIONS),
+            *_endpoint("stream_options", StreamOptions),
+            "## POST /v1/chat/completions/input_tokens and /v1/chat/completions/render\n",
+            "The fields of `POST /v1/chat/completions`. A prompt that leaves no room for an answer is counted and "
+            "shown all the same.\n",
+            *_endpoint("POST /tokenize, of a text", TokenizeTextRequest),
+            *_endpoint("POST /tokenize, of messages", TokenizeChatRequest),
+            *_endpoint("POST /detokenize", DetokenizeRequest),
         ]
     )
 
 
-def _endpoint(title: str, schema: type[RequestModel]) -> list[str]:
+def _routes() -> list[tuple[str, str]]:
     return [
-        f"## {title}\n",
-        "### Honoured\n",
-        _honoured(schema),
-        "### Accepted only where they change nothing\n",
-        _no_ops(schema.unsupported),
+        (f"`{' '.join(sorted(route.methods))} {route.path}`", route.summary or "")
+        for router in routers()
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
     ]
+
+
+def _endpoint(title: str, schema: type[RequestModel]) -> list[str]:
+    parts = [f"## {title}\n", "### Honoured\n", _honoured(schema)]
+    if schema.unsupported:
+        parts += ["### Accepted only where they change nothing\n", _no_ops(schema.unsupported)]
+    return parts
 
 
 def _honoured(schema: type[RequestModel]) -> str:

@@ -55,6 +55,9 @@ class RequestModel(BaseModel):
     def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
         """Of the JSON object, before anything is made of it. Raises ``InvalidRequest`` where a list is too long."""
 
+    def check(self, limits: Limits) -> None:
+        """What the schema alone cannot say. Raises ``InvalidRequest``."""
+
     @model_validator(mode="before")
     @classmethod
     def _members_only(cls, data: Any, info: ValidationInfo) -> Any:

@@ -19,7 +19,7 @@ from gateway.protocol.sampling import TokenId
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
 LARGEST_TOKEN_ID = 2**31
-TOKENS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+TOKENS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 
 
 def _prompt_kind(value: Any) -> str | None:
@@ -37,12 +37,18 @@ def _prompt_kind(value: Any) -> str | None:
             return "~tokens"
 
 
+def _prompt_ids(value: Any) -> list[int]:
+    if value == []:
+        raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
+    return _token_ids(value)
+
+
 def _token_ids(value: Any) -> list[int]:
     """Token ids by the list: a prompt may hold a million, and the event loop waits for each of them."""
     if not isinstance(value, list):
         raise PydanticCustomError(WRONG_TYPE, "expected an array of token ids")
     if not value:
-        raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
+        return value
     if set(map(type, value)) != {int}:
         at = next(at for at, token in enumerate(value) if type(token) is not int)
         raise wrong_item(at, value[at], "an integer")
@@ -52,7 +58,9 @@ def _token_ids(value: Any) -> list[int]:
     return value
 
 
-Tokens = Annotated[list[TokenId], PlainValidator(_token_ids), WithJsonSchema(TOKENS_SCHEMA)]
+Tokens = Annotated[list[TokenId], PlainValidator(_prompt_ids), WithJsonSchema(TOKENS_SCHEMA | {"minItems": 1})]
+AnyTokens = Annotated[list[TokenId], PlainValidator(_token_ids), WithJsonSchema(TOKENS_SCHEMA)]
+"""Also none at all."""
 Prompt = Annotated[
     Annotated[str, Tag("~string")]
     | Annotated[list[str], Field(fail_fast=True), Tag("~strings")]

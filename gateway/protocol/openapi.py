@@ -22,8 +22,8 @@ _MEANINGS = {
     503: "No engine is up, or the server shuts down; see Retry-After.",
 }
 
-
-_ANY_POST = (400, 401, 404, 413, 415, 429, 500, 503)
+ANY_POST = (400, 401, 404, 413, 415, 429, 500, 503)
+"""What every route may answer that takes a body and does something for it."""
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -38,7 +38,7 @@ def answers(body: type[BaseModel], chunk: type[BaseModel]) -> dict[int | str, di
         "description": "The answer; a stream is `data:` lines, then `data: [DONE]`.",
         "content": {"text/event-stream": {"schema": _reference(chunk)}},
     }
-    return {200: success, **errors(*_ANY_POST)}
+    return {200: success, **errors(*ANY_POST)}
 
 
 def event_stream(chunk: type[BaseModel]) -> dict[str, Any]:
@@ -49,9 +49,11 @@ def event_stream(chunk: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def request_body(schema: type[BaseModel]) -> dict[str, Any]:
-    """``openapi_extra`` of a route that validates its body itself."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _reference(schema)}}}}
+def request_body(*schemas: type[BaseModel]) -> dict[str, Any]:
+    """``openapi_extra`` of a route that validates its body itself: any one of ``schemas``."""
+    references = [_reference(schema) for schema in schemas]
+    schema = references[0] if len(references) == 1 else {"anyOf": references}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, Any]:

@@ -40,9 +40,19 @@ def parse(model: type[Model], body: bytes, limits: Limits) -> tuple[Model, list[
     Raises:
         InvalidRequest: or a subclass, for anything that is not a valid request.
     """
+    return validate(model, decode_object(body, limits), limits)
+
+
+def decode_object(body: bytes, limits: Limits) -> dict[str, Any]:
+    """The JSON object that a body is. Raises ``InvalidRequest``."""
     data = decode(body, limits.max_json_depth)
     if not isinstance(data, dict):
         raise InvalidRequest(f"The request body must be a JSON object, but is {json_type(data)}.", code="invalid_type")
+    return data
+
+
+def validate(model: type[Model], data: dict[str, Any], limits: Limits) -> tuple[Model, list[str]]:
+    """Of a body that was decoded. Returns and raises as ``parse`` does."""
     model.check_sizes(data, limits)
     policy = FieldPolicy(limits.unknown_fields)
     try:

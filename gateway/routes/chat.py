@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,6 +17,7 @@ from gateway.protocol.answer import AnswerOptions
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.chat_answer import ChatBody, ChatStream
 from gateway.protocol.openapi import answers, request_body
+from gateway.protocol.parse import parse
 from gateway.protocol.reasoning import with_effort
 from gateway.protocol.responses import ChatCompletion, ChatCompletionChunk
 from gateway.protocol.sampling import resolve_max_tokens
@@ -25,17 +27,21 @@ from gateway.state import AppState, Context, State
 router = APIRouter(tags=["OpenAI"])
 
 
-async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -> Plan:
-    """Messages → one prompt. Raises ``InvalidRequest`` where the template refuses them or they do not fit."""
-    tools = body.offered_tools
-    prompt, text = await state.prompts.chat(
+async def render(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -> tuple[list[int], str]:
+    """Messages → one prompt, as token ids and as text. Raises ``InvalidRequest`` where the template refuses them."""
+    return await state.prompts.chat(
         body.template_messages,
         add_generation_prompt=body.generation_prompt,
         continue_final_message=bool(body.continue_final_message),
         variables=plan_variables(body, state),
         context=info.max_model_len,
-        tools=[tool.for_template() for tool in tools],
+        tools=[tool.for_template() for tool in body.offered_tools],
     )
+
+
+async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -> Plan:
+    """Messages → one prompt. Raises ``InvalidRequest`` where the template refuses them or they do not fit."""
+    prompt, text = await render(body, state, info)
     max_tokens = resolve_max_tokens(
         prompt_tokens=len(prompt),
         asked=body.max_output,
@@ -136,7 +142,7 @@ async def plan_grammar(
     return await state.trials.accept(wanted.trial, wanted.param, info)
 
 
-CHAT = Endpoint("chatcmpl", ChatCompletionRequest, plan, ChatStream, ChatBody)
+CHAT = Endpoint("chatcmpl", partial(parse, ChatCompletionRequest), plan, ChatStream, ChatBody)
 
 
 @router.post(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 
 from engine.messages import EngineInfo
@@ -12,6 +14,7 @@ from gateway.protocol.answer import AnswerOptions
 from gateway.protocol.completion_answer import CompletionBody, CompletionStream
 from gateway.protocol.completions import DEFAULT_MAX_TOKENS, CompletionRequest
 from gateway.protocol.openapi import answers, request_body
+from gateway.protocol.parse import parse
 from gateway.protocol.responses import TextCompletion
 from gateway.protocol.sampling import check_token_ids, resolve_max_tokens
 from gateway.state import AppState, Context, State
@@ -75,7 +78,7 @@ def _params(
     )
 
 
-COMPLETIONS = Endpoint("cmpl", CompletionRequest, plan, CompletionStream, CompletionBody)
+COMPLETIONS = Endpoint("cmpl", partial(parse, CompletionRequest), plan, CompletionStream, CompletionBody)
 
 
 @router.post(
