@@ -32,7 +32,7 @@ class SampleRequest(msgspec.Struct, frozen=True, gc=False):
     prompt_ids: IntArray | None
     """The prompt, only where a penalty needs it."""
     output_ids: IntArray | None
-    """The output so far, only where a penalty, ``bad_words`` or ``grammar`` needs it."""
+    """The output so far, only where a penalty, ``bad_words``, ``reasoning_limit`` or ``grammar`` needs it."""
     sequence: int = 0
     """Number of the sequence among all of the engine."""
     constrained: bool = False

@@ -94,7 +94,8 @@ def _sample_request(row: int, sequence: Sequence, ahead: int) -> SampleRequest:
     """``ahead``: how many more output tokens there will be by then."""
     params, constrained = sequence.params, sequence.grammar is not None
     grammar = None if ahead else sequence.grammar
-    needs_output = params.has_penalties or bool(params.bad_words) or grammar is not None
+    limited = bool(params.bad_words) or params.reasoning_limit is not None
+    needs_output = params.has_penalties or limited or grammar is not None
     stop = sequence.num_tokens + ahead
     return SampleRequest(
         row,

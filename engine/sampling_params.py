@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import msgspec
+
+if TYPE_CHECKING:
+    from engine.batch import IntArray
+
+
+class ReasoningLimit(msgspec.Struct, frozen=True, array_like=True):
+    """After so many tokens of reasoning, its end follows. Which token comes then is a function of the output alone."""
+
+    tokens: int
+    end: int
+    """The token that ends it."""
+    begin: int | None = None
+    """The token that begins it, the first or second of the output; None where the prompt has begun it."""
+
+    def reached(self, output: Sequence[int] | IntArray) -> bool:
+        """Whether the next token after this output is the end."""
+        if not self.tokens <= len(output) <= self.tokens + 2:
+            return False
+        first = 0
+        if self.begin is not None:
+            head = list(output[:2])
+            if self.begin not in head:
+                return False
+            first = head.index(self.begin) + 1
+        return len(output) - first == self.tokens and self.end not in list(output[first:])
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Immutable sampling parameters. The gateway validates ranges; the engine relies on them.
 
     Order of application, as in Hugging Face's logits processors: logit bias, repetition penalty, presence and
-    frequency penalties, minimum length, allowed tokens, bad words, grammar, temperature, top-k, top-p, min-p. Logprobs
-    are those of the model's own distribution, before any of these.
+    frequency penalties, minimum length, allowed tokens, bad words, limit of reasoning, grammar, temperature, top-k,
+    top-p, min-p. Logprobs are those of the model's own distribution, before any of these.
     """
 
     max_tokens: int
@@ -31,6 +59,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """No other token is sampled; empty for all."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """Successions of tokens that are not completed: after all but the last of them, the last is not sampled."""
+    reasoning_limit: ReasoningLimit | None = None
     stop_token_ids: tuple[int, ...] = ()
     """Generation ends after one of these; with ``ignore_eos`` the gateway leaves the model's own out."""
     logprobs: int | None = None

@@ -52,6 +52,11 @@ class Tokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
 
+    def token_id(self, text: str) -> int | None:
+        """The token that the vocabulary spells so; None where there is none."""
+        found: int | None = self._backend.token_to_id(text)
+        return found
+
     def special_id(self, text: str) -> int | None:
         """The special token that a text is, if it is one."""
         return next(iter(self.special_ids_of((text,))), None)

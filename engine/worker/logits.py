@@ -1,4 +1,5 @@
-"""What changes logits before they are sampled: logit bias, penalties, minimum length, allowed tokens, bad words.
+"""What changes logits before they are sampled: logit bias, penalties, minimum length, allowed tokens, bad words, and
+the end of reasoning that has gone on for long enough.
 
 A grammar comes after them, see ``grammar_mask``.
 """
@@ -16,7 +17,7 @@ from engine.batch import SampleRequest
 
 
 def adjust(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
-    """Logits [R, V] with each row's bias, penalties, minimum length, allowed tokens and bad words applied, in order.
+    """Logits [R, V] with what the module's first line names applied to each row, in that order.
 
     The given tensor is returned where nothing applies, and never changed.
     """
@@ -37,6 +38,8 @@ def adjust(logits: Tensor, requests: Sequence[SampleRequest]) -> Tensor:
             _keep_allowed(logits[row], request.params.allowed_token_ids)
         if request.params.bad_words:
             _forbid_words(logits[row], request)
+        if _has_to_end_reasoning(request):
+            _keep_end_of_reasoning(logits[row], request)
     return logits
 
 
@@ -44,7 +47,18 @@ def changes(request: SampleRequest) -> bool:
     """Whether anything here applies to its row."""
     params = request.params
     listed = params.logit_bias or params.allowed_token_ids or params.bad_words
-    return bool(listed) or params.has_penalties or _may_not_stop(request)
+    return bool(listed) or params.has_penalties or _may_not_stop(request) or _has_to_end_reasoning(request)
+
+
+def _has_to_end_reasoning(request: SampleRequest) -> bool:
+    limit, output = request.params.reasoning_limit, request.output_ids
+    return limit is not None and output is not None and limit.reached(output)
+
+
+def _keep_end_of_reasoning(row: Tensor, request: SampleRequest) -> None:
+    assert request.params.reasoning_limit is not None
+    row.fill_(-torch.inf)
+    row[request.params.reasoning_limit.end] = 0.0
 
 
 def _may_not_stop(request: SampleRequest) -> bool:

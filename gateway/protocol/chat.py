@@ -50,6 +50,9 @@ class ChatCompletionRequest(ConstrainedRequest):
     reasoning_effort: Effort | None = Field(
         None, description="How much the model is to reason, where its chat template can be told. See docs/tools.md."
     )
+    thinking_token_budget: int | None = Field(
+        None, ge=0, lt=2**31, description="Most tokens of reasoning; then its end follows, and the answer."
+    )
     include_reasoning: bool | None = Field(
         None,
         description="Show the reasoning as reasoning_content. Default true; it is generated and counted all the same.",

@@ -95,7 +95,6 @@ CHAT: Mapping[str, NoOp] = {
     "prompt_cache_retention": NoOp("the prefix cache is held in memory alone", ("in_memory",)),
     "service_tier": NoOp("there is one tier", ("auto", "default")),
     "store": NoOp(_STORED, (False,)),
-    "thinking_token_budget": NoOp("reasoning is not told from the answer yet"),
     "verbosity": NoOp("ask for a length in the messages", ("medium",)),
     "web_search_options": NoOp("this server reaches no other"),
 }

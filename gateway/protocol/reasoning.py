@@ -1,15 +1,18 @@
-"""``reasoning_effort`` → variables of the chat template, where it has such."""
+"""``reasoning_effort`` → variables of the chat template, where it has such; ``thinking_token_budget`` → a limit."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeAlias
 
+from engine.sampling_params import ReasoningLimit
+from gateway.completion.formats import reasoning_formats
+from gateway.completion.parser import Parsing
 from gateway.errors import InvalidRequest, UnsupportedParameter
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
-FIELD = "reasoning_effort"
+FIELD, BUDGET = "reasoning_effort", "thinking_token_budget"
 SWITCHES = ("enable_thinking", "thinking")
 """Variables that templates switch reasoning on and off by."""
 
@@ -46,6 +49,28 @@ def with_effort(
     for name in switches:
         given = _set(given, name, False)
     return given
+
+
+def limit_of(
+    budget: int | None, parsing: Parsing | None, token_of: Callable[[str], int | None]
+) -> ReasoningLimit | None:
+    """What the engine is told of ``thinking_token_budget``; ``token_of`` gives the token that a marker is, if any.
+
+    Raises ``UnsupportedParameter`` where the model's reasoning has no markers that are tokens.
+    """
+    if budget is None:
+        return None
+    name = parsing.reasoning_format if parsing is not None else None
+    if parsing is None or name is None:
+        why = "it is not known how this model sets its reasoning apart (--reasoning-format)"
+        raise UnsupportedParameter(f"'{BUDGET}' is not supported: {why}.", param=BUDGET)
+    found = reasoning_formats()[name]
+    end = token_of(found.end) if found.end else None
+    begin = None if parsing.in_reasoning or not found.begin else token_of(found.begin)
+    if end is None or (begin is None and not parsing.in_reasoning):
+        why = "the model's reasoning does not begin and end with tokens of their own"
+        raise UnsupportedParameter(f"'{BUDGET}' is not supported: {why}.", param=BUDGET)
+    return ReasoningLimit(budget, end, begin)
 
 
 def _set(variables: dict[str, Any], name: str, value: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Discriminator, Field, Tag
 
 from engine.messages import EngineInfo
-from engine.sampling_params import SamplingParams
+from engine.sampling_params import ReasoningLimit, SamplingParams
 from gateway.errors import ContextLengthExceeded, InvalidRequest
 from gateway.protocol import fields
 from gateway.protocol.base import RequestModel, kind_of
@@ -201,6 +201,7 @@ class SamplingRequest(RequestModel):
         prompt_logprobs: int | None = None,
         allowed_token_ids: Sequence[int] = (),
         bad_words: Sequence[Sequence[int]] = (),
+        reasoning_limit: ReasoningLimit | None = None,
     ) -> SamplingParams:
         """For one prompt. Raises ``InvalidRequest`` where a token id lies outside the vocabulary."""
         named = self.stop_token_ids or []
@@ -225,6 +226,7 @@ class SamplingRequest(RequestModel):
             logit_bias=self._biases(info.vocab_size),
             allowed_token_ids=tuple(allowed_token_ids),
             bad_words=tuple(map(tuple, bad_words)),
+            reasoning_limit=reasoning_limit,
             stop_token_ids=tuple(dict.fromkeys([*own, *named])),
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,

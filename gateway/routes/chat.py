@@ -18,7 +18,7 @@ from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.chat_answer import ChatBody, ChatStream
 from gateway.protocol.openapi import answers, request_body
 from gateway.protocol.parse import parse
-from gateway.protocol.reasoning import with_effort
+from gateway.protocol.reasoning import limit_of, with_effort
 from gateway.protocol.responses import ChatCompletion, ChatCompletionChunk
 from gateway.protocol.sampling import resolve_max_tokens
 from gateway.protocol.tool_grammar import after_reasoning, wanted_calls
@@ -51,14 +51,15 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
         what="messages",
         param=body.max_output_param,
     )
+    parsing = plan_parsing(body, state, text)
     params = body.sampling_params(
         info,
         max_tokens=max_tokens,
         logprobs=body.num_logprobs,
         allowed_token_ids=body.allowed_token_ids or (),
         bad_words=await state.prompts.bad_words(body.bad_words or []),
+        reasoning_limit=limit_of(body.thinking_token_budget, parsing, state.prompts.tokenizer.token_id),
     )
-    parsing = plan_parsing(body, state, text)
     return Plan(
         params=(params,),
         grammar=await plan_grammar(body, state, info, parsing),

@@ -10,6 +10,7 @@ import pytest
 from http_for_tests import Step, events_of, serving
 from tokenizers_for_tests import byte_level
 
+from engine.sampling_params import ReasoningLimit
 from gateway.chat_template import ChatTemplate
 from gateway.completion.events import CallDelta, Completed, Delta, Usage
 from gateway.completion.request import Request
@@ -304,3 +305,23 @@ async def test_reasoning_comes_before_what_is_enforced() -> None:
         lark = {"structured_outputs": {"grammar": 'start: "a"'}}
         assert (await server.chat(**lark)).status_code == 200
         assert (await server.chat(**lark, **begun)).json()["error"]["param"] == "structured_outputs.grammar"
+
+
+async def test_a_thinking_budget_is_a_limit_for_the_engine() -> None:
+    end, begin = byte_level().token_id("<tool call>"), byte_level().token_id("<think>")
+    async with with_tools(reasoning_format="think") as server:
+        error = (await server.chat(thinking_token_budget=7)).json()["error"]
+        assert (error["param"], error["code"]) == ("thinking_token_budget", "unsupported_parameter"), (
+            "no </think> token"
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gateway.completion.formats.think.REASONING.end", "<tool call>", raising=False)
+            await server.chat(thinking_token_budget=7)
+            assert server.lifecycle.last.params[0].reasoning_limit == ReasoningLimit(7, end, begin)
+            await server.chat(thinking_token_budget=0, chat_template_kwargs={"think": True})
+            assert server.lifecycle.last.params[0].reasoning_limit == ReasoningLimit(0, end, None)
+            await server.chat()
+            assert server.lifecycle.last.params[0].reasoning_limit is None
+    async with with_tools() as server:
+        assert (await server.chat(thinking_token_budget=7)).json()["error"]["param"] == "thinking_token_budget"
+        assert (await server.chat(thinking_token_budget=-1)).json()["error"]["code"] == "integer_below_min_value"
