@@ -30,12 +30,16 @@ class Patience:
 
     def end(self) -> None:
         """The oldest step has ended."""
-        tokens, began = self._under_way.popleft()
+        tokens, began = self._under_way[0]
         now = self._clock()
+        seconds = now - max(began, self._last_end)
+        if seconds > LEAST and (limit := self.limit) is not None:
+            # A process that was stopped for an hour, or a clock that jumped, must not make a stuck step last for hours.
+            seconds = min(seconds, limit)
+        self._under_way.popleft()
         size = tokens.bit_length()
         if size not in self._recent:
             self._recent[size] = (deque(maxlen=RECENT), deque(maxlen=RECENT))
-        seconds = now - max(began, self._last_end)
         for known, value in zip(self._recent[size], (seconds, seconds / tokens), strict=True):
             known.append(value)
         self._last_end = now

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -69,17 +69,26 @@ class EngineLoop:
     threads, which would cost it more than all of that.
     """
 
-    def __init__(self, engine: Engine, transport: Transport, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        transport: Transport,
+        outbox: Outbox,
+        *,
+        companion: Callable[[str], Companion] = Companion,
+    ) -> None:
+        """``companion`` makes, of a name, what does things beside a step."""
         self._engine = engine
         self._transport = transport
         self._outbox = outbox
+        self._companion = companion
         self._draining = False
         self._unsent: StepOutput | None = None
 
     def run(self) -> None:
         """Serve until drained. Idle time is used; once there has been some, the block pool is checked."""
         checked = rested = False
-        with Companion("bookkeeping") as companion:
+        with self._companion("bookkeeping") as companion:
             while self._engine.is_busy or not self._draining:
                 idle = not self._engine.is_busy
                 messages = self._take_in(wait=idle and rested)

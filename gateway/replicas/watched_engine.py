@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.messages import Alive, Drain, Failed, FromEngine, Heartbeat, Ready, StepOutput
+from engine.messages import Alive, Drain, Failed, FromEngine, Heartbeat, Loading, Ready, Standing, StepOutput
 from gateway.clock import Clock
 from gateway.replicas.client import Client
 from gateway.replicas.launchers import EngineProcess
@@ -35,6 +35,8 @@ class Limits:
     """Longest without any message, once it is up: a thread that does nothing else sends one twice a second."""
     startup_silence: float = 120.0
     """The same before: importing and compiling may keep even the heartbeat's thread waiting."""
+    startup_stall: float = 1800.0
+    """Longest that a start-up may take to come any further: a download or a compilation can take its time."""
     stall: float = 300.0
     """Longest that the step counter may stand still while work is pending, where the engine cannot say itself;"""
     overdue: float = 5.0
@@ -56,6 +58,9 @@ class Progress:
         self._limits = limits
         self._silent = 0.0
         self._stalled = 0.0
+        self._startup_stalled = 0.0
+        self._stands = False
+        """Whether it waits for its turn, for as long as that takes."""
         self._step = -1
         self._may_stall = limits.stall
         self.up = False
@@ -69,6 +74,9 @@ class Progress:
                 self._stalled = 0.0
             self._step = message.step
             self._may_stall = self._limits.stall if message.limit is None else message.limit + self._limits.overdue
+        elif isinstance(message, (Loading, Standing)):
+            self._startup_stalled = 0.0
+            self._stands = isinstance(message, Standing)
 
     def passed(self, seconds: float) -> tuple[LossKind, str] | None:
         """Time went by; why the engine must be killed, if it must."""
@@ -79,7 +87,11 @@ class Progress:
         silence = self._limits.silence if self.up else self._limits.startup_silence
         if self._silent > silence:
             return "silent", f"silent for {silence:g} s"
-        if self.up and self._stalled > self._may_stall:
+        if not self.up:
+            self._startup_stalled += 0.0 if self._stands else seconds
+            if self._startup_stalled > self._limits.startup_stall:
+                return "stalled", f"its start-up has come no further for {self._limits.startup_stall:g} s"
+        elif self._stalled > self._may_stall:
             return "stalled", f"no step for {self._may_stall:.3g} s with work pending"
         return None
 

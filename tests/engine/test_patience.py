@@ -55,6 +55,14 @@ def test_slow_steps_have_five_times_what_their_tokens_take(clock):
     assert patience.left() == pytest.approx(FACTOR * 50 * 0.4)
 
 
+def test_a_pause_in_a_step_does_not_put_off_the_next_limit_for_hours(clock):
+    patience = Patience(clock)
+    step(patience, clock, 10, 0.1)
+    step(patience, clock, 10, 86400.0)
+    patience.begin(10)
+    assert patience.left() == pytest.approx(FACTOR * LEAST)
+
+
 def test_only_recent_steps_count(clock):
     patience = Patience(clock)
     step(patience, clock, 1, 100.0)

@@ -62,6 +62,7 @@ LIMITS = Limits(
     check_interval=1,
     silence=10,
     startup_silence=50,
+    startup_stall=100,
     stall=30,
     overdue=5,
     dump=1,
@@ -331,6 +332,24 @@ def test_progress_is_a_step_or_a_rest() -> None:
         assert progress.passed(1) is None
     progress.heard(Heartbeat(step=2, pending=1))
     assert progress.passed(1) is not None
+
+
+def test_a_start_up_that_comes_no_further_is_stuck_though_its_heart_beats() -> None:
+    progress = Progress(LIMITS)
+    for stage in ("imports", "weights"):
+        progress.heard(Loading(stage=stage, done=0, total=0))
+        for _ in range(100):
+            progress.heard(Heartbeat(step=0, pending=0))
+            assert progress.passed(1) is None
+    progress.heard(Standing())
+    for _ in range(1000):
+        progress.heard(Heartbeat(step=0, pending=0))
+        assert progress.passed(1) is None
+    progress.heard(Loading(stage="cache", done=0, total=0))
+    for _ in range(100):
+        progress.heard(Heartbeat(step=0, pending=0))
+        assert progress.passed(1) is None
+    assert progress.passed(1) == ("stalled", "its start-up has come no further for 100 s")
 
 
 async def test_what_cannot_be_understood_is_a_loss() -> None:
