@@ -79,10 +79,16 @@ class Received:
     text: str = ""
     tokens: list[OutputToken] = field(default_factory=list)
     finish: str | None = None
+    num_tokens: int = 0
+    """By its last delta."""
+    known: tuple[int, str] | None = None
+    """Of a stream that is read again: tokens and text that were there before."""
 
 
 class Client:
-    """State: ``waiting`` (to call, or to call again), ``calling``, ``answered``, ``failed``, ``refused``, ``gone``."""
+    """State: ``waiting`` (to call, or to call again), ``calling``, ``away`` (from a stream that it comes back to), and
+    at the end ``answered``, ``failed``, ``refused``, ``gone`` or ``cut`` (its server was killed).
+    """
 
     def __init__(
         self, kernel: Kernel, call: Call, numerics: tuple[str, ...], on_failure: Callable[[Client, APIError], None]
@@ -96,6 +102,9 @@ class Client:
         self.tries = 0
         self.accepted = False
         """By the lifecycle, in this try."""
+        self.stream_id: str | None = None
+        """Of a stream that it may come back to."""
+        self.returns = 0
         self.disconnected = False
         self._begin()
 
@@ -113,7 +122,7 @@ class Client:
 
     @property
     def over(self) -> bool:
-        return self.state in ("answered", "failed", "refused", "gone")
+        return self.state in ("answered", "failed", "refused", "gone", "cut")
 
     @property
     def has_tokens(self) -> bool:
@@ -157,6 +166,13 @@ class Client:
                 " or ".join(map(str, choice.candidates)),
             )
         choice.candidates = right
+        if delta.num_tokens < choice.num_tokens and delta.finish_reason != "abort":
+            self._wrong(f"choice {delta.index} has gone back from {choice.num_tokens} tokens", delta)
+        choice.num_tokens = delta.num_tokens
+        if choice.known is not None and choice.num_tokens >= choice.known[0]:
+            if (choice.num_tokens, choice.text) != choice.known:
+                self._wrong(f"choice {delta.index} does not come by {choice.known} again, but by", delta)
+            choice.known = None
 
     def _agrees(self, choice: Received, delta: Delta, right: RightAnswer) -> bool:
         """Whether what was received is the beginning of this answer, and all of it if it has ended."""
@@ -203,7 +219,34 @@ class Client:
     def _wrong(self, what: str, shown: object) -> NoReturn:
         self._kernel.fail(f"{self} {what}: {shown}")
 
+    @property
+    def seen(self) -> list[int]:
+        """Tokens of each choice that it has been told of."""
+        return [choice.num_tokens if choice.known is None else choice.known[0] for choice in self.choices]
+
+    def come_back(self) -> None:
+        """It reads its stream from the first event, and must come by where it was."""
+        self.returns += 1
+        for choice in self.choices:
+            if choice.known is None and choice.num_tokens:
+                choice.known = (choice.num_tokens, choice.text)
+            choice.text, choice.tokens, choice.finish, choice.num_tokens = "", [], None, 0
+        self._scored.clear()
+        self._completed = False
+
+    def leave(self) -> None:
+        """It reads no further, and comes back unless it has read all."""
+        self.state = "answered" if self._completed else "away"
+
+    def cut_off(self) -> None:
+        """Its server is dead."""
+        if self.state == "calling":
+            if self.stream_id is None and not self._completed:
+                self.state = "cut"
+            else:
+                self.leave()
+
     def try_again(self) -> None:
         self.tries += 1
-        self.state, self.accepted = "waiting", False
+        self.state, self.accepted, self.stream_id = "waiting", False, None
         self._begin()

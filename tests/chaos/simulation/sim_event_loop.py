@@ -54,6 +54,7 @@ class GatewayLoop(asyncio.AbstractEventLoop):
         self.dead, self._paused_until, self._turn_asked = False, 0.0, False
         for task in self._tasks:
             task.cancel()
+        self._ask_for_turn()
 
     @property
     def dissolved(self) -> bool:

@@ -7,30 +7,34 @@ its client goes away (as ``gateway/endpoint.py`` and ``gateway/respond.py`` do).
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
 from sim_client import Client
+from sim_disk import Disk, SimJournal
 from sim_event_loop import GatewayLoop
 from sim_kernel import Kernel
+from sim_listener import Listener
 from sim_model import tokenizer
 from sim_network import Context, Network
 from sim_process_table import ProcessTable
-from sim_world import LIMITS, Shape
+from sim_world import GRACE, LIMITS, Shape
 
-from engine.messages import CacheEvents, EngineInfo, Idle, Rejected, Start, StepOutput, ToEngine
-from gateway.admission import Admission, Tenant
+from gateway.admission import Admission, Tenant, Ticket
 from gateway.completion.journal import MemoryJournal
 from gateway.completion.lifecycle import Lifecycle
+from gateway.completion.recording import Reader, Recording
+from gateway.completion.request import Request
 from gateway.completion.stream import Stream
+from gateway.completion.streams import Streams
 from gateway.errors import APIError, RateLimited
 from gateway.replicas.client import Client as Connection
-from gateway.replicas.loss import Loss
 from gateway.replicas.router import Router
 from gateway.replicas.supervisor import Supervisor
 from observability.records import Conviction, EngineEvent, Record, Replay, RequestStats, StepStats
+
+KEY = b"key"
 
 
 class LoopClock:
@@ -44,63 +48,20 @@ class LoopClock:
         await asyncio.sleep(seconds)
 
 
-class Listener:
-    """Between supervisors and the lifecycle: hands on what is said, looks at what is sent, and repeats itself.
-
-    What an engine has said is said again, now and then, after it was Lost: the epoch tells the lifecycle that it means
-    nothing any more.
-    """
-
-    def __init__(self, gateway: SimGateway) -> None:
-        self._gateway = gateway
-        self._random = gateway.kernel.stream("listener")
-        self._last_place: dict[str, tuple[int, int]] = {}
-        self._restarts: Counter[str] = Counter()
-        self._suspected: Counter[str] = Counter()
-        self._said: dict[tuple[int, int], list[StepOutput | CacheEvents | Idle | Rejected]] = {}
-
-    def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None:
-        def tapped(message: ToEngine) -> None:
-            if isinstance(message, Start):
-                self._look_at_start(message, (replica, epoch))
-            send(message)
-
-        self._gateway.lifecycle.up(replica, epoch, info, tapped)
-
-    def lost(self, replica: int, epoch: int, loss: Loss) -> None:
-        self._gateway.lifecycle.lost(replica, epoch, loss)
-        for message in self._said.pop((replica, epoch), []):
-            if self._random.random() < 0.2:
-                again = functools.partial(self._gateway.lifecycle.receive, replica, epoch, message)
-                self._gateway.loop.call_later(self._random.uniform(0, 3), again)
-
-    def receive(self, replica: int, epoch: int, message: StepOutput | CacheEvents | Idle | Rejected) -> None:
-        said = self._said.setdefault((replica, epoch), [])
-        if len(said) < 20 and self._random.random() < 0.5:
-            said.append(message)
-        self._gateway.lifecycle.receive(replica, epoch, message)
-
-    def gave_up(self, replica: int, message: str) -> None:
-        self._gateway.lifecycle.gave_up(replica, message)
-
-    def _look_at_start(self, start: Start, where: tuple[int, int]) -> None:
-        if self._last_place.get(start.id) == where:
-            self._restarts[start.id] += 1
-            # A suspect that has been cleared makes room for the next one.
-            causes = self._gateway.table.lost_outputs[start.id] + self._suspected[start.id]
-            if self._restarts[start.id] > causes:
-                self._gateway.kernel.fail(f"{start.id} is started again where nothing of it was lost")
-        self._last_place[start.id] = where
-        self._suspected[start.id] += start.at_once
-        choice = self._gateway.lifecycle._choices.get(start.id)
-        if choice is None:
-            self._gateway.kernel.fail(f"{start.id} is started, and has ended")
-        if self._gateway.draining and not choice.request.emitted:
-            self._gateway.kernel.fail(f"{start.id} is started by a server that drains")
-
-
 class SimGateway:
-    def __init__(self, kernel: Kernel, network: Network, shape: Shape) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        network: Network,
+        shape: Shape,
+        *,
+        number: int,
+        disk: Disk | None,
+        call_again: Callable[[Client, float], None],
+    ) -> None:
+        """``number`` counts the gateway processes of a history; ``call_again`` has clients call or come back later."""
+        self.number = number
+        self._call_again = call_again
         self.kernel = kernel
         self.shape = shape
         self.loop = GatewayLoop(kernel)
@@ -124,6 +85,17 @@ class SimGateway:
             clock=clock.now,
             uniform=kernel.stream("admission").random,
         )
+        self.durable = SimJournal(kernel, self.loop, disk) if disk is not None else None
+        self.streams = Streams(
+            self.lifecycle,
+            tokenizer(),
+            grace=GRACE,
+            clock=clock,
+            journal=self.durable,
+            enter=self._enter_again,
+        )
+        self.restored = 0
+        """Requests of an earlier process that go on here."""
         self.listener = Listener(self)
         self.supervisors = [
             Supervisor(
@@ -139,6 +111,7 @@ class SimGateway:
             for replica in range(shape.replicas)
         ]
         self.accepted = 0
+        self.random = kernel.stream(f"gateway {number}")
         self.tenants: set[Tenant] = set()
         self.inside: Counter[str] = Counter()
         """Requests inside, by tenant."""
@@ -166,6 +139,7 @@ class SimGateway:
         self.loop.call_soon(call)
 
     def start(self) -> None:
+        self.soon(self.streams.open_journal)
         for supervisor in self.supervisors:
             self.soon(supervisor.start)
 
@@ -175,22 +149,37 @@ class SimGateway:
 
     # --- clients -----------------------------------------------------------------------------------------------
 
+    def _enter_again(self, request: Request) -> Callable[[], None]:
+        ticket = self.admission.enter_again(request.tenant)
+        self.inside[request.tenant] += 1
+        self.accepted += 1
+        self.restored += 1
+        return lambda: self._leave(request.tenant, ticket)
+
+    def _leave(self, tenant: str, ticket: Ticket) -> None:
+        self.inside[tenant] -= 1
+        ticket.leave()
+
     def call(self, client: Client) -> None:
         client.state = "calling"
         self.tenants.add(client.call.tenant)
         self.soon(lambda: self._begin(client))
 
+    def come_back(self, client: Client) -> None:
+        client.state = "calling"
+        self.soon(lambda: self._begin(client))
+
     def _begin(self, client: Client) -> None:
-        task = self.loop.create_task(self._serve(client))
+        task = self.loop.create_task(self._serve(client) if client.stream_id is None else self._resume(client))
         task.add_done_callback(lambda task: task.result())
         patience = client.call.patience
-        if patience is not None:
+        if patience is not None and client.returns < 2:
             self.kernel.after(patience, lambda: self.soon(lambda: self._disconnect(client, task)))
 
     def _disconnect(self, client: Client, task: asyncio.Task[None]) -> None:
-        if not client.over:
+        if not task.done():
             self.kernel.note(client, "disconnects")
-            client.disconnected = True
+            client.disconnected = client.stream_id is None
             task.cancel()
 
     async def _serve(self, client: Client) -> None:
@@ -201,16 +190,20 @@ class SimGateway:
             self._refuse(client, error)
             return
         self.inside[tenant] += 1
+        recorded = False
         stream: Stream | None = None
         try:
             await asyncio.sleep(client.call.preparation)
-            request = replace(client.request, id=f"{client.request.id}.{client.tries}")
+            request = replace(client.request, id=f"{client.request.id}.{client.tries}.{self.number}")
             self.admission.check_tokens(request.num_prompt_tokens)
+            if client.call.resumes:
+                recording = self.streams.submit(request, key=KEY, form=b"", on_end=lambda: self._leave(tenant, ticket))
+                recorded = True
+                self._accept(client, ticket, request)
+                await self._read_recorded(client, recording)
+                return
             stream = self.lifecycle.submit(request)
-            self.accepted += 1
-            client.accepted = True
-            ticket.submitted()
-            self.kernel.note(request.id, "is accepted")
+            self._accept(client, ticket, request)
             async for events in stream:
                 client.feed(events)
                 if client.call.pace:
@@ -220,13 +213,70 @@ class SimGateway:
             await self._part(client, stream)
         except APIError as error:
             if client.accepted:
-                self.kernel.note(client, "fails:", error.message)
-                client.fail(error)
+                self._fail(client, error)
             else:
                 self._refuse(client, error)
         finally:
-            self.inside[tenant] -= 1
-            ticket.leave()
+            if not recorded:
+                self._leave(tenant, ticket)
+
+    def _accept(self, client: Client, ticket: Ticket, request: Request) -> None:
+        self.accepted += 1
+        client.accepted = True
+        ticket.submitted()
+        self.kernel.note(request.id, "is accepted")
+
+    def _fail(self, client: Client, error: APIError) -> None:
+        self.kernel.note(client, "fails:", error.message)
+        client.fail(error)
+
+    # --- streams that may be resumed ---------------------------------------------------------------------------
+
+    async def _read_recorded(self, client: Client, recording: Recording) -> None:
+        reader = recording.read([0] * client.request.num_choices)
+        try:
+            await recording.saved()
+        except asyncio.CancelledError:
+            self.streams.abandon(recording)
+            client.state = "gone"
+            return
+        client.stream_id = recording.request.id
+        await self._read(client, reader)
+
+    async def _resume(self, client: Client) -> None:
+        assert client.stream_id is not None
+        try:
+            recording = self.streams.find(client.stream_id, KEY)
+        except APIError as error:
+            self._fail(client, error)
+            return
+        if not recording.reaches(client.seen):
+            self.kernel.fail(f"{client} has seen {client.seen} tokens, which the server has not")
+        self.kernel.note(client, "comes back, after", client.seen)
+        reader = recording.read(client.seen)
+        client.come_back()
+        await self._read(client, reader)
+
+    async def _read(self, client: Client, reader: Reader) -> None:
+        try:
+            async for events in reader:
+                client.feed(events)
+                if client.call.pace:
+                    await asyncio.sleep(client.call.pace)
+            client.end()
+        except asyncio.CancelledError:
+            reader.cancel()
+            client.leave()
+            if not client.over:
+                self._call_again(client, self.random.uniform(0, 3))
+        except APIError as error:
+            if error.code == "stream_parked" and self.lifecycle.failure is None:
+                client.state = "away"
+                self._call_again(client, 1.0)
+            else:
+                self._fail(client, error)
+
+    # --- partings ----------------------------------------------------------------------------------------------
 
     async def _part(self, client: Client, stream: Stream | None) -> None:
         """The client is gone: what there still is for it is looked at all the same."""
@@ -234,7 +284,7 @@ class SimGateway:
             client.state = "gone"
             return
         stream.cancel()
-        if f"{client.request.id}.{client.tries}" in self.lifecycle._book._requests:
+        if f"{client.request.id}.{client.tries}.{self.number}" in self.lifecycle._book._requests:
             self.kernel.fail(f"{client} has gone, and its request has not")
         stream.cancel()
         try:
@@ -249,7 +299,7 @@ class SimGateway:
         if client.tries < client.call.retries and not client.disconnected:
             client.try_again()
             wait = float(error.headers["retry-after-ms"]) / 1000
-            self.kernel.after(min(wait, 3.0), lambda: self.call(client))
+            self._call_again(client, min(wait, 3.0))
         else:
             client.state = "gone" if client.disconnected else "refused"
 
@@ -266,7 +316,14 @@ class SimGateway:
         await asyncio.wait([asyncio.create_task(self.lifecycle.wait_idle())], timeout=drain_timeout)
         self.closed = True
         self.lifecycle.close()
+        await self.streams.close()
         self.table.stopping = True
         await asyncio.gather(*(supervisor.stop() for supervisor in self.supervisors))
         self.down = True
         self.kernel.note("the gateway is down")
+
+    def kill9(self) -> None:
+        """Nothing of it runs any more, and its engines notice."""
+        self.kernel.note("the gateway is killed")
+        self.loop.kill()
+        self.table.parent_died()

@@ -89,12 +89,15 @@ def look_at_gateway(gateway: SimGateway) -> None:
     counted = lifecycle.queued_requests, lifecycle.queued_tokens
     if counted != (len(waiting), sum(request.num_prompt_tokens for request in waiting)):
         raise Violation(f"{counted} counted as queued, {len(waiting)} requests are")
-    if lifecycle.queued_requests > gateway.shape.max_queue_requests:
+    if lifecycle.queued_requests > gateway.shape.max_queue_requests + gateway.restored:
         raise Violation(f"{lifecycle.queued_requests} requests wait, {gateway.shape.max_queue_requests} may")
-    if lifecycle.queued_tokens > gateway.shape.max_queue_tokens and lifecycle.queued_requests > 1:
+    many = lifecycle.queued_tokens > gateway.shape.max_queue_tokens and lifecycle.queued_requests > 1
+    if many and not gateway.restored:
         raise Violation(f"{lifecycle.queued_tokens} tokens wait, {gateway.shape.max_queue_tokens} may")
     for tenant in gateway.tenants:
-        if tenant.max_concurrency is not None and gateway.inside[tenant.name] > tenant.max_concurrency:
+        if tenant.max_concurrency is None or gateway.restored:
+            continue
+        if gateway.inside[tenant.name] > tenant.max_concurrency:
             raise Violation(f"{tenant} has {gateway.inside[tenant.name]} requests inside")
     if +gateway.admission._inside != +gateway.inside:
         raise Violation(f"admission counts {gateway.admission._inside}, inside are {gateway.inside}")
@@ -115,6 +118,9 @@ def look_when_quiet(gateway: SimGateway) -> None:
     for incarnation in lifecycle._placement._incarnations.values():
         if incarnation.load or incarnation.running:
             raise Violation(f"replica {incarnation.replica} is idle and has a load of {incarnation.load}")
+    for recording in gateway.streams._recordings.values():
+        if not recording.over:
+            raise Violation(f"{recording.request.id} has ended, and its recording has not")
     for replica in range(gateway.shape.replicas) if not gateway.down else ():
         _look_at_quiet_replica(gateway, replica)
 

@@ -9,6 +9,7 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 from zlib import crc32
 
@@ -79,9 +80,17 @@ class Kernel:
     def trace(self) -> list[str]:
         return [f"{when:11.6f}  {' '.join(map(str, what))}" for when, what in self._notes]
 
-    def dissolve(self) -> None:
-        """The history is over: nothing is judged any more."""
-        self._violation, self.after_event = None, lambda: None
+    def dissolve(self, done: Callable[[], bool], limit: float) -> None:
+        """The history is over: what is still to happen happens, and is not judged any more."""
+        end = self.now + limit
+        while self._events and not done():
+            when, _, _, event = heapq.heappop(self._events)
+            if when > end:
+                return
+            self.now = when
+            if event.call is not None:
+                with suppress(Exception):
+                    event.call()
 
     def sleep(self, seconds: float) -> None:
         """Let time pass, and with it what happens."""

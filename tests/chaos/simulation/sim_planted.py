@@ -15,7 +15,7 @@ from unittest.mock import patch
 import msgspec
 
 from engine.block_pool import BlockPool
-from engine.messages import Abort, TokenLogprobs, Tokens
+from engine.messages import Abort, Tokens
 from engine.outbox import Outbox
 from engine.prefix_cache import PrefixCache
 from engine.scheduler import Scheduler
@@ -23,10 +23,13 @@ from engine.sequence import Sequence as EngineSequence
 from engine.sequence import Status
 from gateway.admission import Admission
 from gateway.completion.choice import ActiveRequest, Choice, Incarnation
+from gateway.completion.durable import DurableJournal
 from gateway.completion.events import Completed, FinishReason
 from gateway.completion.journal import MemoryJournal
 from gateway.completion.lifecycle import Lifecycle
 from gateway.completion.placement import Placement
+from gateway.completion.recording import Recording
+from gateway.completion.streams import Streams
 from gateway.replicas.launchers import EngineProcess
 from gateway.replicas.prefix_index import PrefixIndex
 from gateway.replicas.watched_engine import Progress, WatchedEngine
@@ -94,21 +97,19 @@ def _completed_twice(original: Any, self: Lifecycle, choice: Choice, reason: Fin
         choice.request.stream.push(Completed(choice.request.usage()))
 
 
-def _one_token_less(original: Any, self: Choice) -> Any:
-    start = original(self)
+def _one_token_less(original: Any, self: Choice, **options: Any) -> Any:
+    start = original(self, **options)
     return msgspec.structs.replace(start, output_prefix=start.output_prefix[:-1])
 
 
-def _one_token_twice(original: Any, self: Choice) -> Any:
-    start = original(self)
+def _one_token_twice(original: Any, self: Choice, **options: Any) -> Any:
+    start = original(self, **options)
     prefix = start.output_prefix
     return msgspec.structs.replace(start, output_prefix=[*prefix[1:], *prefix[-1:]])
 
 
-def _emitted_is_forgotten(
-    original: Any, self: MemoryJournal, choice_id: str, ids: Sequence[int], logprobs: Sequence[TokenLogprobs] | None
-) -> None:
-    original(self, choice_id, ids[:1], logprobs)
+def _emitted_is_forgotten(original: Any, self: MemoryJournal, choice_id: str, ids: Sequence[int], *rest: Any) -> None:
+    original(self, choice_id, ids[:1], *rest)
 
 
 def _parked_work_is_kept(_: Any, self: Lifecycle) -> None:
@@ -248,6 +249,47 @@ planted("a waiting sequence is not aborted", _abort_while_waiting_is_lost, (Sche
 planted("the last tokens overtake those held", _urgent_overtakes, (Outbox, "_take"))
 
 
+# --- the durable journal and those who come back -------------------------------------------------------------------
+
+
+def _shown_at_once(original: Any, self: Recording, entry: Any, show: Callable[[], None]) -> None:
+    show()
+    if self.reader is not None:
+        self.reader.wake()
+    original(self, entry, lambda: None)
+
+
+async def _not_waited_for(_: Any, self: Recording) -> None:
+    pass
+
+
+async def _reader_is_not_asked(_: Any, self: Streams, recording: Recording) -> None:
+    try:
+        while (left := recording.idle_since + self._grace - self._clock.now()) > 0:
+            await self._clock.sleep(left)
+        self._drop(recording)
+    finally:
+        del self._waits[recording.request.id]
+
+
+def _numbered_anew(original: Any, self: DurableJournal, stream_id: str, number: int, *rest: Any) -> None:
+    original(self, stream_id, number + (number > 1), *rest)
+
+
+def _read_from_the_end(original: Any, self: Recording, seen: Sequence[int]) -> Any:
+    reader = original(self, seen)
+    reader._seen = [0] * len(seen)
+    return reader
+
+
+planted("tokens are shown before they are committed", _shown_at_once, (Recording, "_then"))
+planted("a stream is answered before it is durable", _not_waited_for, (Recording, "saved"))
+planted("a stream is never forgotten on the disk", _nothing, (DurableJournal, "forget"))
+planted("the grace time ends under a reader", _reader_is_not_asked, (Streams, "_wait_out"))
+planted("an entry of the journal is numbered wrongly", _numbered_anew, (DurableJournal, "append"))
+planted("no event ends where its reader was", _read_from_the_end, (Recording, "read"))
+
+
 # --- admission -----------------------------------------------------------------------------------------------------
 
 
@@ -281,12 +323,12 @@ planted("the queue has no end", _queue_has_no_end, (Admission, "enter"))
 # --- a pause of the gateway ----------------------------------------------------------------------------------------
 
 
-def _whole_pause(_: Any, self: Progress, seconds: float) -> str | None:
+def _whole_pause(_: Any, self: Progress, seconds: float) -> tuple[str, str] | None:
     self._silent += seconds
     self._stalled += seconds
     if self._silent > (self._limits.silence if self.up else self._limits.startup_silence):
-        return "silent"
-    return "no step" if self.up and self._stalled > self._limits.stall else None
+        return "silent", "silent"
+    return ("stalled", "no step") if self.up and self._stalled > self._may_stall else None
 
 
 planted("a pause of the gateway counts against its engines", _whole_pause, (Progress, "passed"))

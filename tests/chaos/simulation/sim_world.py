@@ -15,6 +15,9 @@ from gateway.completion.request import Request
 from gateway.replicas.router import Routing
 from gateway.replicas.watched_engine import Limits
 
+GRACE = 15.0
+"""Seconds that a stream waits for its reader."""
+
 LIMITS = Limits(
     check_interval=0.5,
     silence=5.0,
@@ -49,6 +52,8 @@ class Shape:
     routing: Routing
     max_queue_requests: int
     max_queue_tokens: int
+    durable: bool
+    """Whether there is a journal on disk."""
     standby: bool
     """Whether each replica has a spare process."""
     lateness: float
@@ -92,6 +97,8 @@ class Call:
     patience: float | None
     """Seconds after which it disconnects."""
     retries: int
+    resumes: bool = False
+    """Whether its stream may be resumed: then it comes back where its connection or its server is lost."""
     poison: int | None = None
     """Output token of its first choice whose computation crashes the engine."""
 
@@ -106,7 +113,7 @@ class Fault:
 
 FAULTS = [
     *("kill -9", "kill -9 at a message", "exception", "garbage", "hang", "silence", "slowness", "lost output"),
-    *("short stop", "long stop", "clock jump", "gateway pause", "drain replica"),
+    *("short stop", "long stop", "clock jump", "gateway pause", "drain replica", "gateway killed", "disk full"),
 ]
 
 
@@ -127,6 +134,7 @@ def draw_shape(rng: random.Random) -> Shape:
         routing=rng.choice(["prefix", "prefix", "random"]),
         max_queue_requests=rng.choice([2, 4, 64]),
         max_queue_tokens=rng.choice([40, 4096]),
+        durable=rng.random() < 0.4,
         standby=rng.random() < 0.2,
         lateness=rng.choice([0.0, 0.0, 0.1]),
         lease=rng.choice([300.0, 300.0, 5.0]),
@@ -184,6 +192,7 @@ def _draw_call(
         pace=rng.choice([0.0, 0.0, 0.0, 0.2]),
         patience=rng.expovariate(1.0) if rng.random() < 0.15 else None,
         retries=rng.choice([0, 3]),
+        resumes=rng.random() < 0.4,
     )
 
 

@@ -39,6 +39,15 @@ def test_every_history_holds_every_invariant() -> None:
             *(f"fault: {kind}" for kind in sim_world.FAULTS),
             *("request answered", "request failed", "request refused", "request gone", "request tried again"),
             *("engine lost", "engine given up", "replay", "preemption", "prefix hit", "output lost", "drain"),
+            *(
+                "poison",
+                "conviction",
+                "gateway process",
+                "stream of an earlier process",
+                "stream resumed",
+                "journal down",
+            ),
+            "request cut",
         )
         if happened[what] < 10
     }
