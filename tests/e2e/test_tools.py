@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +65,15 @@ def test_the_same_streamed(client):
         final = stream.get_final_completion()
     assert kinds.count("tool_calls.function.arguments.done") == 1
     assert answered(client, final.choices[0].message) == ANSWER
+
+
+def test_the_example_of_the_documentation(server):
+    page = (Path(__file__).parents[2] / "docs/tools.md").read_text(encoding="utf-8")
+    example, shown = re.findall(r"^```(?:python)?\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[:2]
+    assert "http://127.0.0.1:8000" in example
+    code = example.replace("http://127.0.0.1:8000", server.url)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == shown, done.stderr
 
 
 def test_several_choices_call_each_for_itself(client):

@@ -7,10 +7,13 @@ import json
 from contextlib import AsyncExitStack
 
 import pytest
-from http_for_tests import serving
+from http_for_tests import TEMPLATE, serving
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tokenizers_for_tests import byte_level
 
+from gateway.chat_template import ChatTemplate
+from gateway.prompt import Prompts
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.completions import CompletionRequest
 
@@ -68,7 +71,9 @@ def send():
     """Posts bytes to a path of one application and checks the answer."""
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        server = runner.run(stack.enter_async_context(serving()))
+        prompts = Prompts(byte_level(), ChatTemplate(f"{{{{ tools | tojson if tools }}}}{TEMPLATE}"))
+        formats = {"tool_format": "hermes", "reasoning_format": "think"}
+        server = runner.run(stack.enter_async_context(serving(prompts=prompts, **formats)))
 
         async def post(path: str, content: bytes) -> None:
             before = len(server.lifecycle.requests)
@@ -100,6 +105,35 @@ def encoded(body) -> bytes:
 @example(body={"messages": [{"role": "user", "content": "Hi"}], "logit_bias": {"9" * 5000: 1}})
 @example(body={"messages": [{"role": "user", "content": "Hi", "x" * 10_000: 1}]})
 def test_chat_never_fails(send, body):
+    send("/v1/chat/completions", encoded(body))
+
+
+schema = values | st.fixed_dictionaries(
+    {"type": st.just("object")}, optional={"properties": st.dictionaries(names, values, max_size=2), "required": values}
+)
+function = st.fixed_dictionaries(
+    {"name": st.sampled_from(["f", "g", "a.b-c"]) | st.text(max_size=3)},
+    optional={"parameters": schema, "strict": st.booleans(), "description": st.text(max_size=4)},
+)
+tool = st.fixed_dictionaries({"type": st.just("function"), "function": function})
+choices = st.sampled_from(["none", "auto", "required"]) | st.builds(
+    lambda name: {"type": "function", "function": {"name": name}}, st.sampled_from(["f", "g", "h"])
+)
+
+
+@fuzz
+@given(
+    body=bodies(
+        ChatCompletionRequest,
+        messages=st.just([{"role": "user", "content": ""}]),
+        tools=st.lists(tool | values, max_size=2) | st.lists(tool, min_size=1, max_size=1),
+        tool_choice=choices,
+        parallel_tool_calls=st.booleans(),
+    )
+)
+@example(body={"messages": [{"role": "user", "content": ""}], "tools": [{"type": "function", "function": {
+    "name": "f", "strict": True, "parameters": {"minimum": 10**30}}}]})  # fmt: skip
+def test_tools_never_fail(send, body):
     send("/v1/chat/completions", encoded(body))
 
 
