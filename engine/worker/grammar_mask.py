@@ -63,7 +63,9 @@ class GrammarMasks:
     """
 
     def __init__(self, load: Callable[[], GrammarCompiler], vocab_size: int, max_rows: int) -> None:
-        """``load`` is called once, by another thread, when the first grammar comes; it may raise GrammarError."""
+        """``load`` is called by another thread, in idle time or when the first grammar comes; it may raise
+        GrammarError, and is then called again for the next one.
+        """
         self._load = load
         self._compiler: GrammarCompiler | None = None
         self._vocab_size = vocab_size
@@ -72,7 +74,15 @@ class GrammarMasks:
         self._slots = 2 * max_rows
         self._free = list(range(self._slots))
         self._loading = threading.Lock()
+        self._asked = False
         self._advancing = False
+
+    def use_idle_time(self) -> bool:
+        """Have the compiler made before anybody needs it: reading a large vocabulary holds up every thread."""
+        if self._compiler is None and not self._asked:
+            self._asked = True
+            self._builders.submit(self._loaded)
+        return False
 
     def expect(self, requests: Sequence[SampleRequest]) -> None:
         """Begin with what is not known of requests that are about to be sampled."""
@@ -126,10 +136,7 @@ class GrammarMasks:
 
     def _build(self, request: SampleRequest) -> tuple[LLMatcher, Bits]:
         assert request.grammar is not None and request.output_ids is not None
-        with self._loading:
-            if self._compiler is None:
-                self._compiler = self._load()
-        compiler = self._compiler
+        compiler = self._loaded()
         matcher = compiler.matcher(request.grammar)
         if len(request.output_ids):
             matcher.consume_tokens(request.output_ids.tolist())
@@ -137,6 +144,12 @@ class GrammarMasks:
         compiler.check(matcher)
         compiler.fill(matcher, bits, request.params.stop_token_ids)
         return matcher, bits
+
+    def _loaded(self) -> GrammarCompiler:
+        with self._loading:
+            if self._compiler is None:
+                self._compiler = self._load()
+            return self._compiler
 
     def _advance(self, going: list[tuple[_Matched, int]]) -> None:
         compiler = self._compiler

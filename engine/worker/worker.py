@@ -91,12 +91,12 @@ class Worker:
         weight_bytes = loader.held_bytes(self._model)
         self._tell_of_weights(held * self._dtype.itemsize, weight_bytes)
         eos_token_ids = loader.eos_token_ids(folder, hf_config)
-        masks = GrammarMasks(
+        self._masks = GrammarMasks(
             lambda: _grammar_compiler(config, self._model.vocab_size, eos_token_ids),
             self._model.vocab_size,
             config.max_num_seqs,
         )
-        sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device, masks)
+        sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device, self._masks)
         self._runner = ModelRunner(self._model, self._buffers(), sampler, kernels, context.dtype, self._parallel)
         return ModelFacts(
             device=str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
@@ -140,7 +140,9 @@ class Worker:
         self._runner.capture(self._cache)
 
     def use_idle_time(self) -> bool:
-        return self._cache.use_idle_time()
+        if self._cache.use_idle_time():
+            return True
+        return self._parallel.samples and self._masks.use_idle_time()
 
     def execute(self, batch: ScheduledBatch) -> StepResult | None:
         """The step's result on the rank that samples, None on the others."""

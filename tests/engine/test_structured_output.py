@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from typing import Any
 
 import jsonschema
@@ -236,3 +237,27 @@ def test_random_schemas(setting):
                 jsonschema.validate(json.loads(answer.text), schema)
     print(f"{finished} of {count} answers finished")
     assert finished > count // 5
+
+
+def test_a_grammar_that_takes_its_time_holds_nobody_up(setting, monkeypatch):
+    masks = setting.executor._worker._masks
+    goes_on, build = threading.Event(), masks._build
+
+    def slowly(request):
+        assert goes_on.wait(60)
+        return build(request)
+
+    slow, free = start(1, Grammar("regex", "[a-f]{9}")), start(2, None, max_tokens=30, stop_token_ids=())
+    expected = setting.generate([slow, free])
+    monkeypatch.setattr(masks, "_build", slowly)
+    engine = Engine(setting.config, setting.executor, setting.facts, BLOCKS)
+    engine.start(slow)
+    engine.start(free)
+    ids: dict[str, list[int]] = {"1": [], "2": []}
+    while engine.is_busy:
+        for output in engine.step().outputs:
+            ids[output.id] += output.ids
+        if len(ids["2"]) == 30:
+            goes_on.set()
+        assert goes_on.is_set() or not ids["1"]
+    assert ids == {name: found.ids for name, found in expected.items()}

@@ -165,3 +165,17 @@ def test_a_fault_beside_the_step_fails_its_sequences_and_not_the_engine(compiler
     (token,) = encode("1")
     masks.advance([first], [token])
     assert masks.collect([request(1, [token], ahead=True)], alone=True).refusals == {0: LOST}
+
+
+def test_idle_time_is_used_once_for_the_vocabulary(compiler):
+    loads: list[int] = []
+
+    def load() -> GrammarCompiler:
+        loads.append(1)
+        return compiler
+
+    masks = GrammarMasks(load, VOCAB, 4)
+    assert not masks.use_idle_time() and not masks.use_idle_time()
+    masks.expect([request(1, [])])
+    built(masks)
+    assert masks.collect([request(1, [])], alone=True).late == set() and loads == [1]
