@@ -102,8 +102,11 @@ class RunningServer:
             self._fleet.start()
             with suppress(EngineGoneError):
                 await first_of(self._fleet.wait_ready(), self._stop.asked.wait())
+            if self._stop.asked.is_set():
+                return
         self._lifecycle.reopen()
         self._stop.leaving = False
+        await self._streams.take_back()
         await self._http.accept(self.listener)
 
     def hand_over(self, successor: Successor) -> None:

@@ -158,19 +158,38 @@ class Streams:
     def _go_on(self, journal: DurableJournal, found: list[Stored]) -> None:
         journal.start(self._snapshot)
         for stored in found:
-            if stored.head.model != self._model:
-                logger.warning("stream %s was begun with another model and is dropped", stored.head.request.id)
-                self._forget(stored.head.request.id, stored.head.key)
-                continue
-            if stored.usage is None:
-                recording = self._recording(stored.head, self._enter(stored.head.request))
-                self._lifecycle.restore(recording, stored)
-            else:
-                recording = self._recording(stored.head, lambda: None)
-                recording.go_on(stored.choices, lambda: None, stored)
-            self._unread.append(recording)
+            self._restore(stored)
         if self._unread:
             logger.info("%d streams of an earlier process wait for their readers", len(self._unread))
+
+    def _restore(self, stored: Stored) -> None:
+        if stored.head.model != self._model:
+            logger.warning("stream %s was begun with another model and is dropped", stored.head.request.id)
+            self._forget(stored.head.request.id, stored.head.key)
+            return
+        if stored.usage is None:
+            recording = self._recording(stored.head, self._enter(stored.head.request))
+            self._lifecycle.restore(recording, stored)
+        else:
+            recording = self._recording(stored.head, lambda: None)
+            recording.go_on(stored.choices, lambda: None, stored)
+        self._unread.append(recording)
+
+    async def take_back(self) -> None:
+        """What was left to a process that did not come goes on here after all."""
+        parked = [recording for recording in self._recordings.values() if recording.parked]
+        if self._journal is None or not parked:
+            return
+        written = asyncio.Event()
+        self._journal.follow(written.set)
+        await written.wait()
+        for recording in parked:
+            self._drop(recording)
+        ids = {recording.request.id for recording in parked}
+        for stored in self._journal.load():
+            if stored.head.request.id in ids:
+                self._restore(stored)
+        self.ready()
 
     def ready(self) -> None:
         """Readers can come: the grace time of what an earlier process has left begins."""

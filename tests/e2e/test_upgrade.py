@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -161,3 +163,46 @@ async def test_in_place_connections_wait_for_the_new_engine(start_server: Any) -
             assert (await upgrading).returncode == 0
             assert answers
             assert await text_of(client, 1, 800, asyncio.Event()) == undisturbed
+
+
+async def resumed_text(url: str, seed: int, tokens: int, begun: asyncio.Event) -> str:
+    """The text of an answer that is gone on with as often as its connection breaks."""
+    text, place, last = "", "", ""
+    while True:
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            body = {**ASK, "seed": seed, "max_tokens": tokens, "stream": True, "ignore_eos": True}
+            del body["extra_body"]
+            if place:
+                request = client.stream("GET", f"/v1/streams/{place}", headers={"Last-Event-ID": last} if last else {})
+            else:
+                request = client.stream("POST", "/v1/chat/completions", json=body, headers={"X-Penstock-Resume": "sse"})
+            with suppress(httpx.TransportError):
+                async with request as response:
+                    assert response.status_code in (200, 503), await response.aread()
+                    place = response.headers.get("x-penstock-stream", place)
+                    async for line in response.aiter_lines():
+                        if line.startswith("id: "):
+                            last = line.removeprefix("id: ")
+                        elif line == "data: [DONE]":
+                            return text
+                        elif line.startswith("data: "):
+                            chunk = json.loads(line.removeprefix("data: "))
+                            if "error" in chunk:
+                                break
+                            text += chunk["choices"][0]["delta"].get("content") or ""
+                            begun.set()
+        await asyncio.sleep(0.1)
+
+
+async def test_in_place_streams_of_a_journal_go_on(start_server: Any, tmp_path: Path) -> None:
+    """In the old server, where the new one fails, and else in the new one."""
+    with start_server("--journal", str(tmp_path / "journal"), "--drain-timeout", "0.1") as server:
+        undisturbed = await resumed_text(server.url, 1, 1500, asyncio.Event())
+        for arguments, status in ((["--", "--max-model-len", "1000000"], 1), ([], 0)):
+            begun = asyncio.Event()
+            stream = asyncio.create_task(resumed_text(server.url, 1, 1500, begun))
+            await begun.wait()
+            result = await asyncio.to_thread(upgrade, server.url, "--in-place", *arguments)
+            assert result.returncode == status, result.stderr
+            assert await asyncio.wait_for(stream, 120) == undisturbed
+        assert "1 requests are not done" in server.log.read_text()

@@ -197,6 +197,39 @@ async def test_a_server_that_is_told_to_stop_leaves_its_streams(path: Path) -> N
     await second.stop()
 
 
+async def test_streams_that_were_left_to_nobody_are_taken_back(path: Path) -> None:
+    """The server that was to follow did not come."""
+    gateway = Gateway(path)
+    gateway.start()
+    client = Client(gateway.streams, gateway.submit())
+    client.connect()
+    done = gateway.submit("done")
+    gateway.engine.say("done:0", 0, ABC[0], EOS, finish="stop")
+    gateway.engine.say("r:0", 0, ABC[0])
+    await gateway.written()
+    client.read()
+    gateway.lifecycle.close()
+    reader = client.reader
+    assert reader is not None
+    with pytest.raises(Unavailable, match="can be resumed"):
+        await anext(reader)
+    reader.cancel()
+    gateway.lifecycle.reopen()
+    await gateway.streams.take_back()
+    assert gateway.streams.find("done", KEY) is done, "it had not been left"
+    assert gateway.engine.start("r:0").output_prefix == ABC[:1]
+    client.connect()
+    gateway.engine.say("r:0", 1, ABC[1], EOS, finish="stop")
+    await gateway.written()
+    client.read()
+    assert client.joined.texts == {0: "ab"} and not gateway.inside
+    await gateway.stop()
+    after = Gateway(path)
+    after.streams.open_journal()
+    assert len(after.streams) == 2, "complete answers, both"
+    await after.stop()
+
+
 async def test_a_request_that_failed_by_itself_is_not_tried_again(path: Path) -> None:
     first = Gateway(path)
     first.start()
