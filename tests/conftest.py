@@ -47,7 +47,7 @@ class RunningServer:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", **settings)
 
     def status(self, path: str) -> int:
-        return httpx.get(self.url + path).status_code
+        return httpx.get(self.url + path, timeout=60).status_code
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry these labels."""
@@ -62,7 +62,7 @@ class RunningServer:
     def _samples(self, name: str, labels: dict[str, str]) -> list[float]:
         from prometheus_client.parser import text_string_to_metric_families
 
-        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
+        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics", timeout=60).text)
         samples = (sample for family in families for sample in family.samples)
         return [each.value for each in samples if each.name == name and labels.items() <= each.labels.items()]
 

@@ -150,7 +150,7 @@ class Supervisor:
         """One process until its certain death: from its launch, or from when its turn has come."""
         incarnation, self._spare = self._spare or self._launch(standby=False), None
         self._serving, self.epoch = incarnation, incarnation.epoch
-        incarnation.take_turn()
+        incarnation.take_turn(self._clock.now())
         try:
             ended = await asyncio.shield(incarnation.task)
         finally:
@@ -189,6 +189,8 @@ class Supervisor:
             case Loading():
                 self._on_loading(message)
             case Ready():
+                if incarnation.epoch > 1:
+                    self._tell_of_restart(incarnation, message.info)
                 self._listener.up(self._replica, incarnation.epoch, message.info, incarnation.client.send)
                 if self._ready is not None and not self._ready.done():
                     self._ready.set_result(message.info)
@@ -197,6 +199,11 @@ class Supervisor:
                     self._spare.task.add_done_callback(self._spare_ended)
             case _:
                 pass
+
+    def _tell_of_restart(self, incarnation: _Incarnation, info: EngineInfo) -> None:
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in info.load_seconds.items())
+        since = self._clock.now() - incarnation.turn_at
+        logger.info("engine %d.%d serves after %.1f s (%s)", self._replica, incarnation.epoch, since, stages)
 
     def _spare_ended(self, task: asyncio.Task[Ended]) -> None:
         """Nobody waits for it. The next one comes with the next engine that serves."""
@@ -225,11 +232,13 @@ class _Incarnation:
         self.stands = False
         """Whether it has loaded its weights and waits for its turn."""
         self._has_turn = False
+        self.turn_at = 0.0
+        """When it was its turn to serve: at its launch, or when the one before was lost."""
         self._launch = launch
         self.task = asyncio.create_task(self._run(), name=f"engine {epoch}")
 
-    def take_turn(self) -> None:
-        self._has_turn = True
+    def take_turn(self, now: float) -> None:
+        self._has_turn, self.turn_at = True, now
         if self.stands:
             self.stand()
 

@@ -23,6 +23,9 @@ from engine.launch import Launch
 from gateway.head_start import ENGINE, HeadStart, Spawned, spawn
 from gateway.replicas.launchers import EngineProcess, Launcher
 
+FRAMES = 4
+"""Of the kernel's stack of a thread, innermost first, that are worth a place in the log."""
+
 
 class ChildProcess(EngineProcess):
     """Waited for by a thread, since it may have been started before there was an event loop."""
@@ -102,7 +105,7 @@ def _waits_in(task: Path) -> str:
     """The kernel's stack where we may read it, else the name of its function, if any."""
     with contextlib.suppress(OSError):
         if frames := (task / "stack").read_text().split("\n")[:-1]:
-            return " < ".join(frame.split()[-1] for frame in frames)
+            return " < ".join(frame.split()[-1] for frame in frames[:FRAMES])
     with contextlib.suppress(OSError):
         if (name := (task / "wchan").read_text()) not in ("", "0"):
             return name
