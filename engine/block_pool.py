@@ -114,6 +114,10 @@ class BlockPool:
                 if self._log is not None:
                     self._log.evicted(digest)
 
+    def withdraw_all(self) -> None:
+        """Nothing that is held now can be found any more."""
+        self.withdraw(list(self._digests))
+
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Compare the pool with the block tables of all running sequences; raises IntegrityError."""
         held = Counter(block for table in tables for block in table)

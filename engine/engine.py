@@ -62,7 +62,7 @@ def prompt_share(config: EngineConfig, facts: ModelFacts) -> PromptShare:
 
 
 class Engine:
-    """One call at a time. Only ``compute`` goes together with another: ``start``, ``abort`` or ``prepare``.
+    """One call at a time. Only ``compute`` goes with another: ``start``, ``abort``, ``reset_cache`` or ``prepare``.
 
     ``steps``, ``num_pending`` and ``step_limit`` may be read by any thread.
     """
@@ -199,6 +199,10 @@ class Engine:
     def cache_events(self) -> CacheEvents | None:
         """What has changed in the prefix cache since the last call; None where nothing has or nobody is to know."""
         return self._cache_log.take() if self._cache_log is not None else None
+
+    def reset_cache(self) -> None:
+        """Nothing that is in the prefix cache now can be found any more. Sequences keep the blocks they hold."""
+        self._pool.withdraw_all()
 
     def check_executor(self) -> None:
         """Raises RankError where a rank is lost: for idle times, in which nothing else would show it."""

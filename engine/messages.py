@@ -69,6 +69,10 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True, tag="drain"):
     """End the process once nothing is pending."""
 
 
+class ResetCache(msgspec.Struct, frozen=True, kw_only=True, tag="reset_cache"):
+    """Choices that are started after this find nothing in the prefix cache of what is there now."""
+
+
 class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
     """The gateway is there. Sent at a fixed interval, within which it may have nothing else to say."""
 
@@ -201,7 +205,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """True for a mistake in the model or the settings (no traceback helps), False for a fault of ours."""
 
 
-ToEngine: TypeAlias = Start | Abort | Serve | Drain | Alive
+ToEngine: TypeAlias = Start | Abort | Serve | Drain | Alive | ResetCache
 FromEngine: TypeAlias = StepOutput | Idle | CacheEvents | Rejected | Heartbeat | Loading | Standing | Ready | Failed
 
 _encoder = msgspec.msgpack.Encoder()

@@ -42,6 +42,7 @@ from engine.messages import (
     Idle,
     Loading,
     Ready,
+    ResetCache,
     Serve,
     Standing,
     Start,
@@ -138,10 +139,13 @@ class EngineLoop:
             self._unsent = None
         frame = self._outbox.flush() if everything else self._outbox.due()
         if frame is not None:
-            events = self._engine.cache_events()
-            if events is not None:
-                self._transport.send(events)
+            self._send_cache_events()
             self._transport.send(frame)
+
+    def _send_cache_events(self) -> None:
+        events = self._engine.cache_events()
+        if events is not None:
+            self._transport.send(events)
 
     def _handle(self, message: ToEngine) -> None:
         match message:
@@ -152,6 +156,9 @@ class EngineLoop:
                     self._transport.send(rejected)
             case Abort():
                 self._engine.abort(message)
+            case ResetCache():
+                self._engine.reset_cache()
+                self._send_cache_events()
             case Drain():
                 self._draining = True
 

@@ -87,7 +87,7 @@ def _middleware(state: AppState) -> Sequence[Middleware]:
         *(cors if state.cors_origins else []),
         Middleware(RequestMiddleware, leaving=state.leaving),
         Middleware(HeadMiddleware),
-        Middleware(AccessMiddleware, keys=state.keys, refused=refused),
+        Middleware(AccessMiddleware, keys=state.keys, admin_keys=state.admin_keys, refused=refused),
         Middleware(BodyMiddleware, max_body_size=state.limits.max_body_size, refused=refused),
     ]
 

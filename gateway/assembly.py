@@ -150,6 +150,7 @@ def _app_state(
     metrics: Metrics,
     leaving: Callable[[], bool],
 ) -> AppState:
+    from gateway.admission import Keys
     from gateway.completion.formats import choose_reasoning_format, choose_tool_format
     from gateway.grammars.trials import Trials
     from gateway.protocol.limits import Limits
@@ -174,6 +175,7 @@ def _app_state(
         admission=admission,
         render_metrics=metrics.render,
         keys=keys,
+        admin_keys=Keys.load(settings.admin_key),
         limits=Limits(**limits),
         tool_format=choose_tool_format(settings.tool_call_format, shown),
         reasoning_format=choose_reasoning_format(settings.reasoning_format, shown),

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.admission import Keys, Tenant
-from gateway.errors import APIError, InternalError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from gateway.errors import APIError, InternalError, NotFound, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from gateway.state import RequestContext
 from observability.logging import log_context
 
@@ -139,18 +139,22 @@ class HeadMiddleware:
 
 
 class AccessMiddleware:
-    """Lets holders of an API key into ``/v1``, and lets them alone POST; what else may be read is open."""
+    """Lets holders of an API key into ``/v1``, and lets them alone POST; what else may be read is open.
 
-    def __init__(self, app: ASGIApp, keys: Keys, refused: Refused) -> None:
+    ``/admin`` is for holders of an admin key, which no API key is; where there are none, it is a 404.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, admin_keys: Keys, refused: Refused) -> None:
         self._app = app
         self._keys = keys
+        self._admin_keys = admin_keys
         self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _needs_key(scope):
             context: RequestContext = scope["penstock.context"]
             try:
-                key = self._keys.authenticate(Headers(scope=scope).get("authorization"))
+                key = self._keys_of(scope).authenticate(Headers(scope=scope).get("authorization"))
                 context.tenant, context.key = key.tenant, key.sha256
             except APIError as error:
                 context.tenant = Tenant("unknown")
@@ -162,10 +166,21 @@ class AccessMiddleware:
             return
         await self._app(scope, receive, send)
 
+    def _keys_of(self, scope: Scope) -> Keys:
+        if not _is_under(scope["path"], "/admin"):
+            return self._keys
+        if not self._admin_keys:
+            raise NotFound("There are no admin routes: start the server with --admin-key.", code="unknown_url")
+        return self._admin_keys
+
 
 def _needs_key(scope: Scope) -> bool:
     path: str = scope["path"]
-    return path == "/v1" or path.startswith("/v1/") or scope["method"] not in ("GET", "HEAD", "OPTIONS")
+    return _is_under(path, "/v1") or _is_under(path, "/admin") or scope["method"] not in ("GET", "HEAD", "OPTIONS")
+
+
+def _is_under(path: str, root: str) -> bool:
+    return path == root or path.startswith(f"{root}/")
 
 
 class BodyMiddleware:

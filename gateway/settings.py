@@ -261,6 +261,10 @@ class ServeSettings(BaseSettings):
         None, description="YAML file of named, hashed keys with their limits; see penstock hash-key."
     )
 
+    admin_key: Annotated[Strings, Option("Access", "KEY", "none, no admin routes")] = Field(
+        (), repr=False, description="Key for the routes under /admin; repeatable. Better in PENSTOCK_ADMIN_KEY."
+    )
+
     # --- Logging ---
     log_level: Annotated[LogLevel, Option("Logging")] = Field("info", description="Least important lines to write.")
     log_format: Annotated[LogFormat, Option("Logging")] = Field(
@@ -409,7 +413,7 @@ def _explain(details: Any, flags: Mapping[str, Any], environ: Mapping[str, str])
     else:
         path = flags.get("config") or environ.get(variable_of("config"))
         source = f"{name} in {path}"
-    given = "" if details["type"] == "value_error" or name == "api_key" else f", not {details['input']!r}"
+    given = "" if details["type"] == "value_error" or name.endswith("_key") else f", not {details['input']!r}"
     return f"{source} {_requirement(details)}{given}"
 
 

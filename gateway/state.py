@@ -12,6 +12,7 @@ from engine.grammar import Grammar
 from engine.grammar_trial_messages import Trial
 from engine.messages import EngineInfo
 from gateway.admission import Admission, Keys, Tenant
+from gateway.completion.choice import ReplicaView
 from gateway.completion.events import Event
 from gateway.completion.request import Request as CompletionRequest
 from gateway.completion.streams import Streams
@@ -71,6 +72,14 @@ class Completions(Protocol):
 
     def submit(self, request: CompletionRequest) -> EventStream: ...
 
+    def replica_views(self) -> list[ReplicaView]:
+        """Of the replicas that are up, by number."""
+
+    def drain_replica(self, replica: int) -> None: ...
+
+    def reset_prefix_caches(self) -> list[int]:
+        """Gives the replicas that were told."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppState:
@@ -87,6 +96,8 @@ class AppState:
     render_metrics: Callable[[], bytes]
     """In Prometheus' plain text format."""
     keys: Keys = field(default_factory=Keys)
+    admin_keys: Keys = field(default_factory=Keys)
+    """Without any there are no admin routes."""
     limits: Limits = field(default_factory=Limits)
     tool_format: str | None = None
     """Name of the format in which the model writes tool calls; None where that is not known."""

@@ -18,6 +18,7 @@ from gateway.protocol.base import RequestModel
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.completions import CompletionRequest
 from gateway.protocol.fields import NoOp
+from gateway.protocol.generation import GenerationRequest
 from gateway.protocol.sampling import StreamOptions
 from gateway.protocol.token_requests import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from gateway.routes import routers
@@ -104,7 +105,9 @@ def api() -> str:
             "# The API\n",
             "## Routes\n",
             _table(("Route", "What it does"), _routes()),
-            "With `--api-key` or `--api-keys`, everything under `/v1` and every POST needs a key; the rest is open.\n",
+            "With `--api-key` or `--api-keys`, everything under `/v1` and every POST needs a key; the rest is open. "
+            "What is under `/admin` needs an admin key (`--admin-key`) instead, else it is a 401; where the server was "
+            "given none, it is a 404.\n",
             "## Request fields\n",
             "A field is honoured or refused; none is silently ignored. A field that is known and not supported is "
             "accepted at the values shown, where leaving it out would mean the same, and is otherwise answered with "
@@ -122,6 +125,7 @@ def api() -> str:
             *_endpoint("POST /tokenize, of a text", TokenizeTextRequest),
             *_endpoint("POST /tokenize, of messages", TokenizeChatRequest),
             *_endpoint("POST /detokenize", DetokenizeRequest),
+            *_endpoint("POST /generation", GenerationRequest),
         ]
     )
 

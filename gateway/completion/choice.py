@@ -34,6 +34,17 @@ class Incarnation:
     """Whether any token of it has arrived."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """A replica that is up, for people to see."""
+
+    replica: int
+    epoch: int
+    draining: bool
+    running: int
+    """Choices that it has been sent and that are not done."""
+
+
 @dataclass(slots=True, eq=False)
 class Place:
     """Where an attempt runs, and what it adds to the load there, in tokens."""

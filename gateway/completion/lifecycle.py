@@ -19,10 +19,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 
-from engine.messages import Abort, CacheEvents, EngineInfo, Idle, Rejected, StepOutput, ToEngine, Tokens
+from engine.messages import Abort, CacheEvents, EngineInfo, Idle, Rejected, ResetCache, StepOutput, ToEngine, Tokens
 from gateway.clock import Clock, SystemClock
 from gateway.completion.book import Book
-from gateway.completion.choice import ActiveRequest, Choice, Incarnation
+from gateway.completion.choice import ActiveRequest, Choice, Incarnation, ReplicaView
 from gateway.completion.events import Completed, Delta, FinishReason
 from gateway.completion.journal import Journal, MemoryJournal
 from gateway.completion.opening import bring_back, open_choices
@@ -160,6 +160,19 @@ class Lifecycle:
     def drain_replica(self, replica: int) -> None:
         """Nothing new is sent there until its engine is another one; what it has begun goes on."""
         self._placement.drain(replica)
+
+    def replica_views(self) -> list[ReplicaView]:
+        """Of the replicas that are up, by number."""
+        return [
+            ReplicaView(each.replica, each.epoch, each.draining, len(each.running)) for each in self._placement.up_now
+        ]
+
+    def reset_prefix_caches(self) -> list[int]:
+        """Requests that are submitted after this find nothing that engines have cached now. Gives who was told."""
+        told = self._placement.up_now
+        for incarnation in told:
+            incarnation.send(ResetCache())
+        return [incarnation.replica for incarnation in told]
 
     def drain(self) -> None:
         """A latch: no new requests, and accepted ones that no engine holds and of which nothing was sent end now.

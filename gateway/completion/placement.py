@@ -62,6 +62,11 @@ class Placement:
         """Whether there is no engine and will be none."""
         return not self._incarnations and len(self._given_up) >= self._replicas
 
+    @property
+    def up_now(self) -> list[Incarnation]:
+        """The engines that are up, by replica."""
+        return [self._incarnations[replica] for replica in sorted(self._incarnations)]
+
     def find(self, replica: int, epoch: int) -> Incarnation | None:
         """None where it is not up, or another incarnation is."""
         incarnation = self._incarnations.get(replica)

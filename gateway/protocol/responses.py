@@ -201,3 +201,9 @@ class TextCompletion(_Envelope):
     object: Literal["text_completion"] = Field(description="Always text_completion.")
     choices: list[TextChoice] = Field(description="n for each prompt; none in a stream's usage chunk.")
     usage: Usage | None = Field(None, description="Token counts; in a stream with include_usage, in the last chunk.")
+
+
+class GeneratedText(BaseModel):
+    """Answer of ``POST /generation``."""
+
+    text: str = Field(description="The prompt, and the text that follows it.")

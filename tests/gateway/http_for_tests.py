@@ -17,6 +17,7 @@ from engine.messages import EngineInfo, TokenLogprobs
 from gateway.admission import Admission
 from gateway.app import create_app
 from gateway.chat_template import ChatTemplate
+from gateway.completion.choice import ReplicaView
 from gateway.completion.events import Completed, Delta, Event, FinishReason, OutputToken, PromptScored, Usage
 from gateway.completion.request import Request
 from gateway.completion.stream import Stream
@@ -111,6 +112,18 @@ class FakeLifecycle:
     requests: list[Request] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    views: list[ReplicaView] = field(default_factory=lambda: [ReplicaView(0, 4, False, 2), ReplicaView(2, 1, False, 0)])
+    resets: int = 0
+
+    def replica_views(self) -> list[ReplicaView]:
+        return self.views
+
+    def drain_replica(self, replica: int) -> None:
+        self.views = [replace(view, draining=view.draining or view.replica == replica) for view in self.views]
+
+    def reset_prefix_caches(self) -> list[int]:
+        self.resets += 1
+        return [view.replica for view in self.views]
 
     @property
     def last(self) -> Request:

@@ -9,7 +9,18 @@ import time
 import pytest
 
 from engine.block_pool import IntegrityError
-from engine.messages import Abort, CacheEvents, Drain, FromEngine, Idle, Rejected, Start, StepOutput, ToEngine
+from engine.messages import (
+    Abort,
+    CacheEvents,
+    Drain,
+    FromEngine,
+    Idle,
+    Rejected,
+    ResetCache,
+    Start,
+    StepOutput,
+    ToEngine,
+)
 from engine.outbox import Outbox
 from engine.process import EngineLoop
 from engine.sampling_params import SamplingParams
@@ -200,6 +211,22 @@ def test_changes_of_the_cache_are_told_of_before_the_step_that_made_them() -> No
     loop(Caching(), script).run()
     first, second = (CacheEvents(stored=[name], evicted=[]) for name in (b"1", b"2"))
     assert script.sent == [first, frame(1), second, frame(2)]
+
+
+def test_a_reset_of_the_cache_is_told_of_at_once() -> None:
+    class Caching(CountingEngine):
+        changes: CacheEvents | None = None
+
+        def reset_cache(self) -> None:
+            self.changes = CacheEvents(stored=[], evicted=[b"all"])
+
+        def cache_events(self) -> CacheEvents | None:
+            changes, self.changes = self.changes, None
+            return changes
+
+    script = Script([ResetCache()])
+    loop(Caching(), script).run()
+    assert script.sent == [CacheEvents(stored=[], evicted=[b"all"])]
 
 
 def test_a_fault_in_a_step_comes_after_what_the_other_thread_was_at() -> None:

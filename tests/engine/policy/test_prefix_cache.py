@@ -258,3 +258,34 @@ def test_prompt_logprobs_of_one_token_are_an_empty_list(harness) -> None:
     h.start("a", [1], prompt_logprobs=0, max_tokens=1)
     h.run()
     assert h.outputs["a"][0].prompt_logprobs == []
+
+
+# --- a reset ----------------------------------------------------------------------------------------------
+
+
+def test_after_a_reset_nothing_is_found(harness) -> None:
+    h = harness(max_num_batched_tokens=64)
+    h.start("a", A[:16])
+    h.run()
+    h.pool.withdraw_all()
+    assert h.pool.num_published == 0
+    h.start("b", A[:16])
+    h.step()
+    assert h.query_lens() == {"b": 16}
+    h.run()
+    assert h.tokens("b") == h.tokens("a")
+    h.scheduler.check_integrity()
+
+
+def test_who_is_running_at_a_reset_keeps_its_blocks_and_goes_on_to_fill_the_cache(harness) -> None:
+    h = harness(max_num_batched_tokens=8)
+    h.start("a", A[:24])
+    h.step()
+    h.pool.withdraw_all()
+    h.run()
+    h.start("b", A[:24])
+    h.step()
+    assert h.query_lens() == {"b": 8}  # its head is gone, so it begins anew
+    h.run()
+    assert h.tokens("b") == h.tokens("a")
+    h.scheduler.check_integrity()

@@ -10,7 +10,8 @@ from engine_for_tests import INFO, FakeEngine, ManualClock, Records, ids_of, mak
 from msgspec.structs import replace
 
 from engine.block_digests import prompt_chain
-from engine.messages import Start, TokenLogprobs
+from engine.messages import ResetCache, Start, TokenLogprobs
+from gateway.completion.choice import ReplicaView
 from gateway.completion.events import Completed, Usage
 from gateway.completion.lifecycle import Lifecycle
 from gateway.completion.placement import OUTPUT_LOAD
@@ -210,6 +211,21 @@ async def test_a_begun_stream_waits_for_equal_numerics_where_they_will_be_again(
     world.engines[1].say("fresh:0", 0, *ABC[2:4], attempt=2, finish="length")
     assert (await text_and_end(begun))[:2] == ("ab", "length")
     assert (await text_and_end(fresh))[:2] == ("cd", "length")
+
+
+async def test_replicas_that_are_up_are_shown_and_told_to_empty_their_caches(world: World) -> None:
+    world.lifecycle.submit(make_request("a"))
+    world.lifecycle.drain_replica(1)
+    running = [int(each.replica == world.where("a")) for each in world.engines]
+    assert world.lifecycle.replica_views() == [
+        ReplicaView(0, world.engines[0].epoch, False, running[0]),
+        ReplicaView(1, world.engines[1].epoch, True, running[1]),
+    ]
+    world.engines[0].lose()
+    assert world.lifecycle.reset_prefix_caches() == [1]
+    assert [message for message in world.engines[1].sent if isinstance(message, ResetCache)] == [ResetCache()]
+    assert not any(isinstance(message, ResetCache) for message in world.engines[0].sent)
+    assert [view.replica for view in world.lifecycle.replica_views()] == [1]
 
 
 @pytest.mark.parametrize("how", ["it comes back as another", "it is given up"])
