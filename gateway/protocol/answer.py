@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from gateway.completion.events import CallDelta, Completed, Delta, Event, Output
 from gateway.completion.sse import DONE
 from gateway.completion.stream import joined_calls
 from gateway.protocol.event_ids import EventIds, ResumeMode
+from gateway.protocol.logprobs import prompt_entries
 from gateway.tokenizer import Tokenizer
 
 to_json = msgspec.json.Encoder().encode
@@ -48,6 +50,12 @@ class AnswerOptions:
     """Token ids."""
     n: int = 1
     logprobs: bool = False
+    top_logprobs: int | None = None
+    """Of an echoed prompt: how many of the likeliest to show. None shows all that the engine has reported."""
+    prompt_logprobs: int | None = None
+    """How many of the likeliest to report in place of each prompt token, apart from any echo; None reports nothing."""
+    keep: int | None = None
+    """How many of each prompt's choices to give, the likeliest; None gives all."""
     token_ids: bool = False
     """Show the ids of prompt and output."""
     usage: bool = False
@@ -204,6 +212,12 @@ class Collected:
         return self.tokens if self.stop_token is None else [*self.tokens, self.stop_token]
 
     @property
+    def mean_logprob(self) -> float:
+        """Of the generated tokens, where they are scored; what holds none is never preferred."""
+        scores = [token.logprobs.logprob for token in self.generated if token.logprobs is not None]
+        return sum(scores) / len(scores) if scores else -math.inf
+
+    @property
     def ids(self) -> list[int]:
         return [token.id for token in self.generated]
 
@@ -222,7 +236,7 @@ class BodyAnswer(Answer, ABC):
     @property
     def num_scores(self) -> int:
         """For how many tokens the body reports log-probabilities; nearly all the time it takes goes there."""
-        if not self.options.logprobs:
+        if not self.options.logprobs and self.options.prompt_logprobs is None:
             return 0
         prompts = sum(len(scored.logprobs) for scored in self._scored.values())
         return prompts + sum(len(choice.tokens) for choice in self._choices)
@@ -257,11 +271,36 @@ class BodyAnswer(Answer, ABC):
         return to_json(
             self.envelope.members(self.object_name)
             | {
-                "choices": [self.choice(index, collected) for index, collected in enumerate(self._choices)],
+                "choices": [
+                    self.choice(number, self._choices[number]) | {"index": index}
+                    for index, number in enumerate(self._given())
+                ],
                 "usage": usage_object(self._usage),
             }
             | self.extra()
         )
+
+    def _given(self) -> list[int]:
+        """Numbers of the choices to give, in order."""
+        keep = self.options.keep
+        if keep is None:
+            return list(range(self.num_choices))
+        return [
+            number
+            for prompt_index in range(len(self.options.prompts))
+            for number in sorted(
+                self.choices_of(prompt_index), key=lambda number: self._choices[number].mean_logprob, reverse=True
+            )[:keep]
+        ]
+
+    def prompt_entries(self, prompt_index: int) -> dict[str, Any]:
+        """``prompt_logprobs``, where asked for."""
+        top = self.options.prompt_logprobs
+        if top is None:
+            return {}
+        scored = self._scored.get(prompt_index, PromptScored(prompt_index, [])).logprobs
+        ids = self.options.prompts[prompt_index]
+        return {"prompt_logprobs": prompt_entries(ids, scored, top, self.tokenizer)}
 
 
 def usage_object(usage: Usage, *, details: bool = True) -> dict[str, Any]:

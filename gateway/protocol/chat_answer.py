@@ -96,7 +96,8 @@ class ChatBody(BodyAnswer):
         } | ids
 
     def extra(self) -> dict[str, Any]:
-        return {"prompt_token_ids": self.options.prompts[0]} if self.options.token_ids else {}
+        ids = {"prompt_token_ids": self.options.prompts[0]} if self.options.token_ids else {}
+        return ids | self.prompt_entries(0)
 
 
 def _message(collected: Collected, *, reasoning: bool) -> dict[str, Any]:

@@ -118,14 +118,16 @@ class CompletionBody(BodyAnswer):
         choice["stop_reason"] = collected.stop_reason
         if options.token_ids:
             choice |= {"token_ids": collected.ids, "prompt_token_ids": options.prompts[prompt_index]}
-        return choice
+        return choice | self.prompt_entries(prompt_index)
 
     def _logprobs(self, prompt_index: int, echo: str, collected: Collected) -> dict[str, Any]:
         builder = _builder(self.options, self.tokenizer)
         parts = []
         if self.options.echo is not None:
             scored = self._scored.get(prompt_index, PromptScored(prompt_index, []))
-            parts.append(builder.prompt(self.options.prompts[prompt_index], scored.logprobs, echo))
+            parts.append(
+                builder.prompt(self.options.prompts[prompt_index], scored.logprobs, echo, top=self.options.top_logprobs)
+            )
         return joined([*parts, builder.output(collected.generated)])
 
 

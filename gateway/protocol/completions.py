@@ -87,7 +87,17 @@ class CompletionRequest(ConstrainedRequest):
         None, ge=0, description="Report log-probabilities, and this many of the likeliest tokens at each position."
     )
     echo: bool | None = Field(None, description="Put the prompt before the answer; with logprobs, score it too.")
-    best_of: int | None = Field(None, ge=1, description="Supported where it equals n.")
+    suffix: str | None = Field(
+        None,
+        description="Text that is to follow the answer, for models that can fill in; others refuse it. For prompts "
+        "given as text, without echo.",
+    )
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        description="Generate so many answers to each prompt, and give the n of the highest mean log-probability, best "
+        "first. All are counted. Not for streams. Default n.",
+    )
     add_special_tokens: bool | None = Field(
         None, description="Let the tokenizer add what it adds by itself, such as a first token. Default true."
     )
@@ -116,6 +126,22 @@ class CompletionRequest(ConstrainedRequest):
                 return []
 
     @property
+    def num_generated(self) -> int:
+        """Choices of each prompt."""
+        return self.num_choices if self.best_of is None else self.best_of
+
+    @property
+    def engine_logprobs(self) -> int | None:
+        """What the engine has to report: to choose among answers takes their scores."""
+        return 0 if self.logprobs is None and self.num_generated > self.num_choices else self.logprobs
+
+    @property
+    def engine_prompt_logprobs(self) -> int | None:
+        """The same of the prompt; each reader takes as many of the likeliest as it shows."""
+        wanted = [self.prompt_logprobs, self.logprobs if self.echo else None]
+        return max((each for each in wanted if each is not None), default=None)
+
+    @property
     def scores_only(self) -> bool:
         """The prompt is echoed and nothing is generated after it."""
         return bool(self.echo) and self.max_tokens == 0
@@ -129,10 +155,8 @@ class CompletionRequest(ConstrainedRequest):
     def check(self, limits: Limits) -> None:
         super().check(limits)
         at_most(self.logprobs, limits.max_logprobs, "logprobs")
-        if self.best_of not in (None, self.num_choices):
-            raise UnsupportedParameter(
-                f"'best_of' is supported only where it equals n, which is {self.num_choices}.", param="best_of"
-            )
+        self._check_best_of(limits)
+        self._check_suffix()
         if self.max_tokens == 0 and not self.echo:
             raise InvalidRequest(
                 "Invalid 'max_tokens': 0 is allowed only with echo.", param="max_tokens", code="integer_below_min_value"
@@ -143,3 +167,25 @@ class CompletionRequest(ConstrainedRequest):
                 param="min_tokens",
                 code="integer_above_max_value",
             )
+
+    def _check_best_of(self, limits: Limits) -> None:
+        at_most(self.best_of, limits.max_n, "best_of")
+        if self.num_generated < self.num_choices:
+            raise InvalidRequest(
+                f"Invalid 'best_of': must be at least n, which is {self.num_choices}, but got {self.best_of}.",
+                param="best_of",
+                code="integer_below_min_value",
+            )
+        if self.stream and self.num_generated > self.num_choices:
+            raise UnsupportedParameter(
+                "'best_of' is not supported where 'stream' is true: the best is known when all have ended.",
+                param="best_of",
+            )
+
+    def _check_suffix(self) -> None:
+        if not self.suffix:
+            return
+        if self.echo:
+            raise UnsupportedParameter("'suffix' is not supported together with 'echo'.", param="suffix")
+        if self.token_lists:
+            raise UnsupportedParameter("'suffix' is supported only where 'prompt' is text.", param="suffix")

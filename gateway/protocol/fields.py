@@ -69,10 +69,8 @@ _SHARED: Mapping[str, NoOp] = {
     "kv_transfer_params": NoOp("prefill and decode run in one place"),
     "length_penalty": NoOp(_SEARCH, (1.0,)),
     "priority": NoOp("requests have no priority within a key", (0,)),
-    "prompt_logprobs": NoOp("use echo and logprobs on /v1/completions instead"),
     "return_tokens_as_token_ids": NoOp("use return_token_ids instead", (False,)),
     "spaces_between_special_tokens": NoOp("special tokens are joined as the tokenizer joins them", (True,)),
-    "truncate_prompt_tokens": NoOp("a prompt is never shortened without being seen; send a shorter one"),
     "use_beam_search": NoOp(_SEARCH, (False,)),
 }
 
@@ -105,7 +103,6 @@ COMPLETION: Mapping[str, NoOp] = {
     "service_tier": NoOp("there is one tier", ("auto", "default")),
     "store": NoOp(_STORED, (False,)),
     "metadata": NoOp(f"{_STORED}, so there is nothing to attach it to", ({},)),
-    "suffix": NoOp("text is generated after a prompt, never between two parts", ("",)),
 }
 
 STREAM_OPTIONS: Mapping[str, NoOp] = {

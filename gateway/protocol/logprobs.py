@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from engine.messages import TokenLogprobs
 from gateway.completion.detokenizer import Detokenizer
 from gateway.completion.events import OutputToken
@@ -37,6 +39,24 @@ def _entry(token: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
+def prompt_entries(
+    ids: Sequence[int], scored: Sequence[TokenLogprobs], top: int, tokenizer: Tokenizer
+) -> list[dict[str, dict[str, Any]] | None]:
+    """``prompt_logprobs`` as vLLM writes it: for each prompt token but the first, token id to log-probability and rank.
+
+    The token that stands there comes first, then the ``top`` likeliest; ``scored`` may hold more.
+    """
+    entries: list[dict[str, dict[str, Any]] | None] = [None]
+    for token, found in zip(ids[1:], scored, strict=True):
+        likeliest = zip(found.top_ids[:top], found.top_logprobs[:top], range(1, top + 1), strict=False)
+        entry: dict[str, dict[str, Any]] = {}
+        for each, logprob, rank in [(token, found.logprob, found.rank), *likeliest]:
+            decoded = tokenizer.token_text(each)
+            entry.setdefault(str(each), {"logprob": max(logprob, LOWEST), "rank": rank, "decoded_token": decoded})
+        entries.append(entry)
+    return entries
+
+
 def token_string(token: int, tokenizer: Tokenizer) -> str:
     """A token's text; where it is part of a character, ``bytes:\\xe2\\x82`` as OpenAI writes it.
 
@@ -58,10 +78,17 @@ class CompletionLogprobs:
         self._detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens, continues=continues)
         self._offset = 0
 
-    def prompt(self, ids: Sequence[int], scored: Sequence[TokenLogprobs], text: str) -> dict[str, Any]:
-        """Of an echoed prompt that reads ``text``; its first token has no log-probability."""
+    def prompt(
+        self, ids: Sequence[int], scored: Sequence[TokenLogprobs], text: str, *, top: int | None = None
+    ) -> dict[str, Any]:
+        """Of an echoed prompt that reads ``text``; its first token has no log-probability.
+
+        ``top``: how many of the likeliest to show, where ``scored`` may hold more.
+        """
         offsets = prompt_offsets(ids, text, self._tokenizer, skip_special_tokens=self._skip_special_tokens)
         self._offset = len(text)
+        if top is not None:
+            scored = [_cut(each, top) for each in scored]
         return self._arrays(ids, [None, *scored], offsets)
 
     def output(self, tokens: Sequence[OutputToken]) -> dict[str, Any]:
@@ -96,6 +123,10 @@ class CompletionLogprobs:
             for other, logprob in zip(found.top_ids, found.top_logprobs, strict=True)
         }
         return {token_string(token, self._tokenizer): max(found.logprob, LOWEST)} | top
+
+
+def _cut(found: TokenLogprobs, top: int) -> TokenLogprobs:
+    return replace(found, top_ids=found.top_ids[:top], top_logprobs=found.top_logprobs[:top])
 
 
 def prompt_offsets(ids: Sequence[int], text: str, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> list[int]:

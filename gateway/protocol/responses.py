@@ -52,6 +52,14 @@ class _Envelope(BaseModel):
     service_tier: Literal["default"] = Field(description="There is one tier.")
 
 
+class PromptLogprob(BaseModel):
+    """A token that stands at a position of the prompt, or might have."""
+
+    logprob: float = Field(description="Its log-probability, natural logarithm.")
+    rank: int = Field(description="Its rank there, 1 for the likeliest.")
+    decoded_token: str = Field(description="Its text; U+FFFD for a part of a character.")
+
+
 class TopLogprob(BaseModel):
     """A token that might have stood at a position."""
 
@@ -121,6 +129,7 @@ _FINISH = (
     "abort where the server ended it."
 )
 _TOKEN_IDS = "With return_token_ids: the tokens of the text, and the stop token that ended it."
+_PROMPT_LOGPROBS = "Where asked for: null for the prompt's first token, then for each the tokens there by their ids."
 _STOP_REASON = "The stop string or stop_token_ids entry that ended it; null for the model's own end."
 
 
@@ -142,6 +151,7 @@ class ChatCompletion(_Envelope):
     choices: list[ChatChoice] = Field(description="As many as n.")
     usage: Usage = Field(description="Token counts.")
     prompt_token_ids: list[int] | None = Field(None, description="With return_token_ids: the prompt's tokens.")
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = Field(None, description=_PROMPT_LOGPROBS)
 
 
 class ChatDelta(BaseModel):
@@ -193,6 +203,7 @@ class TextChoice(BaseModel):
     stop_reason: str | int | None = Field(None, description=_STOP_REASON)
     token_ids: list[int] | None = Field(None, description=_TOKEN_IDS)
     prompt_token_ids: list[int] | None = Field(None, description="With return_token_ids: the prompt's tokens.")
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = Field(None, description=_PROMPT_LOGPROBS)
 
 
 class TextCompletion(_Envelope):

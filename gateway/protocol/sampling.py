@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 
 from engine.messages import EngineInfo
 from engine.sampling_params import ReasoningLimit, SamplingParams
-from gateway.errors import ContextLengthExceeded, InvalidRequest
+from gateway.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from gateway.protocol import fields
 from gateway.protocol.base import RequestModel, kind_of
 from gateway.protocol.fields import NoOp
@@ -103,6 +103,15 @@ class SamplingRequest(RequestModel):
     )
     include_stop_str_in_output: bool | None = Field(None, description="Keep the stop string in the text.")
     skip_special_tokens: bool | None = Field(None, description="Leave special tokens out of the text. Default true.")
+    prompt_logprobs: int | None = Field(
+        None,
+        ge=0,
+        description="Report the log-probability of every prompt token but the first, and of this many of the likeliest "
+        "in its place. Not for streams.",
+    )
+    truncate_prompt_tokens: int | None = Field(
+        None, ge=1, description="Keep only so many tokens of the prompt, the last ones."
+    )
     return_token_ids: bool | None = Field(
         None, description="Add token_ids to every choice, and prompt_token_ids to what belongs to the prompt."
     )
@@ -160,6 +169,10 @@ class SamplingRequest(RequestModel):
     def continuous_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
+    def truncated(self, prompt: list[int]) -> list[int]:
+        """What is kept of a prompt's tokens."""
+        return prompt if self.truncate_prompt_tokens is None else prompt[-self.truncate_prompt_tokens :]
+
     def resolved_seed(self) -> int:
         """Unsigned 64 bits: the client's, a negative one folded, or one drawn now."""
         return secrets.randbits(64) if self.seed is None else self.seed % 2**64
@@ -173,6 +186,11 @@ class SamplingRequest(RequestModel):
     def check(self, limits: Limits) -> None:
         """What the schema alone cannot say. Raises ``InvalidRequest``."""
         at_most(self.n, limits.max_n, "n")
+        at_most(self.prompt_logprobs, limits.max_logprobs, "prompt_logprobs")
+        if self.stream and self.prompt_logprobs is not None:
+            raise UnsupportedParameter(
+                "'prompt_logprobs' is not supported where 'stream' is true.", param="prompt_logprobs"
+            )
         for text in self.stop_strings:
             if len(text) > limits.max_stop_length:
                 raise InvalidRequest(

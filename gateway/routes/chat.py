@@ -29,7 +29,7 @@ router = APIRouter(tags=["OpenAI"])
 
 async def render(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -> tuple[list[int], str]:
     """Messages → one prompt, as token ids and as text. Raises ``InvalidRequest`` where the template refuses them."""
-    return await state.prompts.chat(
+    prompt, text = await state.prompts.chat(
         body.template_messages,
         add_generation_prompt=body.generation_prompt,
         continue_final_message=bool(body.continue_final_message),
@@ -37,6 +37,7 @@ async def render(body: ChatCompletionRequest, state: AppState, info: EngineInfo)
         context=info.max_model_len,
         tools=[tool.for_template() for tool in body.offered_tools],
     )
+    return body.truncated(prompt), text
 
 
 async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -> Plan:
@@ -56,6 +57,7 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
         info,
         max_tokens=max_tokens,
         logprobs=body.num_logprobs,
+        prompt_logprobs=body.prompt_logprobs,
         allowed_token_ids=body.allowed_token_ids or (),
         bad_words=await state.prompts.bad_words(body.bad_words or []),
         reasoning_limit=limit_of(body.thinking_token_budget, parsing, state.prompts.tokenizer.token_id),
@@ -67,6 +69,7 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
             prompts=(prompt,),
             n=body.num_choices,
             logprobs=body.num_logprobs is not None,
+            prompt_logprobs=body.prompt_logprobs,
             token_ids=bool(body.return_token_ids),
             reasoning=body.include_reasoning is not False,
             usage=body.stream_usage,

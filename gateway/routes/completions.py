@@ -10,6 +10,7 @@ from engine.messages import EngineInfo
 from engine.sampling_params import SamplingParams
 from gateway.endpoint import Endpoint, Plan
 from gateway.errors import InvalidRequest
+from gateway.fill_in_middle import filled_in
 from gateway.protocol.answer import AnswerOptions
 from gateway.protocol.completion_answer import CompletionBody, CompletionStream
 from gateway.protocol.completions import DEFAULT_MAX_TOKENS, CompletionRequest
@@ -27,22 +28,30 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo) -> Pl
     skip = body.skip_special_tokens is not False
     texts, given_ids = body.texts, body.token_lists
     ids = await state.prompts.texts(
-        texts, add_special_tokens=body.add_special_tokens is not False, context=info.max_model_len
+        filled_in(texts, body.suffix, state.prompts.tokenizer),
+        add_special_tokens=body.add_special_tokens is not False,
+        context=info.max_model_len,
     )
     for prompt in given_ids:
         check_token_ids(prompt, info.vocab_size, "prompt")
-    prompts = (*ids, *given_ids)
+    prompts = tuple(body.truncated(prompt) for prompt in (*ids, *given_ids))
     bad_words = await state.prompts.bad_words(body.bad_words or [])
     params = tuple(_params(body, info, len(prompt), bad_words) for prompt in prompts)
+    # What was cut off, or never was text, is echoed as it is read.
+    shown = texts if body.truncate_prompt_tokens is None else []
     decode = state.prompts.tokenizer.decode
-    echoed = (*texts, *(decode(prompt, skip_special_tokens=skip) for prompt in given_ids)) if body.echo else None
+    decoded = (decode(prompt, skip_special_tokens=skip) for prompt in prompts[len(shown) :])
+    echoed = (*shown, *decoded) if body.echo else None
     return Plan(
         params=params,
         grammar=await state.grammar(body, info),
         options=AnswerOptions(
             prompts=prompts,
-            n=body.num_choices,
+            n=body.num_generated,
+            keep=body.num_choices if body.num_generated > body.num_choices else None,
             logprobs=body.logprobs is not None,
+            top_logprobs=body.logprobs if body.prompt_logprobs is not None else None,
+            prompt_logprobs=body.prompt_logprobs,
             token_ids=bool(body.return_token_ids),
             usage=body.stream_usage,
             continuous_usage=body.continuous_usage,
@@ -71,8 +80,8 @@ def _params(
     return body.sampling_params(
         info,
         max_tokens=max_tokens,
-        logprobs=body.logprobs,
-        prompt_logprobs=body.logprobs if body.echo else None,
+        logprobs=body.engine_logprobs,
+        prompt_logprobs=body.engine_prompt_logprobs,
         allowed_token_ids=body.allowed_token_ids or (),
         bad_words=bad_words,
     )
