@@ -120,7 +120,7 @@ FAULTS = [
 def draw_shape(rng: random.Random) -> Shape:
     replicas = rng.choice([1, 1, 2, 2, 3])
     block_size = rng.choice([2, 4, 4])
-    return Shape(
+    shape = Shape(
         replicas=replicas,
         block_size=block_size,
         num_blocks=rng.randint(48, 96) // block_size,
@@ -140,6 +140,8 @@ def draw_shape(rng: random.Random) -> Shape:
         lease=rng.choice([300.0, 300.0, 5.0]),
         slowness=rng.choice([1.0, 4.0, 12.0]),
     )
+    # A journal does not say which replica's numerics a choice was begun with.
+    return replace(shape, numerics=("A",) * replicas) if shape.durable else shape
 
 
 def draw_calls(rng: random.Random, shape: Shape, length: float) -> list[Call]:
