@@ -143,6 +143,8 @@ class History:
                 self._look_at_disk()
             gateway.shut_down(1.0)
             kernel.run(lambda: gateway.down, 60.0, "the server stops")
+        self._heal()
+        kernel.sleep(3.0)  # a stopped engine whose gateway was killed ends when it goes on
         for gateway in self.gateways:
             if gateway.table.alive:
                 raise Violation(f"{gateway.table.alive[0]} is alive after the end")
@@ -266,7 +268,7 @@ class History:
         self._trouble = self.gateway.table.trouble = 0.0
         if self._disk is not None:
             self._disk.full = False
-        for process in self.gateway.table.alive:
+        for process in [process for gateway in self.gateways for process in gateway.table.alive]:
             process.go_on()
             process._sends_to_kill = process._steps_to_exception = -1
             process._outputs_to_lose = 0

@@ -272,10 +272,6 @@ async def _reader_is_not_asked(_: Any, self: Streams, recording: Recording) -> N
         del self._waits[recording.request.id]
 
 
-def _numbered_anew(original: Any, self: DurableJournal, stream_id: str, number: int, *rest: Any) -> None:
-    original(self, stream_id, number + (number > 1), *rest)
-
-
 def _read_from_the_end(original: Any, self: Recording, seen: Sequence[int]) -> Any:
     reader = original(self, seen)
     reader._seen = [0] * len(seen)
@@ -286,7 +282,6 @@ planted("tokens are shown before they are committed", _shown_at_once, (Recording
 planted("a stream is answered before it is durable", _not_waited_for, (Recording, "saved"))
 planted("a stream is never forgotten on the disk", _nothing, (DurableJournal, "forget"))
 planted("the grace time ends under a reader", _reader_is_not_asked, (Streams, "_wait_out"))
-planted("an entry of the journal is numbered wrongly", _numbered_anew, (DurableJournal, "append"))
 planted("no event ends where its reader was", _read_from_the_end, (Recording, "read"))
 
 

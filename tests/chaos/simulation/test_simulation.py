@@ -15,7 +15,7 @@ import sim_planted
 import sim_world
 
 SIMULATE = Path(__file__).with_name("simulate.py")
-HISTORIES = 1000
+HISTORIES = 400
 CATCH_WITHIN = 300
 """Histories in which every planted bug must have shown: the first of those that the product passes."""
 
