@@ -138,10 +138,6 @@ planted("a drain is not asked at dispatch", _drain_is_not_asked, (Lifecycle, "_d
 # --- where it runs -------------------------------------------------------------------------------------------------
 
 
-def _every_replica(_: Any, self: Placement, choice: Choice) -> list[Incarnation]:
-    return list(self._incarnations.values())
-
-
 def _load_stays(original: Any, self: Placement, choice: Choice) -> None:
     place = choice.place
     original(self, choice)
@@ -175,7 +171,6 @@ async def _lost_before_it_is_dead(original: Any, self: WatchedEngine) -> Any:
 
 planted("an engine is Lost before it is dead", _lost_before_it_is_dead, (WatchedEngine, "run"))
 planted("a lost replica's blocks stay in the index", _nothing, (PrefixIndex, "drop"))
-planted("a stream goes on at other numerics", _every_replica, (Placement, "_eligible"))
 planted("load is not given back", _load_stays, (Placement, "leave"))
 planted("a stuck engine is not noticed", _nothing, (Progress, "passed"))
 
