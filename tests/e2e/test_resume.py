@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
+PENSTOCK = str(Path(sys.executable).parent / "penstock")
 STREAMS = 8
 TOKENS = 500
 CLIENT_ERRORS = (openai.APIError, httpx.TransportError)
@@ -145,6 +147,8 @@ class SSEReader(Reader):
                     return
                 self.stream_id = events.response.headers["x-penstock-stream"]
                 async for event in events.aiter_sse():
+                    if not event.data:  # what this reader makes of a keep-alive after an id
+                        continue
                     if event.data == "[DONE]":
                         return
                     data = json.loads(event.data)
@@ -245,6 +249,40 @@ async def test_a_killed_gateway_is_a_pause(start_server: Any, tmp_path: Path) ->
             await asyncio.to_thread(server.wait_idle)
 
 
+async def slowly(pid: int, done: asyncio.Event) -> None:
+    """Lets an engine run for a tenth of the time, so that what it has begun lasts."""
+    while not done.is_set():
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(0.4)
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(0.04)
+
+
+@pytest.mark.slow
+async def test_streams_pass_to_the_server_that_takes_over(start_server: Any, tmp_path: Path) -> None:
+    """``penstock upgrade``: what the old server does not end in time goes on in the new one."""
+    settings = ["--dtype", "float32", "--journal", str(tmp_path / "journal"), "--drain-timeout", "0"]
+    with start_server(*settings) as server:
+        expected = await undisturbed(server.url)
+        following = readers(server.url)
+        running = [asyncio.create_task(reader.run()) for reader in following]
+        await in_mid_output(following, 5)
+        (engine,), upgraded = server.engine_pids(), asyncio.Event()
+        slowed = asyncio.create_task(slowly(engine, upgraded))
+        upgrade = await asyncio.create_subprocess_exec(
+            PENSTOCK, "upgrade", "--port", str(httpx.URL(server.url).port), stderr=asyncio.subprocess.DEVNULL
+        )
+        assert await upgrade.wait() == 0
+        assert not any(task.done() for task in running), "all are in mid-output when the new server takes over"
+        upgraded.set()
+        with contextlib.suppress(ProcessLookupError):
+            await slowed
+        assert await asyncio.gather(*running) == expected
+        assert all(reader.connections >= 2 for reader in following)
+        assert server.metric("penstock_journal_failed") == 0
+        assert server.counted("penstock_resumes_total", outcome="resumed") >= STREAMS
+
+
 @pytest.mark.slow
 async def test_answers_that_were_complete_are_there_after_a_kill(start_server: Any, tmp_path: Path) -> None:
     settings = ["--journal", str(tmp_path / "journal"), "--resume-grace", "2"]
@@ -291,7 +329,7 @@ def test_a_journal_that_is_in_use_ends_the_start_with_one_line(start_server: Any
     journal = str(tmp_path / "journal")
     with start_server("--journal", journal):
         second = subprocess.run(
-            [str(Path(sys.executable).parent / "penstock"), "serve", "--journal", journal, "--port", "0"],
+            [PENSTOCK, "serve", "--journal", journal, "--port", "0"],
             capture_output=True,
             text=True,
             timeout=60,
