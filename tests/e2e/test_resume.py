@@ -10,7 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,26 @@ async def undisturbed(url: str) -> list[Answer]:
     return answers
 
 
+@contextlib.asynccontextmanager
+async def slowly(server: Any) -> AsyncIterator[None]:
+    """Lets the engine run for a tenth of the time, so that what it has begun lasts, however fast the machine is."""
+    (pid,) = server.engine_pids()
+    done = asyncio.Event()
+
+    async def hold_back() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            while not done.is_set():
+                os.kill(pid, signal.SIGSTOP)
+                await asyncio.sleep(0.4)
+                os.kill(pid, signal.SIGCONT)
+                await asyncio.sleep(0.04)
+
+    task = asyncio.create_task(hold_back())
+    yield
+    done.set()
+    await task
+
+
 async def in_mid_output(following: list[Reader], tokens: int) -> None:
     """Until every reader has so many more, and none is done."""
     before = [reader.answer.count for reader in following]
@@ -194,7 +214,8 @@ async def test_lost_connections_join_to_the_same_answer(server: Any) -> None:
     following = readers(server.url)
     for _ in range(3):
         connecting = [asyncio.ensure_future(reader.connect()) for reader in following]
-        await in_mid_output(following, 10)
+        async with slowly(server):
+            await in_mid_output(following, 10)
         for task in connecting:
             task.cancel()
         await asyncio.gather(*connecting, return_exceptions=True)
@@ -237,25 +258,17 @@ async def test_a_killed_gateway_is_a_pause(start_server: Any, tmp_path: Path) ->
                 following = readers(server.url)
                 running = [asyncio.create_task(reader.run()) for reader in following]
             if end is not None:
-                await in_mid_output(following, 20)
-                assert not any(task.done() for task in running)
-                server.process.send_signal(end)
-                await asyncio.to_thread(server.process.wait, 30)
+                async with slowly(server):
+                    await in_mid_output(following, 5)
+                    assert not any(task.done() for task in running)
+                    server.process.send_signal(end)
+                    await asyncio.to_thread(server.process.wait, 30)
                 continue
             assert await asyncio.gather(*running) == expected
             assert all(reader.connections >= 4 for reader in following)
             assert server.metric("penstock_journal_failed") == 0
             assert server.metric("penstock_journal_entries_total") > 0
             await asyncio.to_thread(server.wait_idle)
-
-
-async def slowly(pid: int, done: asyncio.Event) -> None:
-    """Lets an engine run for a tenth of the time, so that what it has begun lasts."""
-    while not done.is_set():
-        os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(0.4)
-        os.kill(pid, signal.SIGCONT)
-        await asyncio.sleep(0.04)
 
 
 @pytest.mark.slow
@@ -266,17 +279,13 @@ async def test_streams_pass_to_the_server_that_takes_over(start_server: Any, tmp
         expected = await undisturbed(server.url)
         following = readers(server.url)
         running = [asyncio.create_task(reader.run()) for reader in following]
-        await in_mid_output(following, 5)
-        (engine,), upgraded = server.engine_pids(), asyncio.Event()
-        slowed = asyncio.create_task(slowly(engine, upgraded))
-        upgrade = await asyncio.create_subprocess_exec(
-            PENSTOCK, "upgrade", "--port", str(httpx.URL(server.url).port), stderr=asyncio.subprocess.DEVNULL
-        )
-        assert await upgrade.wait() == 0
-        assert not any(task.done() for task in running), "all are in mid-output when the new server takes over"
-        upgraded.set()
-        with contextlib.suppress(ProcessLookupError):
-            await slowed
+        async with slowly(server):
+            await in_mid_output(following, 5)
+            upgrade = await asyncio.create_subprocess_exec(
+                PENSTOCK, "upgrade", "--port", str(httpx.URL(server.url).port), stderr=asyncio.subprocess.DEVNULL
+            )
+            assert await upgrade.wait() == 0
+            assert not any(task.done() for task in running), "all are in mid-output when the new server takes over"
         assert await asyncio.gather(*running) == expected
         assert all(reader.connections >= 2 for reader in following)
         assert server.metric("penstock_journal_failed") == 0
@@ -312,7 +321,8 @@ async def test_a_disk_that_is_full_kills_no_stream(start_server: Any, tmp_path: 
         expected = await undisturbed(server.url)
         following = readers(server.url)
         running = [asyncio.create_task(reader.run()) for reader in following]
-        await in_mid_output(following, 10)
+        async with slowly(server):
+            await in_mid_output(following, 10)
         size = server.log.stat().st_size + 1000
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
         assert await asyncio.gather(*running) == expected
