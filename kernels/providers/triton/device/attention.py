@@ -30,7 +30,9 @@ def find_sequence(query_start_loc, tile, sequences, TOKENS: tl.constexpr):
 
 
 @triton.jit
-def load_queries(q, q_row, q_head, first, token, tokens, head, size, GROUP: tl.constexpr, ROWS: tl.constexpr, HEAD: tl.constexpr):
+def load_queries(
+    q, q_row, q_head, first, token, tokens, head, size, GROUP: tl.constexpr, ROWS: tl.constexpr, HEAD: tl.constexpr
+):
     """Rows [ROWS, HEAD] of a tile that begins with a sequence's query ``token``, zeros where it has none."""
     rows, numbers = tl.arange(0, ROWS), tl.arange(0, HEAD)
     query = token + rows // GROUP

@@ -6,7 +6,6 @@ import triton
 import triton.language as tl
 
 
-
 @triton.jit
 def gated(gate_up, out, gate_up_row, out_row, size, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     """Program (row, block of columns) of gate_up [T, 2 * size], the gate first → out [T, size]."""

@@ -50,9 +50,7 @@ def order_keys(values, columns):
 
 
 @triton.jit
-def token_logprobs(
-    logits, targets, logprob, rank, top_ids, top_logprobs, row_stride, vocab, top, BLOCK: tl.constexpr
-):
+def token_logprobs(logits, targets, logprob, rank, top_ids, top_logprobs, row_stride, vocab, top, BLOCK: tl.constexpr):
     """Program (row). Passes over the row: the greatest, the sum, the rank, then one for each of the likeliest."""
     row = tl.program_id(0)
     at = logits + row.to(tl.int64) * row_stride
