@@ -1,4 +1,4 @@
-"""Attention over the paged cache by ``device/attention.py``: flash decoding for single queries, tiles for the others."""
+"""Attention over the paged cache by ``device/attention.py``: flash decoding for single queries, tiles for more."""
 
 from __future__ import annotations
 

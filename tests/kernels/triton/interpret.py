@@ -1,0 +1,75 @@
+"""Runs the Triton providers of an op in Triton's interpreter: ``python interpret.py OP``. Prints what disagrees.
+
+A process of its own: Triton decides when it is imported whether it interprets, also for the functions of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+
+from kernels.registry import Example, Op, Tolerance, ops, providers
+
+TRUNCATED = Tolerance(2e-2, 2.0**-7)
+"""The interpreter cuts a float32 off to make a bfloat16 of it, where a GPU rounds: a unit of the last place more."""
+FEW = {"paged_attention": (torch.bfloat16, torch.float16)}
+"""dtypes of which half of the examples are tried: the interpreter takes seconds for each."""
+
+
+def examples(op: Op[Any, Any], dtype: torch.dtype) -> Iterator[Example[Any]]:
+    made = list(op.examples(dtype, torch.Generator().manual_seed(0)))
+    if op.name == "paged_attention":
+        # Every shape, with the cache in one of the dtypes it may have, in turns.
+        kinds = 3 if dtype == torch.float32 else 1
+        made = [example for number, example in enumerate(made) if number % kinds == number // kinds % kinds]
+    yield from made[::2] if dtype in FEW.get(op.name, ()) else made
+
+
+def disagreements(op: Op[Any, Any], implementation: Any, dtype: torch.dtype) -> Iterator[str]:
+    for example in examples(op, dtype):
+        expected, found = (
+            op.run(each, *example.arguments, **example.options) for each in (op.reference, implementation)
+        )
+        expected, found = ((each,) if isinstance(each, torch.Tensor) else each for each in (expected, found))
+        for one, other in zip(found, expected, strict=True):
+            tolerance = TRUNCATED if one.dtype == torch.bfloat16 else op.tolerances[dtype]
+            try:
+                torch.testing.assert_close(one, other, atol=tolerance.atol, rtol=tolerance.rtol, equal_nan=True)
+            except AssertionError as error:
+                yield f"{op.name} {dtype} {example.spec}: {error}"
+
+
+def attention_in_one_order() -> Iterator[str]:
+    """With tiles of one shape, a decoding step has the bits of the same queries at the end of their prompts."""
+    from kernels.providers.triton.paged_attention import TritonPagedAttention
+
+    implementation = TritonPagedAttention(one_tile=True)
+    op = next(op for op in ops() if op.name == "paged_attention")
+    for example in op.examples(torch.float32, torch.Generator().manual_seed(0)):
+        if example.options["max_query_len"] == 1 and example.spec.cache_dtype == torch.float32:
+            decoded = implementation(*example.arguments, **example.options)
+            as_prompt = implementation(*example.arguments, **{**example.options, "max_query_len": 2})
+            if not torch.equal(decoded, as_prompt):
+                yield f"paged_attention {example.spec}: decoding and prompts differ"
+
+
+def main() -> None:
+    (name,) = sys.argv[1:]
+    op = next(op for op in ops() if op.name == name)
+    (provider,) = (provider for provider in providers(name) if provider.name == "triton")
+    implementation = provider.load()
+    found = [line for dtype in op.tolerances for line in disagreements(op, implementation, dtype)]
+    if name == "paged_attention":
+        found += attention_in_one_order()
+    print("\n".join(found))
+    raise SystemExit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The Triton kernels compiled ahead of time for GPUs, with limits on what they take of them."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import json
+from scripts.compile_kernels import TARGETS, compile_for, launches
+seen, found = set(), []
+for launch in launches():
+    # One of each kernel.
+    key = (launch.op, launch.kernel.fn.__name__)
+    if key in seen:
+        continue
+    seen.add(key)
+    found += [compile_for(launch, target) for target in TARGETS]
+print(json.dumps(found))
+"""
+REGISTERS = {"attend": 255, "attend_split": 232}
+"""Of a thread at most; the kernels not named here 128."""
+SHARED = 48 << 10
+"""Bytes of a program at most: what every GPU gives without being asked for more."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.system() != "Linux", reason="there is no Triton for this system")
+def test_every_kernel_compiles_for_every_target_within_limits() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "TRITON_DEFAULT_FP_FUSION": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert {kernel for _, kernel, *_ in found} >= {"attend", "attend_split", "rms_norm", "rope_and_cache", "argmax"}
+    assert {target for _, _, _, target, *_ in found} == {"sm_80", "sm_90", "gfx942"}
+    for op, kernel, dtype, target, registers, shared, spills in found:
+        name = f"{op}: {kernel} {dtype} for {target}"
+        assert registers <= REGISTERS.get(kernel, 128), f"{name} takes {registers} registers"
+        assert shared <= SHARED, f"{name} takes {shared} bytes of shared memory"
+        if target.startswith("sm_"):
+            assert not spills, f"{name} spills {spills} bytes"

@@ -1,0 +1,33 @@
+"""Every Triton provider against its op's reference, in Triton's interpreter: no GPU is needed."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernels.registry import Machine, ops, providers
+
+OPS = [op.name for op in ops() if any(provider.name == "triton" for provider in providers(op.name))]
+linux = pytest.mark.skipif(platform.system() != "Linux", reason="there is no Triton for this system")
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize("op", OPS)
+def test_a_triton_provider_agrees_with_the_reference(op: str) -> None:
+    script = Path(__file__).with_name("interpret.py")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, script, op], env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+@linux
+def test_a_gpu_takes_them_and_a_cpu_does_not() -> None:
+    gpu, cpu = Machine("cuda", "sm_90", "", 1), Machine("cpu", "AVX2", "", 2)
+    for name in OPS:
+        (provider,) = (provider for provider in providers(name) if provider.name == "triton")
+        assert provider.supported(gpu)
+        assert not provider.supported(cpu)
