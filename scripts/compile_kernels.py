@@ -211,9 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             compiled.append(compile_for(launch, target))
             print(*compiled[-1], file=sys.stderr)
     text = (
-        f"# What the GPU kernels take\n\nWritten by `python -m scripts.compile_kernels` with "
-        f"Triton {triton.__version__}; nothing of it ran on a\nGPU. For each kernel the most that any of its op's examples takes: registers of a thread, "
-        "shared memory of a\nprogram, and bytes (NVIDIA) or registers (AMD) spilled.\n\n"
+        "# What the GPU kernels take\n\n"
+        f"Written by `python -m scripts.compile_kernels` with Triton {triton.__version__}; nothing of it ran on a\n"
+        "GPU. For each kernel the most that any of its op's examples takes: registers of a thread, shared memory of a\n"
+        "program, and bytes (NVIDIA) or registers (AMD) spilled.\n\n"
         f"{table(worst(compiled))}\n"
     )
     if options.out:

@@ -77,7 +77,7 @@ class TritonPagedAttention:
             )  # fmt: skip
             return out
         if not self._one_tile:
-            rows = max(rows, PROMPT_ROWS)
+            rows = max(rows, PROMPT_ROWS // 2 if q.dtype == torch.float32 else PROMPT_ROWS)
         tiles = len(q) // (rows // group) + sequences
         self._device.attend[(tiles, kv_heads)](
             q, k_cache, v_cache, block_tables, query_start_loc, seq_lens, slopes, out, *strides, *out.stride()[:2],

@@ -13,9 +13,9 @@ import json
 from scripts.compile_kernels import TARGETS, compile_for, launches
 seen, found = set(), []
 for launch in launches():
-    # One of each kernel.
-    key = (launch.op, launch.kernel.fn.__name__)
-    if key in seen:
+    # One of each kernel, attention in float32 and in half precision.
+    key = (launch.op, launch.kernel.fn.__name__, launch.dtype if launch.op == "paged_attention" else "")
+    if key in seen or launch.dtype == "float16":
         continue
     seen.add(key)
     found += [compile_for(launch, target) for target in TARGETS]
