@@ -1,4 +1,4 @@
-"""Runs the Triton providers of an op in Triton's interpreter: ``python interpret.py OP``. Prints what disagrees.
+"""Runs Triton providers in Triton's interpreter: ``python interpret.py OP...``. Prints what disagrees.
 
 A process of its own: Triton decides when it is imported whether it interprets, also for the functions of its own.
 """
@@ -16,8 +16,8 @@ import torch
 
 from kernels.registry import Example, Op, Tolerance, ops, providers
 
-TRUNCATED = Tolerance(2e-2, 2.0**-7)
-"""The interpreter cuts a float32 off to make a bfloat16 of it, where a GPU rounds: a unit of the last place more."""
+TRUNCATED = Tolerance(8e-2, 2.0**-7)
+"""The interpreter cuts a float32 off to make a bfloat16 of it, where a GPU rounds: a norm of such sums is further off."""
 FEW = {"paged_attention": (torch.bfloat16, torch.float16)}
 """dtypes of which half of the examples are tried: the interpreter takes seconds for each."""
 
@@ -60,13 +60,15 @@ def attention_in_one_order() -> Iterator[str]:
 
 
 def main() -> None:
-    (name,) = sys.argv[1:]
-    op = next(op for op in ops() if op.name == name)
-    (provider,) = (provider for provider in providers(name) if provider.name == "triton")
-    implementation = provider.load()
-    found = [line for dtype in op.tolerances for line in disagreements(op, implementation, dtype)]
-    if name == "paged_attention":
-        found += attention_in_one_order()
+    found: list[str] = []
+    for op in ops():
+        if op.name not in sys.argv[1:]:
+            continue
+        (provider,) = (provider for provider in providers(op.name) if provider.name == "triton")
+        implementation = provider.load()
+        found += [line for dtype in op.tolerances for line in disagreements(op, implementation, dtype)]
+        if op.name == "paged_attention":
+            found += attention_in_one_order()
     print("\n".join(found))
     raise SystemExit(bool(found))
 
