@@ -17,7 +17,7 @@ import torch
 from kernels.registry import Example, Op, Tolerance, ops, providers
 
 TRUNCATED = Tolerance(8e-2, 2.0**-7)
-"""The interpreter cuts a float32 off to make a bfloat16 of it, where a GPU rounds: a norm of such sums is further off."""
+"""The interpreter makes a bfloat16 by cutting off, where a GPU rounds: a norm of such sums is further off."""
 FEW = {"paged_attention": (torch.bfloat16, torch.float16)}
 """dtypes of which half of the examples are tried: the interpreter takes seconds for each."""
 
