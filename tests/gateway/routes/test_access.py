@@ -90,14 +90,18 @@ async def test_tenants_do_not_share_cached_prefixes():
 
 
 async def test_a_key_has_its_share_of_places():
+    submitted = asyncio.Event()
+
     def script(request):
-        yield 0.2
+        if not submitted.is_set():
+            submitted.set()
+            yield 2.0
         yield from answer_hello(request)
 
     async with serving(keys=KEYS, script=script) as server:
         post = server.client.post
         first = asyncio.create_task(post("/v1/completions", json=BODY, headers=ALICE))
-        await asyncio.sleep(0.05)
+        await submitted.wait()
         second = await post("/v1/completions", json=BODY, headers=ALICE)
         assert second.status_code == 429
         assert 1 <= int(second.headers["retry-after"]) <= 120

@@ -162,7 +162,7 @@ async def test_bad_words_become_tokens_with_and_without_a_space():
         assert params.allowed_token_ids == (3, 5)
 
 
-async def test_tools_and_reasoning_leave_no_room():
+async def test_tools_leave_no_room():
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     template = ChatTemplate("{{ tools | tojson if tools }}{% for m in messages %}{{ m.content }}{% endfor %}", {})
     async with serving(tool_format="hermes", prompts=Prompts(byte_level(), template)) as server:
@@ -171,8 +171,14 @@ async def test_tools_and_reasoning_leave_no_room():
         assert answer.json()["error"]["param"] == "response_format"
         answer = await server.chat(tools=tools, tool_choice="none", response_format={"type": "json_object"})
         assert answer.status_code == 200, answer.text
-    async with serving(reasoning_format="think") as server:
-        fields = {"response_format": {"type": "json_object"}, "chat_template_kwargs": {"enable_thinking": True}}
-        answer = await server.chat(**fields)
-        assert answer.status_code == 400 and "reasoning" in answer.json()["error"]["message"], answer.text
-        assert (await server.chat(response_format={"type": "json_object"})).status_code == 200
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+async def test_reasoning_comes_before_what_is_enforced(thinks):
+    template = ChatTemplate(
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking %}{% endif %}<think>", {}
+    )
+    async with serving(reasoning_format="think", prompts=Prompts(byte_level(), template)) as server:
+        fields = {"response_format": {"type": "json_object"}, "chat_template_kwargs": {"enable_thinking": thinks}}
+        assert (await server.chat(**fields)).status_code == 200
+        assert "</think>" in server.lifecycle.last.grammar.source
