@@ -122,13 +122,13 @@ def _internal(context: RequestContext) -> InternalError:
 
 
 class HeadMiddleware:
-    """Answers HEAD wherever GET is answered, with GET's headers and no body."""
+    """Answers HEAD wherever GET is answered, with GET's headers and no body; but reading a stream takes it over."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
+        if scope["type"] != "http" or scope["method"] != "HEAD" or _is_under(scope["path"], "/v1/streams"):
             await self._app(scope, receive, send)
             return
 

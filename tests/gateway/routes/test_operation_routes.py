@@ -90,6 +90,7 @@ async def test_head_works_where_get_does(path):
         ("POST", "/v1/nope", 404, "unknown_url"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("HEAD", "/v1/chat/completions", 405, None),
+        ("HEAD", "/v1/streams/some", 405, None),
         ("DELETE", "/health", 405, "method_not_allowed"),
         ("PUT", "/v1/models", 405, "method_not_allowed"),
         ("OPTIONS", "/v1/models", 405, "method_not_allowed"),
