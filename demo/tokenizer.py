@@ -18,7 +18,7 @@ from demo.template import CALL, CALL_END, CHAT_TEMPLATE, END, PAD, START
 VOCABULARY = 1536
 CONTEXT = 2048
 SPECIAL = (PAD, START, END)
-QUOTED_LETTER = r"""[A-Za-z](?=[A-Za-z]*"(?![\w:,}\]]))"""
+QUOTED_LETTER = r"""[A-Za-z](?=[A-Za-z]{0,40}"(?![\w:,}\]]))"""
 WORDS = r"""\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 

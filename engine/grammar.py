@@ -54,12 +54,15 @@ def regex_rule(pattern: str) -> str:
 
     if not pattern:
         raise GrammarError("the regular expression is empty")
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise GrammarError("the regular expression ends in a lone backslash")
     return f"/{regex_to_lark(pattern, '')}/"
 
 
 def text_rule(text: str) -> str:
     """What a Lark rule says for this text alone."""
-    return msgspec.json.encode(text).decode()
+    # Unlike JSON, Lark has no place for a raw DEL.
+    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")
 
 
 def _schema(source: str) -> dict[str, Any]:

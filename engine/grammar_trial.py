@@ -9,6 +9,7 @@ of them JSON. The end of the input ends the process.
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import threading
@@ -34,6 +35,8 @@ def _translated(trial: Trial) -> Grammar:
         return Grammar(trial.kind, trial.source)
     from llguidance.gbnf_to_lark import any_to_lark
 
+    if re.search(r"^\s*%llguidance", trial.source, re.MULTILINE):
+        raise GrammarError("the options of %llguidance are the server's")
     try:
         return Grammar("lark", any_to_lark(trial.source))
     except Exception as error:  # whatever its parser stumbles over

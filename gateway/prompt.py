@@ -98,7 +98,9 @@ class Prompts:
         return await self.run(lambda: [ids for word in words for ids in self._spellings(word)])
 
     def _spellings(self, word: str) -> list[list[int]]:
-        bare, spaced = (self.tokenizer.encode(prefix + word.lstrip(), add_special_tokens=False) for prefix in ("", " "))
+        bare, spaced = (
+            self.tokenizer.encode(prefix + word.lstrip(" "), add_special_tokens=False) for prefix in ("", " ")
+        )
         differs = spaced and bare and spaced[0] != bare[0] and len(spaced) == len(bare)
         return [ids for ids in (bare, spaced if differs else []) if ids]
 

@@ -17,7 +17,7 @@ from engine.token_pieces import Piece, load_backend, rules_of
 
 
 class Tokenizer:
-    """Thread-safe: encoding releases the GIL, and everything else only reads."""
+    """Thread-safe. Encoding and decoding release the GIL, which the library does only in its calls for batches."""
 
     def __init__(self, backend: _Backend, special_tokens: dict[str, str | list[str]] | None = None) -> None:
         # Files often carry the truncation and padding of somebody's training run.
@@ -44,12 +44,12 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Special tokens that are spelt out in ``text`` become their ids, as chat templates need it."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        ids: list[int] = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
         return ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Ids that are no token add nothing."""
-        text: str = self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        text: str = self._backend.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)[0]
         return text
 
     def token_id(self, text: str) -> int | None:

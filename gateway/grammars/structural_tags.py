@@ -17,8 +17,8 @@ class Tag:
 
 
 def trigger_of(tag: Tag, triggers: Sequence[str]) -> str | None:
-    """The one that the tag begins with, the longest where there are several."""
-    return max((each for each in triggers if tag.begin.startswith(each)), key=len, default=None)
+    """The one that the tag begins with, the shortest where there are several: it is the first to be there."""
+    return min((each for each in triggers if tag.begin.startswith(each)), key=len, default=None)
 
 
 def tags_grammar(tags: Sequence[Tag], triggers: Sequence[str]) -> str:

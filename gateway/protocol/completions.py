@@ -185,7 +185,8 @@ class CompletionRequest(ConstrainedRequest):
     def _check_suffix(self) -> None:
         if not self.suffix:
             return
-        if self.echo:
-            raise UnsupportedParameter("'suffix' is not supported together with 'echo'.", param="suffix")
+        for name in ("echo", "truncate_prompt_tokens"):
+            if getattr(self, name):
+                raise UnsupportedParameter(f"'suffix' is not supported together with '{name}'.", param="suffix")
         if self.token_lists:
             raise UnsupportedParameter("'suffix' is supported only where 'prompt' is text.", param="suffix")

@@ -205,6 +205,8 @@ class ConstrainedRequest(SamplingRequest):
     def check(self, limits: Limits) -> None:
         super().check(limits)
         for word in self.bad_words or []:
+            if not word.strip():
+                raise _refuse("bad_words", "a word must hold more than white space")
             _check_length(word, limits.max_stop_length, "bad_words", "")
 
     def _by_format(self, limits: Limits) -> Wanted | None:

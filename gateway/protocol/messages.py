@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-import msgspec
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from gateway.errors import InvalidRequest
@@ -13,10 +12,13 @@ from gateway.protocol import fields
 from gateway.protocol.base import RequestModel, kind_of, unsupported, wrong_field
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import shorten
+from gateway.protocol.parse import decode
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MOST_ITEMS = 1024
 """In one message: more than fits any context, and few enough to be read in no time."""
+MOST_ARGUMENTS_DEPTH = 64
+"""Levels of the arguments of a call."""
 REFUSED_PARTS = {
     "image_url": "this server reads text only",
     "input_audio": "this server reads text only",
@@ -191,9 +193,10 @@ def arguments_of(call: ToolCall) -> dict[str, Any] | None:
     if not call.function.arguments.strip():
         return {}
     try:
-        return msgspec.json.decode(call.function.arguments, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
+        arguments = decode(call.function.arguments.encode("utf-8", "surrogatepass"), MOST_ARGUMENTS_DEPTH)
+    except InvalidRequest:
         return None
+    return arguments if isinstance(arguments, dict) else None
 
 
 def check_messages(messages: Sequence[AnyMessage]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue
 
@@ -58,6 +59,10 @@ class TokenizeChatRequest(TokenizeRequest):
         """The request whose prompt is asked for."""
         shared = type(self).model_fields.keys() & ChatCompletionRequest.model_fields.keys()
         return ChatCompletionRequest.model_construct(**{name: getattr(self, name) for name in shared})
+
+    @classmethod
+    def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
+        ChatCompletionRequest.check_sizes(data, limits)
 
     def check(self, limits: Limits) -> None:
         self.chat.check(limits)

@@ -40,8 +40,11 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo) -> Pl
     # What was cut off, or never was text, is echoed as it is read.
     shown = texts if body.truncate_prompt_tokens is None else []
     decode = state.prompts.tokenizer.decode
-    decoded = (decode(prompt, skip_special_tokens=skip) for prompt in prompts[len(shown) :])
-    echoed = (*shown, *decoded) if body.echo else None
+    echoed: tuple[str, ...] | None = None
+    if body.echo:
+        rest = prompts[len(shown) :]
+        decoded = await state.prompts.run(lambda: [decode(prompt, skip_special_tokens=skip) for prompt in rest])
+        echoed = (*shown, *decoded)
     return Plan(
         params=params,
         grammar=await state.grammar(body, info),

@@ -32,12 +32,15 @@ async def tokenize(request: Request, state: State, context: Context) -> Tokenize
         body = await parsed(raw, parse_tokenize, state, context)
         state.model_name(body.model)
         ids = await _tokens(body, state)
-        spell = state.prompts.tokenizer.spelling
+        spelt = None
+        if body.return_token_strs:
+            spell = state.prompts.tokenizer.spelling
+            spelt = await state.prompts.run(lambda: [spell(token) for token in ids])
         return Tokenized(
             count=len(ids),
             max_model_len=state.engine_info().max_model_len,
             tokens=ids,
-            token_strs=[spell(token) for token in ids] if body.return_token_strs else None,
+            token_strs=spelt,
         )
 
 

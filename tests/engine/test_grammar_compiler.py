@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine.demo_model import PATH
-from engine.grammar import Grammar, GrammarError
+from engine.grammar import Grammar, GrammarError, text_rule
 from engine.grammar_compiler import MOST_COMPILED, GrammarCompiler, words_of
 from engine.token_pieces import load_backend
 from engine.vocabulary import Vocabulary
@@ -70,6 +70,8 @@ class Walk:
         (Grammar("json_schema", '{"type": "object"}'), ["{}", '{"a": [1, {"b": null}]}'], ["[]", "1", '{"a": 1,}']),
         (Grammar("regex", "[0-9]{4}-[0-9]{2}"), ["2026-11"], ["2026-1", "2026-111", "x2026-11"]),
         (Grammar("regex", "a/b|c\\nd"), ["a/b", "c\nd"], ["a", "c"]),
+        (Grammar("lark", "start: " + text_rule('a\x7f"b')), ['a\x7f"b'], ["a"]),
+        (Grammar("regex", r"a\\"), ["a\\"], ["a"]),
         (Grammar("lark", 'start: "yes" | "no, " reason\nreason: /[a-z]+/'), ["yes", "no, later"], ["no", "no, "]),
     ],
 )
@@ -100,6 +102,7 @@ def test_white_space_is_bounded(compiler):
         (Grammar("json_schema", '{"enum": []}'), "."),
         (Grammar("regex", "("), "."),
         (Grammar("regex", ""), "empty"),
+        (Grammar("regex", "abc\\"), "lone backslash"),
         (Grammar("lark", "start: other"), "other"),
         (Grammar("lark", ""), "start"),
     ],

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,35 @@ from engine.errors import ModelError
 from engine.token_pieces import decoding_rules
 from gateway.tokenizer import Tokenizer
 
+DEMO_MODEL = Path(__file__).parents[2] / "engine" / "demo_model"
+
 
 def saved(tmp_path: Path, tokenizer: Tokenizer, **config: object) -> Path:
     tokenizer._backend.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     return tmp_path
+
+
+def test_others_run_while_a_long_text_is_encoded_or_decoded() -> None:
+    tokenizer = families.byte_level()
+    text = "some words, " * 40_000
+    for work in (
+        lambda: tokenizer.encode(text, add_special_tokens=False),
+        lambda: tokenizer.decode([70] * 1_000_000, skip_special_tokens=True),
+    ):
+        at_work = threading.Thread(target=work)
+        at_work.start()
+        turns = 0
+        while at_work.is_alive():
+            time.sleep(0.001)
+            turns += 1
+        assert turns >= 5
+
+
+def test_the_demo_models_tokenizer_takes_linear_time() -> None:
+    """A look-ahead without a bound took a minute for a tenth of these letters."""
+    tokenizer = Tokenizer.load(DEMO_MODEL)
+    assert tokenizer.encode("a" * 1_000_000, add_special_tokens=False)
 
 
 @pytest.mark.parametrize("family", families.ALL)

@@ -45,6 +45,6 @@ def test_text_and_tags(text, whole):
     assert (taken and bool(bits[0] >> 2 & 1)) is whole
 
 
-def test_the_longest_trigger_counts():
-    assert trigger_of(Tag("<<a>", {}, ""), ["<", "<<", "a"]) == "<<"
+def test_the_trigger_that_is_there_first_counts():
+    assert trigger_of(Tag("<<a>", {}, ""), ["<<", "<", "a"]) == "<"
     assert trigger_of(Tag("a", {}, ""), ["b"]) is None

@@ -114,6 +114,22 @@ async def test_one_that_takes_too_long_is_refused_and_the_next_one_is_not():
         assert "longer" in await refusal(made, Trial(kind="lark", source="sleep")), "it is known by now"
 
 
+async def test_the_options_of_the_compiler_are_not_the_callers():
+    async with serving() as (made, _):
+        assert "%llguidance" in await refusal(
+            made, Trial(kind="ebnf", source='%llguidance {"no_forcing": false}\nstart: "a"')
+        )
+
+
+async def test_one_that_ends_the_process_once_has_another_chance(tmp_path):
+    marker = tmp_path / "tried"
+    program = ECHO.replace(
+        "os._exit(9)", f"os.path.exists({str(marker)!r}) or (open({str(marker)!r}, 'w'), os._exit(9))"
+    )
+    async with serving(command=(sys.executable, "-c", program)) as (made, _):
+        assert (await made.accept(Trial(kind="regex", source="die"), "field", INFO)).source == "die"
+
+
 async def test_one_that_ends_the_process_is_refused():
     async with serving(command=echo()) as (made, records):
         assert "the compiler fails on it" in await refusal(made, Trial(kind="lark", source="die"))

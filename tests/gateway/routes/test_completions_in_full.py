@@ -90,6 +90,12 @@ async def test_text_is_filled_in_by_models_that_know_how(family):
         )
 
 
+async def test_a_suffix_and_what_would_cut_its_form_off_are_refused():
+    async with serving() as server:
+        error = (await server.complete("ab", suffix="yz", truncate_prompt_tokens=1)).json()["error"]
+        assert error["param"] == "suffix" and "truncate_prompt_tokens" in error["message"]
+
+
 async def test_other_models_refuse_a_suffix():
     async with serving() as server:
         error = (await server.complete("ab", suffix="yz")).json()["error"]

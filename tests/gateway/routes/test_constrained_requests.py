@@ -88,6 +88,7 @@ async def test_structural_tags_in_both_fields():
         ({"structured_outputs": {"regex": ""}}, "structured_outputs.regex", "empty"),
         ({"structured_outputs": {"regex": "refuse"}}, "structured_outputs.regex", "refused"),
         ({"structured_outputs": {"choice": []}}, "structured_outputs.choice", "at least 1"),
+        ({"bad_words": ["a", " \n"]}, "bad_words", "white space"),
         ({"structured_outputs": {"regexp": "a"}}, "structured_outputs.regexp", "'regex'"),
         (
             {"structured_outputs": {"regex": "a", "whitespace_pattern": " "}},

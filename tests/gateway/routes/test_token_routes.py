@@ -89,6 +89,7 @@ async def test_a_prompt_that_leaves_no_room_is_counted():
         ("/tokenize", {"messages": []}, "messages"),
         ("/tokenize", {"messages": MESSAGES, "add_special_tokens": True}, "add_special_tokens"),
         ("/tokenize", {"messages": MESSAGES, "chat_template": "x"}, "chat_template"),
+        ("/tokenize", {"messages": MESSAGES, "tools": [{"type": "function"}] * 500}, "tools"),
         (
             "/tokenize",
             {"messages": MESSAGES, "continue_final_message": True, "add_generation_prompt": True},
