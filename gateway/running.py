@@ -47,6 +47,8 @@ class RunningServer:
         self._upgrader = Upgrader(self)
         self._control: Control | None = None
         self._over = asyncio.Event()
+        self._ending: asyncio.Task[None] | None = None
+        """Makes room. Once it is there, the engines are ended or will be, whatever becomes of who waits for it."""
 
     async def be_reachable(self, path: Path | None, *, instead: bool) -> None:
         """By ``penstock upgrade``, at ``path`` or the place for our port; ``instead`` of the server we follow.
@@ -90,14 +92,21 @@ class RunningServer:
         self._stop.leaving = True
         self._http.stop_accepting()
         await wind_down(self._lifecycle, self._patience, self._stop.at_once)
+        self._ending = asyncio.create_task(self._end_engines(), name="making room")
+        await asyncio.shield(self._ending)
+
+    async def _end_engines(self) -> None:
         await self._fleet.stop()
         for replica, supervisor in enumerate(self._fleet.supervisors):
             self._lifecycle.lost(replica, supervisor.epoch, _MADE_ROOM)
 
     async def go_on(self) -> None:
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
         if self._stop.asked.is_set():
             return
-        if not self._lifecycle.replicas[0]:
+        if self._ending is not None:
+            self._ending = None
             self._fleet = self._new_fleet()
             self._fleet.start()
             with suppress(EngineGoneError):

@@ -113,15 +113,21 @@ class DurableJournal:
         self._connection = connection
 
     def load(self) -> list[Stored]:
-        """The requests that an earlier process left, in no order. What cannot be read is logged and left out."""
-        connection = self._opened
+        """The requests that an earlier process left, in no order. What cannot be read is logged and left out.
+
+        Raises ``JournalError`` where the file itself cannot be read.
+        """
         entries: dict[str, list[bytes]] = {}
-        for request, number, entry in connection.execute("SELECT * FROM entries ORDER BY request, number"):
-            known = entries.setdefault(request, [])
-            if number == len(known):
-                known.append(entry)
+        try:
+            for request, number, entry in self._opened.execute("SELECT * FROM entries ORDER BY request, number"):
+                known = entries.setdefault(request, [])
+                if number == len(known):
+                    known.append(entry)
+            heads = self._opened.execute("SELECT * FROM requests").fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal {self.path} cannot be read: {_reason(error)}") from None
         found = []
-        for stream_id, head in connection.execute("SELECT * FROM requests"):
+        for stream_id, head in heads:
             try:
                 found.append(Stored(head, entries.get(stream_id, [])))
             except (msgspec.DecodeError, IndexError) as error:

@@ -149,6 +149,8 @@ class Lifecycle:
         bring_back(active, self._journal, stored)
         recording.go_on(active.choices, lambda: self._cancel(active), stored)
         for choice in list(active.choices):
+            if choice.state == "done":  # the one before could not be dispatched, and the request has failed
+                continue
             emitted = choice.emitted
             delta = choice.fold.feed(emitted.ids, emitted.logprobs, emitted.finish)
             if delta is not None and delta.finish_reason is not None:
@@ -234,7 +236,7 @@ class Lifecycle:
         self._dispatch_pending()
         if self._placement.gone:
             self._failure = message
-            self._fail_all(lambda: Unavailable(f"The engine is gone: {message}", retry_after=60))
+            self._fail_all(lambda: _gone(message))
 
     def receive(self, replica: int, epoch: int, message: StepOutput | CacheEvents | Idle | Rejected) -> None:
         incarnation = self._placement.find(replica, epoch)
@@ -317,7 +319,7 @@ class Lifecycle:
         if self._draining:
             raise Unavailable("The server is shutting down and takes no new requests.", retry_after=10)
         if self._failure is not None:
-            raise Unavailable(f"The engine is gone: {self._failure}", retry_after=60)
+            raise _gone(self._failure)
         if not self._placement.open or self.info is None:
             raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
         return self.info
@@ -337,6 +339,8 @@ class Lifecycle:
         """Pending → Running, where there is a replica to run on."""
         if self._draining and not choice.request.emitted:
             return self._fail(choice.request, Unavailable("The server is shutting down.", retry_after=10))
+        if self._failure is not None:
+            return self._fail(choice.request, _gone(self._failure))
         route = self._placement.place(choice, self._suspects)
         if route is None or choice.place is None:
             return None
@@ -433,3 +437,7 @@ class Lifecycle:
         self._journal.close(choice.id)
         if self._suspects.forget(choice.id):
             self._news_of_suspects = True
+
+
+def _gone(failure: str) -> Unavailable:
+    return Unavailable(f"The engine is gone: {failure}", retry_after=60)

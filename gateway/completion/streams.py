@@ -152,6 +152,9 @@ class Streams:
             self.ready()
         except JournalError as error:
             logger.error("%s; streams go on, and would not outlive this server", error)
+        except Exception:
+            logger.exception("not all streams of the journal %s could be gone on with", journal.path)
+            self.ready()
         finally:
             self._taking_over = None
 
@@ -183,10 +186,15 @@ class Streams:
         written = asyncio.Event()
         self._journal.follow(written.set)
         await written.wait()
+        try:
+            found = self._journal.load()
+        except JournalError as error:
+            logger.error("%s; streams that have ended here cannot be gone on with", error)
+            return
         for recording in parked:
             self._drop(recording)
         ids = {recording.request.id for recording in parked}
-        for stored in self._journal.load():
+        for stored in found:
             if stored.head.request.id in ids:
                 self._restore(stored)
         self.ready()

@@ -178,6 +178,26 @@ def test_what_is_no_journal_is_left_as_it_is(tmp_path: Path) -> None:
         open_journal(tmp_path)
 
 
+async def test_a_damaged_journal_is_one_readable_error(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    async with opened(path) as journal:
+        journal.open_request("r", encode(HEAD), lambda: None)
+        for number in range(100):
+            journal.append("r", number, encode(Emission(0, list(range(500)))), lambda: None)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    with pytest.raises(JournalError, match=r"the journal .* cannot be .*malformed"):
+        load(path)
+    path.write_bytes(whole)
+    assert len(load(path)) == 1
+    journal = open_journal(path)
+    assert journal._connection is not None
+    journal._connection.execute("DROP TABLE entries")
+    with pytest.raises(JournalError, match="cannot be read: no such table"):
+        journal.load()
+    journal._connection.close()
+
+
 def test_only_its_user_may_read_it(tmp_path: Path) -> None:
     open_journal(tmp_path / "j")._connection.close()
     assert (tmp_path / "j").stat().st_mode & 0o777 == 0o600

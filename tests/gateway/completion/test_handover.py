@@ -293,3 +293,86 @@ async def test_what_is_live_is_written_when_the_journal_comes_later(path: Path) 
     last.start()
     assert {start.id: start.output_prefix for start in last.engine.starts} == {"old:0": ABC[:1], "new:0": ABC[:3]}
     await last.stop()
+
+
+async def left_by_another(path: Path) -> Gateway:
+    """A process that is to go on with a request of two choices of which nothing was emitted, and one that had begun."""
+    first = Gateway(path)
+    first.start()
+    first.submit("new", n=2)
+    first.submit("begun", n=2)
+    first.engine.say("begun:1", 0, ABC[0])
+    await first.written()
+    await first.die()
+    return Gateway(path)
+
+
+async def test_what_comes_back_when_the_engines_are_given_up_is_told_so_and_stays(path: Path) -> None:
+    second = await left_by_another(path)
+    second.lifecycle.gave_up(0, "broken")
+    second.streams.open_journal()
+    second.streams.ready()
+    await second.written()
+    for name in ("new", "begun"):
+        error = second.streams.find(name, KEY).error
+        assert isinstance(error, Unavailable) and "The engine is gone: broken" in error.message
+    assert not second.inside and not second.lifecycle.queued_requests + second.lifecycle.running_requests
+    await second.stop()
+    third = Gateway(path)
+    third.start()
+    assert {start.id for start in third.engine.starts} == {"new:0", "new:1", "begun:0", "begun:1"}
+    await third.stop()
+
+
+async def test_what_comes_back_while_the_server_drains_is_told_so_and_stays(path: Path) -> None:
+    second = await left_by_another(path)
+    second.up()
+    second.lifecycle.drain()
+    second.streams.open_journal()
+    second.streams.ready()
+    await second.written()
+    assert isinstance(second.streams.find("new", KEY).error, Unavailable)
+    assert {start.id for start in second.engine.starts} == {"begun:0", "begun:1"}, "what has begun goes on"
+    await second.stop()
+    third = Gateway(path)
+    third.start()
+    assert {start.id for start in third.engine.starts} == {"new:0", "new:1", "begun:0", "begun:1"}
+    await third.stop()
+
+
+async def taken_over(gateway: Gateway) -> None:
+    gateway.streams.follow()
+    async with asyncio.timeout(30):
+        while gateway.streams._taking_over is not None:  # noqa: ASYNC110 (a thread reads the file)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_journal_that_cannot_be_taken_over_is_said_and_the_server_goes_on(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = await left_by_another(path)
+    second.up()
+    monkeypatch.setattr(second.journal, "load", lambda: 1 // 0)
+    await taken_over(second)
+    assert "could be gone on with" in caplog.text and "ZeroDivisionError" in caplog.text
+    with pytest.raises(NotFound):
+        second.streams.find("new", KEY)
+    assert second.submit("later")
+    await second.stop()
+
+
+async def test_streams_stay_left_where_the_journal_cannot_be_read(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = Gateway(path)
+    gateway.start()
+    recording = gateway.submit()
+    await gateway.written()
+    gateway.lifecycle.close()
+    gateway.lifecycle.reopen()
+    assert gateway.journal._connection is not None
+    gateway.journal._connection.execute("ALTER TABLE entries RENAME TO others")
+    await gateway.streams.take_back()
+    assert "cannot be read: no such table" in caplog.text
+    assert gateway.streams.find("r", KEY) is recording
+    gateway.submit("later")
+    assert gateway.engine.start("later:0")
+    await gateway.stop()
