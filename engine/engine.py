@@ -16,7 +16,7 @@ from engine.executor.base import Executor, ModelFacts
 from engine.flight_record import FlightRecord, union
 from engine.messages import Abort, CacheEvents, Rejected, Start, StepOutput, Tokens
 from engine.patience import Patience
-from engine.request import refusal
+from engine.request import fitted, refusal
 from engine.sampling_params import SamplingParams
 from engine.schedule import PromptShare, Schedule
 from engine.scheduler import Scheduler
@@ -134,11 +134,11 @@ class Engine:
         )
 
     def start(self, start: Start) -> Rejected | None:
-        reason = refusal(start, max_model_len=self.max_model_len, vocab_size=self._vocab_size)
-        if reason is not None:
-            return Rejected(id=start.id, attempt=start.attempt, message=reason)
-        self._scheduler.add(start, self._clock())
-        return None
+        """Generation ends where the context is full, whatever ``max_tokens`` says."""
+        rejected = refusal(start, max_model_len=self.max_model_len, vocab_size=self._vocab_size)
+        if rejected is None:
+            self._scheduler.add(fitted(start, self.max_model_len), self._clock())
+        return rejected
 
     def abort(self, abort: Abort) -> None:
         self._scheduler.abort(abort)

@@ -129,6 +129,8 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected"):
     id: str
     attempt: int
     message: str
+    no_room: bool = False
+    """Whether this engine's context is too small for what is known of the choice: nothing is wrong with the request."""
 
 
 class Idle(msgspec.Struct, frozen=True, kw_only=True, tag="idle"):

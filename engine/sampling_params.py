@@ -42,7 +42,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     max_tokens: int
-    """Greatest number of output tokens; prompt and output together fit the model's context."""
+    """Greatest number of output tokens; the engine ends earlier where its context is full."""
     min_tokens: int = 0
     """No stop token is sampled before this many output tokens; with a grammar it is 0."""
     temperature: float = 1.0

@@ -6,11 +6,9 @@ Imports are inside the functions: engines are told what to serve before most of 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,6 +116,7 @@ def _streams(
 ) -> Streams:
     from gateway.completion.durable import DurableJournal
     from gateway.completion.streams import Streams
+    from gateway.model_identity import model_identity
 
     return Streams(
         lifecycle,
@@ -125,18 +124,9 @@ def _streams(
         grace=settings.resume_grace,
         capacity=settings.resume_buffer,
         journal=DurableJournal(settings.journal, record=metrics.record) if settings.journal else None,
-        model=_identity(folder),
+        model=model_identity(folder) if settings.journal else "",
         enter=lambda request: admission.enter_again(request.tenant).leave,
     )
-
-
-def _identity(folder: Path) -> str:
-    """Of a model and its tokenizer, by the files that say what its tokens are."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in ("config.json", "tokenizer.json", "tokenizer.model"):
-        with suppress(FileNotFoundError):
-            digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
 
 
 def _app_state(

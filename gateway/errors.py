@@ -19,7 +19,8 @@ APIError                     status, type, code, param and headers of the answer
 │   └── ConcurrencyExceeded  429  as many requests of one key as it may have
 ├── InternalError            500
 │   └── EngineCrash          500  the request brings the engine down; not to be sent again
-└── Unavailable              503  starting, draining or without an engine; with Retry-After
+├── Unavailable              503  starting, draining or without an engine; with Retry-After
+└── NoRoom                   503  accepted for a longer context than the engine came back with; with Retry-After
 """
 
 from __future__ import annotations
@@ -145,3 +146,9 @@ class ConcurrencyExceeded(RateLimited):
 
 class Unavailable(_RetryLater):
     status, type, default_code = 503, "server_error", "server_is_overloaded"
+
+
+class NoRoom(_RetryLater):
+    """Beside Unavailable, after which a durable stream waits for the next process: this one ends here."""
+
+    status, type, default_code = 503, "server_error", "context_too_small"

@@ -32,7 +32,7 @@ from gateway.completion.request import Request
 from gateway.completion.stored import Stored
 from gateway.completion.stream import Stream
 from gateway.completion.suspects import Suspects
-from gateway.errors import APIError, EngineCrash, InternalError, InvalidRequest, Unavailable
+from gateway.errors import APIError, EngineCrash, InternalError, InvalidRequest, NoRoom, Unavailable
 from gateway.replicas.loss import Loss
 from gateway.replicas.router import Router
 from gateway.tokenizer import Tokenizer
@@ -249,7 +249,8 @@ class Lifecycle:
         elif isinstance(message, Idle):
             self._book.report(message.state, replica)
         elif (choice := self._current(incarnation, message.id, message.attempt)) is not None:
-            self._fail(choice.request, InvalidRequest(message.message))
+            rejection, too_long = message.message, message.no_room
+            self._fail(choice.request, NoRoom(rejection, retry_after=10) if too_long else InvalidRequest(rejection))
         self._after_suspects()
 
     # --- from tokens to events -------------------------------------------------------------------------------

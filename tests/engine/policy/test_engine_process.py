@@ -107,8 +107,8 @@ def spawn() -> Iterator[Callable[..., Child]]:
             child.close()
 
 
-def start(name: str = "a", max_tokens: int = 3, attempt: int = 0) -> Start:
-    return Start(id=name, attempt=attempt, prompt=[5] * 4, params=SamplingParams(max_tokens=max_tokens), seed=1)
+def start(name: str = "a", max_tokens: int = 3, attempt: int = 0, length: int = 4) -> Start:
+    return Start(id=name, attempt=attempt, prompt=[5] * length, params=SamplingParams(max_tokens=max_tokens), seed=1)
 
 
 def test_start_up_reports_progress_and_facts(spawn) -> None:
@@ -192,7 +192,7 @@ def test_a_higher_attempt_replaces(spawn) -> None:
 def test_what_cannot_be_served_is_rejected_and_harms_nobody(spawn) -> None:
     child = spawn()
     child.receive(Ready)
-    child.send(start("long", max_tokens=1_000_000))
+    child.send(start("long", length=10_240))
     child.send(start())
     rejected = child.receive(Rejected)
     assert rejected.id == "long" and "longest context is 10240 tokens" in rejected.message

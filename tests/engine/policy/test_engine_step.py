@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from engine.batch import NO_TOKEN, ScheduledBatch, StepResult
 from engine.block_digests import prompt_chain
@@ -16,7 +17,7 @@ from engine.engine import Engine, longest_context, prompt_share, warm_up
 from engine.errors import ConfigurationError
 from engine.executor.base import ModelFacts
 from engine.flight_record import FlightRecord, create, read
-from engine.messages import Abort, CacheEvents, Start
+from engine.messages import Abort, CacheEvents, Start, Tokens
 from engine.patience import LEAST, Patience
 from engine.sampling_params import SamplingParams
 from engine.schedule import PromptShare
@@ -115,7 +116,7 @@ def test_a_step_with_nothing_to_do_is_a_fault() -> None:
     ("bad", "message"),
     [
         (start("a", 0), "The prompt holds no tokens."),
-        (start("a", 250, max_tokens=7), "come to 257; the engine's longest context is 256 tokens"),
+        (start("a", 256), "has 256 tokens of prompt and output so far; the engine's longest context is 256 tokens"),
         (start("a", 1, stop_token_ids=(1, 100)), "stop_token_ids holds a token id outside the vocabulary"),
         (start("a", 1, logit_bias={-1: 1.0}), "logit_bias holds a token id outside the vocabulary"),
         (Start(id="a", attempt=3, prompt=[1, 100], params=SamplingParams(max_tokens=1), seed=0), "prompt holds"),
@@ -129,18 +130,49 @@ def test_what_cannot_be_served_is_rejected_at_the_start(bad: Start, message: str
     engine = make_engine()
     rejected = engine.start(bad)
     assert rejected is not None and (rejected.id, rejected.attempt) == ("a", bad.attempt)
-    assert message in rejected.message
+    assert message in rejected.message and rejected.no_room == ("longest context" in message)
     assert engine.num_pending == 0
 
 
 def test_the_longest_request_that_is_not_rejected_fits_an_empty_cache() -> None:
     engine = Engine(config(), Echo(), FACTS, 5)
     assert engine.max_model_len == 20
-    assert engine.start(start("a", 10, max_tokens=11)) is not None
-    assert engine.start(start("a", 10, max_tokens=10)) is None
+    assert engine.start(start("a", 20, max_tokens=1)) is not None
+    assert engine.start(start("a", 19, max_tokens=1)) is None
+    assert [output.finish for output in run(engine)] == ["length"]
+
+
+def run(engine: Engine) -> list[Tokens]:
+    outputs: list[Tokens] = []
     while engine.num_pending:
-        last = engine.step()
-    assert last.outputs[0].at == 9
+        outputs += engine.step().outputs
+    engine.check_integrity()
+    return outputs
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+@pytest.mark.parametrize("held", [0, 1, 6, 9])
+def test_a_choice_for_a_larger_context_goes_on_and_ends_where_this_one_is_full(attempt: int, held: int) -> None:
+    engine = Engine(config(), Echo(), FACTS, 5)
+    params = SamplingParams(max_tokens=14, min_tokens=12)
+    assert engine.start(Start(id="other", attempt=1, prompt=[2] * 5, params=params, seed=0)) is None
+    handed = Start(id="a", attempt=attempt, prompt=[1] * 10, output_prefix=[7] * held, params=params, seed=0)
+    assert engine.start(handed) is None
+    outputs = [output for output in run(engine) if output.id == "a"]
+    assert [(output.at, output.ids) for output in outputs] == [(at, [10 + at]) for at in range(held, 10)]
+    assert [output.finish for output in outputs] == [None] * (9 - held) + ["length"]
+
+
+def test_a_choice_whose_output_just_fills_a_smaller_context_ends_and_one_beyond_it_is_rejected() -> None:
+    engine = Engine(config(), Echo(), FACTS, 5)
+    full = Start(
+        id="a", attempt=2, prompt=[1] * 10, output_prefix=[7] * 10, params=SamplingParams(max_tokens=14), seed=0
+    )
+    assert engine.start(full) is None
+    assert [(output.at, output.ids, output.finish) for output in run(engine)] == [(10, [], "length")]
+    rejected = engine.start(structs.replace(full, output_prefix=[7] * 11))
+    assert rejected is not None and rejected.no_room
+    assert "has 21 tokens of prompt and output so far; the engine's longest context is 20" in rejected.message
 
 
 @pytest.mark.parametrize(

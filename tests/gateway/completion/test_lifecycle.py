@@ -24,7 +24,7 @@ from engine.messages import Idle, Rejected, StepOutput, TokenLogprobs, Tokens
 from gateway.completion.events import Completed, Delta, PromptScored, Usage
 from gateway.completion.journal import MemoryJournal
 from gateway.completion.lifecycle import Lifecycle
-from gateway.errors import APIError, InternalError, InvalidRequest, Unavailable
+from gateway.errors import APIError, InternalError, InvalidRequest, NoRoom, Unavailable
 from observability.records import (
     ChoiceStats,
     EngineEvent,
@@ -230,6 +230,40 @@ async def test_a_rejection_is_the_requests_error(world: World) -> None:
     with pytest.raises(InvalidRequest, match="too long"):
         await text_and_end(stream)
     assert ("r:1", 1) in world.engine.aborts
+    world.assert_nothing_is_left()
+
+
+async def test_a_stream_ends_where_the_context_of_a_smaller_engine_is_full(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(max_tokens=50))
+    world.engine.say("r:0", 0, ABC[0])
+    world.engine.lose()
+    engine = world.restart()
+    engine.say("r:0", 1, ABC[1], attempt=2, finish="length")
+    deltas = [event for event in ready_events(stream) if isinstance(event, Delta)]
+    assert ("".join(delta.text for delta in deltas), deltas[-1].finish_reason) == ("ab", "length")
+    assert world.ended[-1].generated_tokens == 2
+    world.assert_nothing_is_left()
+
+
+async def test_a_stream_that_was_just_as_long_as_the_smaller_context_ends_without_another_token(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(max_tokens=50))
+    world.engine.say("r:0", 0, ABC[0])
+    world.engine.lose()
+    world.restart().say("r:0", 1, attempt=2, finish="length")
+    text, reason, completed = await text_and_end(stream)
+    assert (text, reason, completed.usage.completion_tokens) == ("a", "length", 1)
+    world.assert_nothing_is_left()
+
+
+async def test_an_engine_without_room_for_what_was_accepted_is_not_the_clients_fault(world: World) -> None:
+    stream = world.lifecycle.submit(make_request())
+    world.engine.say("r:0", 0, ABC[0])
+    world.engine.lose()
+    world.restart()
+    world.lifecycle.receive(0, 2, Rejected(id="r:0", attempt=2, message="longest context is 3", no_room=True))
+    with pytest.raises(NoRoom, match="longest context is 3") as caught:
+        await text_and_end(stream)
+    assert caught.value.status == 503 and caught.value.code == "context_too_small"
     world.assert_nothing_is_left()
 
 
