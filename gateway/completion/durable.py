@@ -16,6 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -36,14 +37,14 @@ _SCHEMA = """
 CREATE TABLE requests (id TEXT PRIMARY KEY, head BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE entries (request TEXT, number INTEGER, entry BLOB NOT NULL, PRIMARY KEY (request, number)) WITHOUT ROWID;
 """
-_STATEMENTS = {
-    "open": "INSERT INTO requests VALUES (?, ?)",
-    "append": "INSERT INTO entries VALUES (?, ?, ?)",
-    "forget": "DELETE FROM requests WHERE id = ?",
-    "forget entries": "DELETE FROM entries WHERE request = ?",
-    "clear": "DELETE FROM requests WHERE ? IS NULL",
-    "clear entries": "DELETE FROM entries WHERE ? IS NULL",
+_STATEMENTS: dict[str, tuple[str, ...]] = {
+    "": (),
+    "open": ("INSERT INTO requests VALUES (?, ?)",),
+    "append": ("INSERT INTO entries VALUES (?, ?, ?)",),
+    "forget": ("DELETE FROM requests WHERE id = ?", "DELETE FROM entries WHERE request = ?"),
+    "clear": ("DELETE FROM requests WHERE ? IS NULL", "DELETE FROM entries WHERE ? IS NULL"),
 }
+"""What is one write is never half done."""
 
 Snapshot = Iterable[tuple[str, bytes, list[bytes]]]
 """(id, head, entries) of every request that is live."""
@@ -83,6 +84,8 @@ class DurableJournal:
         self._broken = False
         """The thread's: since a write failed, only a new beginning is written."""
         self._under_way = 0
+        self._unreadable: list[str] = []
+        """Requests that ``load`` has found."""
         self.up = False
         """Whether what is said is written."""
 
@@ -113,9 +116,10 @@ class DurableJournal:
         self._connection = connection
 
     def load(self) -> list[Stored]:
-        """The requests that an earlier process left, in no order. What cannot be read is logged and left out.
+        """The requests that an earlier process left, in no order.
 
-        Raises ``JournalError`` where the file itself cannot be read.
+        What cannot be read is logged, and deleted by ``start``. Raises ``JournalError`` where the file itself cannot
+        be read.
         """
         entries: dict[str, list[bytes]] = {}
         try:
@@ -131,7 +135,8 @@ class DurableJournal:
             try:
                 found.append(Stored(head, entries.get(stream_id, [])))
             except (msgspec.DecodeError, IndexError) as error:
-                logger.warning("%s: the stream %s cannot be read and is left out: %s", self.path, stream_id, error)
+                logger.warning("%s: the stream %s cannot be read and is deleted: %s", self.path, stream_id, error)
+                self._unreadable.append(stream_id)
         return found
 
     def start(self, snapshot: Callable[[], Snapshot]) -> None:
@@ -145,6 +150,8 @@ class DurableJournal:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
         self.up = True
+        for stream_id in self._unreadable:
+            self.forget(stream_id)
         self._write_live()
 
     async def close(self) -> None:
@@ -179,7 +186,6 @@ class DurableJournal:
 
     def forget(self, stream_id: str) -> None:
         self._say("forget", (stream_id,))
-        self._say("forget entries", (stream_id,))
 
     def _say(self, statement: str, values: tuple[object, ...], done: Callable[[], None] | None = None) -> None:
         # Also while it is down, as long as callbacks of earlier writes are to come: they keep their order.
@@ -219,8 +225,9 @@ class DurableJournal:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 for statement, writes in groupby(batch, lambda write: write.statement):
-                    if statement:
-                        connection.executemany(_STATEMENTS[statement], (write.values for write in writes))
+                    values = [write.values for write in writes]
+                    for each in _STATEMENTS[statement]:
+                        connection.executemany(each, values)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -263,7 +270,6 @@ class DurableJournal:
         """Instead of what the file has: all that is live."""
         self.up = True
         self._say("clear", (None,))
-        self._say("clear entries", (None,))
         self._write_live()
 
     def _write_live(self) -> None:
@@ -292,6 +298,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
+    with suppress(sqlite3.OperationalError):  # where the disk is full they stay
+        connection.execute("DELETE FROM entries WHERE request NOT IN (SELECT id FROM requests)")
 
 
 def _reason(error: BaseException) -> str:

@@ -231,15 +231,17 @@ class Streams:
         self._drop(recording)
 
     def _drop(self, recording: Recording) -> None:
-        if self._recordings.pop(recording.request.id, None) is None:
+        stream_id = recording.request.id
+        if self._recordings.get(stream_id) is not recording:
             return
+        del self._recordings[stream_id]
         recording.cancel()
         self._unkeep(recording)
-        wait = self._waits.get(recording.request.id)
+        wait = self._waits.pop(stream_id, None)
         if wait is not None and wait is not asyncio.current_task():
             wait.cancel()
         if not recording.parked:
-            self._forget(recording.request.id, recording.head.key)
+            self._forget(stream_id, recording.head.key)
 
     def _forget(self, stream_id: str, key: bytes) -> None:
         if self._journal is not None:
@@ -281,7 +283,9 @@ class Streams:
 
     def _idle(self, recording: Recording) -> None:
         stream_id = recording.request.id
-        if recording.reader is not None or recording in self._unread or stream_id not in self._recordings:
+        if self._recordings.get(stream_id) is not recording:  # dropped, and maybe restored as another
+            return
+        if recording.reader is not None or recording in self._unread:
             return
         recording.idle_since = self._clock.now()
         if stream_id not in self._waits:
@@ -299,7 +303,8 @@ class Streams:
                     return
                 await self._clock.sleep(left)
         finally:
-            del self._waits[recording.request.id]
+            if self._waits.get(recording.request.id) is asyncio.current_task():
+                del self._waits[recording.request.id]
 
     # --- the room ----------------------------------------------------------------------------------------------
 

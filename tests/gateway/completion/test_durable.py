@@ -214,6 +214,39 @@ async def test_what_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.Lo
     (stored,) = load(tmp_path / "j")
     assert stored.choices[0].emitted.ids == [1], "nothing after a gap"
     assert caplog.text.count("cannot be read") == 2
+    assert len(count(tmp_path / "j")) == 3, "to look is not to delete"
+    journal = open_journal(tmp_path / "j")
+    assert len(journal.load()) == 1
+    journal.start(lambda: ())
+    await journal.close()
+    assert count(tmp_path / "j") == {"good": 2}
+
+
+def count(path: Path) -> dict[str, int]:
+    """Entries of each request."""
+    with sqlite3.connect(path) as connection:
+        entries = dict(connection.execute("SELECT request, count(*) FROM entries GROUP BY request").fetchall())
+        requests = [name for (name,) in connection.execute("SELECT id FROM requests")]
+    connection.close()
+    assert entries.keys() <= {*requests}
+    return {name: entries.get(name, 0) for name in requests}
+
+
+async def test_entries_go_with_their_request(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    async with opened(path) as journal:
+        for name in ("gone", "good"):
+            journal.open_request(name, encode(HEAD), lambda: None)
+            journal.append(name, 0, encode(Emission(0, [1])), lambda: None)
+        await until(lambda: not journal._under_way)
+        journal.forget("gone")
+        assert journal._under_way == 1, "one write: a kill leaves all of it or nothing"
+    assert count(path) == {"good": 1}
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO entries VALUES ('orphan', 0, x'00')")
+    connection.close()
+    open_journal(path)._connection.close()  # type: ignore[union-attr]
+    assert count(path) == {"good": 1}
 
 
 async def test_a_full_disk_stops_the_promise_and_not_the_streams(

@@ -230,6 +230,50 @@ async def test_streams_that_were_left_to_nobody_are_taken_back(path: Path) -> No
     await after.stop()
 
 
+async def test_what_is_taken_back_waits_for_the_grace_time(path: Path) -> None:
+    gateway = Gateway(path)
+    gateway.start()
+    client = Client(gateway.streams, gateway.submit())
+    client.connect()
+    client.lose()
+    await gateway.written()
+    await gateway.clock.advance(GRACE - 1)
+    gateway.lifecycle.close()
+    gateway.lifecycle.reopen()
+    await gateway.streams.take_back()
+    await gateway.clock.advance(GRACE - 1)
+    assert not gateway.engine.aborts[1:], "from when it was taken back"
+    assert len(gateway.streams) == 1
+    await gateway.clock.advance(2)
+    assert len(gateway.engine.aborts) == 2
+    assert not len(gateway.streams) and not gateway.streams._waits
+    await gateway.written()
+    assert not gateway.inside
+    await gateway.stop()
+
+
+async def test_who_read_what_was_left_leaves_what_was_taken_back_alone(path: Path) -> None:
+    gateway = Gateway(path)
+    gateway.start()
+    client = Client(gateway.streams, gateway.submit())
+    client.connect()
+    before = client.reader
+    assert before is not None
+    await gateway.written()
+    gateway.lifecycle.close()
+    gateway.lifecycle.reopen()
+    await gateway.streams.take_back()
+    client.connect()
+    await gateway.clock.advance(GRACE + 1)
+    before.cancel()
+    await gateway.clock.advance(GRACE + 1)
+    assert len(gateway.streams) == 1, "it is being read"
+    client.lose()
+    await gateway.clock.advance(GRACE + 1)
+    assert not len(gateway.streams)
+    await gateway.stop()
+
+
 async def test_a_request_that_failed_by_itself_is_not_tried_again(path: Path) -> None:
     first = Gateway(path)
     first.start()
