@@ -264,7 +264,7 @@ async def _reader_is_not_asked(_: Any, self: Streams, recording: Recording) -> N
             await self._clock.sleep(left)
         self._drop(recording)
     finally:
-        del self._waits[recording.request.id]
+        self._waits.pop(recording.request.id, None)
 
 
 def _read_from_the_end(original: Any, self: Recording, seen: Sequence[int]) -> Any:
