@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from openai.types.chat import ChatCompletionChunk
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 STREAMS = 8
+ROOT = Path(__file__).parents[2]
 TOKENS = 500
 CLIENT_ERRORS = (openai.APIError, httpx.TransportError)
 
@@ -180,24 +180,13 @@ async def undisturbed(url: str) -> list[Answer]:
     return answers
 
 
-@contextlib.asynccontextmanager
-async def slowly(server: Any) -> AsyncIterator[None]:
-    """Lets the engine run for a tenth of the time, so that what it has begun lasts, however fast the machine is."""
-    (pid,) = server.engine_pids()
-    done = asyncio.Event()
-
-    async def hold_back() -> None:
-        with contextlib.suppress(ProcessLookupError):
-            while not done.is_set():
-                os.kill(pid, signal.SIGSTOP)
-                await asyncio.sleep(0.4)
-                os.kill(pid, signal.SIGCONT)
-                await asyncio.sleep(0.04)
-
-    task = asyncio.create_task(hold_back())
-    yield
-    done.set()
-    await task
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Servers that are started now take a fifth of a second for a step while this file is there."""
+    faults = ROOT / "tests" / "chaos" / "faults"
+    monkeypatch.setenv("PYTHONPATH", f"{faults}:{ROOT}")
+    monkeypatch.setenv("CHAOS_SLOW", str(tmp_path / "slow"))
+    return tmp_path / "slow"
 
 
 async def in_mid_output(following: list[Reader], tokens: int) -> None:
@@ -209,20 +198,23 @@ async def in_mid_output(following: list[Reader], tokens: int) -> None:
     assert all(reader.answer.count < TOKENS for reader in following)
 
 
-async def test_lost_connections_join_to_the_same_answer(server: Any) -> None:
-    expected = await undisturbed(server.url)
-    following = readers(server.url)
-    for _ in range(3):
-        connecting = [asyncio.ensure_future(reader.connect()) for reader in following]
-        async with slowly(server):
+@pytest.mark.slow
+async def test_lost_connections_join_to_the_same_answer(start_server: Any, slow: Path) -> None:
+    with start_server("--dtype", "float32", "--max-num-seqs", "64") as server:
+        expected = await undisturbed(server.url)
+        await asyncio.to_thread(slow.touch)
+        following = readers(server.url)
+        for _ in range(3):
+            connecting = [asyncio.ensure_future(reader.connect()) for reader in following]
             await in_mid_output(following, 10)
-        for task in connecting:
-            task.cancel()
-        await asyncio.gather(*connecting, return_exceptions=True)
-    assert await asyncio.gather(*(reader.run() for reader in following)) == expected
-    assert server.counted("penstock_requests_total", finish_reason="abort") == 0
-    assert server.counted("penstock_resumes_total", outcome="resumed") >= 3 * STREAMS
-    await asyncio.to_thread(server.wait_idle)
+            for task in connecting:
+                task.cancel()
+            await asyncio.gather(*connecting, return_exceptions=True)
+        await asyncio.to_thread(slow.unlink)
+        assert await asyncio.gather(*(reader.run() for reader in following)) == expected
+        assert server.counted("penstock_requests_total", finish_reason="abort") == 0
+        assert server.counted("penstock_resumes_total", outcome="resumed") >= 3 * STREAMS
+        await asyncio.to_thread(server.wait_idle)
 
 
 async def test_a_stream_nobody_comes_back_to_ends(start_server: Any, long_answer: dict[str, Any]) -> None:
@@ -244,7 +236,7 @@ async def test_a_stream_nobody_comes_back_to_ends(start_server: Any, long_answer
 
 
 @pytest.mark.slow
-async def test_a_killed_gateway_is_a_pause(start_server: Any, tmp_path: Path) -> None:
+async def test_a_killed_gateway_is_a_pause(start_server: Any, tmp_path: Path, slow: Path) -> None:
     """Killed twice, told to stop once; then nothing is left in the journal."""
     settings = ["--dtype", "float32", "--journal", str(tmp_path / "journal"), "--drain-timeout", "0"]
     following: list[Reader] = []
@@ -255,15 +247,16 @@ async def test_a_killed_gateway_is_a_pause(start_server: Any, tmp_path: Path) ->
             if not number:
                 port = httpx.URL(server.url).port
                 expected = await undisturbed(server.url)
+                await asyncio.to_thread(slow.touch)
                 following = readers(server.url)
                 running = [asyncio.create_task(reader.run()) for reader in following]
             if end is not None:
-                async with slowly(server):
-                    await in_mid_output(following, 5)
-                    assert not any(task.done() for task in running)
-                    server.process.send_signal(end)
-                    await asyncio.to_thread(server.process.wait, 30)
+                await in_mid_output(following, 5)
+                assert not any(task.done() for task in running)
+                server.process.send_signal(end)
+                await asyncio.to_thread(server.process.wait, 30)
                 continue
+            await asyncio.to_thread(slow.unlink)
             assert await asyncio.gather(*running) == expected
             assert all(reader.connections >= 4 for reader in following)
             assert server.metric("penstock_journal_failed") == 0
@@ -272,20 +265,21 @@ async def test_a_killed_gateway_is_a_pause(start_server: Any, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-async def test_streams_pass_to_the_server_that_takes_over(start_server: Any, tmp_path: Path) -> None:
+async def test_streams_pass_to_the_server_that_takes_over(start_server: Any, tmp_path: Path, slow: Path) -> None:
     """``penstock upgrade``: what the old server does not end in time goes on in the new one."""
     settings = ["--dtype", "float32", "--journal", str(tmp_path / "journal"), "--drain-timeout", "0"]
     with start_server(*settings) as server:
         expected = await undisturbed(server.url)
+        await asyncio.to_thread(slow.touch)
         following = readers(server.url)
         running = [asyncio.create_task(reader.run()) for reader in following]
-        async with slowly(server):
-            await in_mid_output(following, 5)
-            upgrade = await asyncio.create_subprocess_exec(
-                PENSTOCK, "upgrade", "--port", str(httpx.URL(server.url).port), stderr=asyncio.subprocess.DEVNULL
-            )
-            assert await upgrade.wait() == 0
-            assert not any(task.done() for task in running), "all are in mid-output when the new server takes over"
+        await in_mid_output(following, 5)
+        upgrade = await asyncio.create_subprocess_exec(
+            PENSTOCK, "upgrade", "--port", str(httpx.URL(server.url).port), stderr=asyncio.subprocess.DEVNULL
+        )
+        assert await upgrade.wait() == 0
+        assert not any(task.done() for task in running), "all are in mid-output when the new server takes over"
+        await asyncio.to_thread(slow.unlink)
         assert await asyncio.gather(*running) == expected
         assert all(reader.connections >= 2 for reader in following)
         assert server.metric("penstock_journal_failed") == 0
@@ -316,15 +310,16 @@ async def test_answers_that_were_complete_are_there_after_a_kill(start_server: A
 
 
 @pytest.mark.slow
-async def test_a_disk_that_is_full_kills_no_stream(start_server: Any, tmp_path: Path) -> None:
+async def test_a_disk_that_is_full_kills_no_stream(start_server: Any, tmp_path: Path, slow: Path) -> None:
     with start_server("--dtype", "float32", "--journal", str(tmp_path / "journal")) as server:
         expected = await undisturbed(server.url)
+        await asyncio.to_thread(slow.touch)
         following = readers(server.url)
         running = [asyncio.create_task(reader.run()) for reader in following]
-        async with slowly(server):
-            await in_mid_output(following, 10)
+        await in_mid_output(following, 10)
         size = server.log.stat().st_size + 1000
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        await asyncio.to_thread(slow.unlink)
         assert await asyncio.gather(*running) == expected
         assert server.metric("penstock_journal_failed") == 1
         assert "would not outlive this server" in server.log.read_text()

@@ -1,7 +1,7 @@
 """Faults for the chaos tests, put into engine processes from outside: the product knows nothing of them.
 
 Python imports a module of this name at its start. It lets ``Worker.execute`` fail at one position of the requests with
-certain seeds, hang once where a file says so, and take its time.
+certain seeds, hang once or be slow where a file says so, and take its time.
 """
 
 import importlib.abc
@@ -35,6 +35,12 @@ def exit_without_a_word():
 FAULTS = {666001: segfault, 666002: raise_in_kernel, 666003: run_out_of_memory, 666004: exit_without_a_word}
 
 
+def slow_down():
+    """While there is a file of that name."""
+    if "CHAOS_SLOW" in os.environ and pathlib.Path(os.environ["CHAOS_SLOW"]).exists():
+        time.sleep(0.2)
+
+
 def hang_once():
     try:
         pathlib.Path(os.environ["CHAOS_HANG"]).unlink()
@@ -56,6 +62,7 @@ class Loader(importlib.abc.Loader):
 
         def execute_or_fail(worker, batch):
             time.sleep(float(os.environ.get("CHAOS_PACE", "0")))
+            slow_down()
             hang_once()
             for sample in batch.samples:
                 if sample.seed in FAULTS and sample.position == POSITION:
