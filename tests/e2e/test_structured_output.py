@@ -21,7 +21,7 @@ MESSAGES = [{"role": "user", "content": "Tell me about a person."}]
 PAGE = Path(__file__).parents[2] / "docs/structured_output.md"
 
 
-class Address(BaseModel):
+class Address(BaseModel, extra="forbid"):  # or a model may add members for ever
     street: str = Field(max_length=20)
     number: int = Field(ge=1, le=999)
 
