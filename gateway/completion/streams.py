@@ -295,6 +295,7 @@ class Streams:
 
     async def _wait_out(self, recording: Recording) -> None:
         """Until somebody reads it, or the grace time is over."""
+        task = asyncio.current_task()
         try:
             while recording.reader is None:
                 left = recording.idle_since + self._grace - self._clock.now()
@@ -303,7 +304,7 @@ class Streams:
                     return
                 await self._clock.sleep(left)
         finally:
-            if self._waits.get(recording.request.id) is asyncio.current_task():
+            if self._waits.get(recording.request.id) is task:
                 del self._waits[recording.request.id]
 
     # --- the room ----------------------------------------------------------------------------------------------
