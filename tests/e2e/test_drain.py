@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -87,7 +88,12 @@ async def test_a_drain_ends_what_has_begun_and_refuses_what_is_new(start_server:
 
 
 @pytest.mark.parametrize("how", ["the drain's end", "a second signal"])
-async def test_what_a_drain_does_not_wait_for_is_told_so(start_server: Any, how: str) -> None:
+async def test_what_a_drain_does_not_wait_for_is_told_so(
+    start_server: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{root / 'tests' / 'chaos' / 'faults'}:{root}")
+    monkeypatch.setenv("CHAOS_PACE", "0.05")  # Streams last, however fast the machine is.
     patience = "0.3" if how == "the drain's end" else LONGER_THAN_ANY_TEST
     with start_server("--drain-timeout", patience) as server:
         async with server.async_client() as client:
