@@ -13,7 +13,11 @@ from typing import Any
 os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
+import triton
+import triton.language as tl
 
+from kernels.philox import LANES, philox
+from kernels.providers.triton.device.sampling import random_words
 from kernels.registry import Example, Op, Tolerance, ops, providers
 
 TRUNCATED = Tolerance(8e-2, 2.0**-7)
@@ -59,6 +63,28 @@ def attention_in_one_order() -> Iterator[str]:
                 yield f"paged_attention {example.spec}: decoding and prompts differ"
 
 
+@triton.jit
+def store_words(seeds, choices, positions, block, out, COUNTERS: tl.constexpr):  # noqa: N803 - Triton's way
+    row = tl.program_id(0)
+    seed, choice, position = tl.load(seeds + row), tl.load(choices + row), tl.load(positions + row)
+    words = random_words(seed, choice, position, block, COUNTERS)
+    tl.store(out + row * 4 * COUNTERS + tl.arange(0, 4 * COUNTERS), words.to(tl.int64))
+
+
+def same_random_words() -> Iterator[str]:
+    """The integers of the noise, bit for bit as ``kernels.philox`` gives them."""
+    counters = 64
+    for block in (0, 31_999, 2**29):
+        seeds = torch.randint(-(2**63), 2**63 - 1, (5,))
+        choices, positions = torch.tensor([0, 1, 2**32 - 1, 7, 2**31]), torch.tensor([0, 2**32 - 1, 3, 2**31, 5])
+        found = torch.empty(5, LANES * counters, dtype=torch.int64)
+        store_words[(5,)](seeds, choices, positions, block, found, counters)
+        row = torch.arange(5).repeat_interleave(counters)
+        expected = philox(seeds[row], choices[row], positions[row], block + torch.arange(counters).repeat(5))
+        if not torch.equal(found, expected.view(5, -1)):
+            yield f"random words from counter {block} on differ"
+
+
 def main() -> None:
     found: list[str] = []
     for op in ops():
@@ -69,6 +95,8 @@ def main() -> None:
         found += [line for dtype in op.tolerances for line in disagreements(op, implementation, dtype)]
         if op.name == "paged_attention":
             found += attention_in_one_order()
+        if op.name == "sample_tokens":
+            found += same_random_words()
     print("\n".join(found))
     raise SystemExit(bool(found))
 

@@ -21,7 +21,7 @@ for launch in launches():
     found += [compile_for(launch, target) for target in TARGETS]
 print(json.dumps(found))
 """
-REGISTERS = {"attend": 255, "attend_split": 232}
+REGISTERS = {"attend": 255, "attend_split": 232, "sample_tokens": 168}
 """Of a thread at most; the kernels not named here 128."""
 SHARED = 48 << 10
 """Bytes of a program at most: what every GPU gives without being asked for more."""

@@ -39,6 +39,18 @@ def last_rows(x, query_start_loc, out, x_row, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def apply_bitmask(logits, bits, out, logits_row, bits_row, vocab, BLOCK: tl.constexpr):
+    """Program (row, block of tokens); token t has bit t % 32 of word t // 32. out [R, V] is contiguous."""
+    row = tl.program_id(0).to(tl.int64)
+    tokens = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = tokens < vocab
+    words = tl.load(bits + row * bits_row + tokens // 32, mask=mask, other=0)
+    found = tl.load(logits + row * logits_row + tokens, mask=mask)
+    allowed = ((words >> (tokens % 32)) & 1) != 0
+    tl.store(out + row * vocab + tokens, tl.where(allowed, found, float("-inf")), mask=mask)
+
+
+@triton.jit
 def order_keys(values, columns):
     """Distinct int64 keys in the order of values, the lower column being the greater of two equals.
 
