@@ -1,4 +1,4 @@
-"""One token drawn from each row of logits: temperature, top-k, top-p, min-p and Gumbel noise, as ``sample_tokens`` says.
+"""One token drawn from each row of logits: temperature, top-k, top-p, min-p and noise, as ``sample_tokens`` says.
 
 No row is sorted. A filter keeps what lies above some value of the row, and that value is searched by halving the bits
 of a float: each pass over the row tells what lies above a bound, and which values next to the bound there are.
@@ -31,10 +31,10 @@ def values_of(keys):
 @triton.jit
 def weights_of(keys, MASS: tl.constexpr):
     """1 for each token; with MASS its probability over that of the likeliest."""
+    weights = tl.full(keys.shape, 1.0, tl.float64)
     if MASS:
-        return tl.exp(values_of(keys)).to(tl.float64)
-    else:
-        return tl.full(keys.shape, 1.0, tl.float64)
+        weights = tl.exp(values_of(keys)).to(tl.float64)
+    return weights
 
 
 @triton.jit
