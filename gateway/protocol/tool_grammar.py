@@ -13,7 +13,7 @@ from gateway.completion.formats import reasoning_formats, tool_formats
 from gateway.completion.formats.base import CallSyntax
 from gateway.completion.parser import Parsing
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.grammars.json_schema import check_schema
+from gateway.grammars.json_schema import ANNOTATIONS, check_schema
 from gateway.grammars.tool_calls import (
     Function,
     Reasoning,
@@ -125,7 +125,7 @@ def _reasoning(parsing: Parsing, param: str) -> Reasoning | None:
 def _schema(tool: Tool, param: str, limits: Limits) -> dict[str, Any]:
     """Of the arguments. One that is not strict and cannot be enforced leaves any object."""
     parameters: dict[str, Any] | None = tool.function.parameters
-    if not parameters:
+    if not parameters or _declares_none(parameters):
         return NO_ARGUMENTS
     try:
         check_schema(parameters, param, limits.max_schema_depth)
@@ -134,6 +134,15 @@ def _schema(tool: Tool, param: str, limits: Limits) -> dict[str, Any]:
             raise
         return ANY_ARGUMENTS
     return ANY_ARGUMENTS | parameters
+
+
+def _declares_none(parameters: dict[str, Any]) -> bool:
+    """Whether this is how clients write a function without parameters: an object of no properties, and nothing else.
+
+    By the letter any object would do, and the model would make some up.
+    """
+    says = {key: value for key, value in parameters.items() if key not in ANNOTATIONS}
+    return says in ({"type": "object", "properties": {}}, {"type": "object", "properties": {}, "required": []})
 
 
 def _unsupported(param: str, why: str) -> UnsupportedParameter:
