@@ -26,6 +26,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _head_deadline: TimerHandle | None = None
     _in_head = True
 
+    @property
+    def idle(self) -> bool:
+        """Whether a request has been answered and nothing of another one has come."""
+        answered = self.cycle is not None and self.cycle.response_complete
+        return answered and not (self._in_head and self._head_bytes)
+
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._begin_head()

@@ -56,6 +56,15 @@ class HttpServer(uvicorn.Server):
             server.close()
         self.servers.clear()
 
+    def close_idle(self) -> None:
+        """Close the connections over which an answer has gone and no further request has come.
+
+        A client that keeps one for its next request makes a new one instead.
+        """
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedHttpProtocol) and connection.idle:
+                connection.shutdown()
+
     @property
     def connections(self) -> int:
         """How many are open."""

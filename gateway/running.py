@@ -91,6 +91,7 @@ class RunningServer:
     async def make_room(self) -> None:
         self._stop.leaving = True
         self._http.stop_accepting()
+        self._http.close_idle()
         await wind_down(self._lifecycle, self._patience, self._stop.at_once)
         self._ending = asyncio.create_task(self._end_engines(), name="making room")
         await asyncio.shield(self._ending)
@@ -117,6 +118,13 @@ class RunningServer:
         self._stop.leaving = False
         await self._streams.take_back()
         await self._http.accept(self.listener)
+
+    async def stay_reachable(self) -> None:
+        if self._control is not None and not self._stop.asked.is_set():
+            try:
+                await self._control.reclaim()
+            except ControlError as error:
+                logger.warning("penstock upgrade will not reach this server any more: %s", error)
 
     def hand_over(self, successor: Successor) -> None:
         self.handed_over = True

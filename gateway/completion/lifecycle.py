@@ -206,6 +206,7 @@ class Lifecycle:
 
     def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None:
         """An engine is ready; ``send`` never waits."""
+        self._failure = None
         self._placement.up(replica, epoch, info, send)
         self._book.report(CacheConfig(block_size=info.block_size, num_blocks=info.num_blocks), replica)
         self._book.report(EngineEvent(kind="up", epoch=epoch), replica)
@@ -221,7 +222,10 @@ class Lifecycle:
         blocks_total = incarnation.info.num_blocks
         self._book.report(EngineState(running=0, waiting=0, blocks_used=0, blocks_total=blocks_total), replica)
         in_flight = list(incarnation.running.values())
-        logger.warning("replica %d lost (%s) with %d choices in flight", replica, loss.cause, len(in_flight))
+        waiting = sum(choice.state == "pending" for choice in self._choices.values())
+        logger.warning(
+            "replica %d lost (%s) with %d choices in flight; %d wait", replica, loss.cause, len(in_flight), waiting
+        )
         witnesses = [choice.witness(loss.executing) for choice in in_flight]
         for choice in in_flight:
             self._set_back(choice)

@@ -24,5 +24,5 @@ def bring_back(active: ActiveRequest, journal: Journal, stored: Stored) -> None:
     active.restored = any(held.emitted.ids for held in stored.choices)
     active.scored_prompts = {event.prompt_index for event in stored.scored}
     for choice, held in zip(active.choices, stored.choices, strict=True):
-        choice.fingerprint, choice.cached_tokens = stored.head.fingerprint, held.cached_tokens
+        choice.fingerprint, choice.cached_tokens = held.fingerprint, held.cached_tokens
         journal.append(choice.id, held.emitted.ids, held.emitted.logprobs, held.emitted.finish)

@@ -75,6 +75,7 @@ class Placement:
     def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None:
         self._incarnations[replica] = Incarnation(replica, epoch, info, send)
         self._infos[replica] = info
+        self._given_up.discard(replica)
         first = self._infos[min(self._infos)]
         if info.fingerprint != first.fingerprint:
             logger.warning(

@@ -43,6 +43,7 @@ class Choice(Protocol):
 
     emitted: Emitted
     cached_tokens: int | None
+    fingerprint: str
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class Track:
     choice: Choice
     written: int = 0
     """How many of its tokens have been handed to the durable journal."""
+    fingerprint: str = ""
+    """As the durable journal has it."""
     visible: int = 0
     """How many may be shown: with a durable journal those that it has committed."""
     ended: bool = False
@@ -139,7 +142,7 @@ class Recording:
 
     def begin(self, choices: Sequence[Choice], cancel: Callable[[], None]) -> None:
         """It is accepted."""
-        self.tracks = [Track(choice) for choice in choices]
+        self.tracks = [Track(choice, fingerprint=self.head.fingerprint) for choice in choices]
         self._cancel = cancel
         if self._journal is None:
             self._saved.set()
@@ -149,7 +152,9 @@ class Recording:
     def go_on(self, choices: Sequence[Choice], cancel: Callable[[], None], stored: Stored) -> None:
         """It is what an earlier process has left, in the durable journal and in ``choices``."""
         held = [len(choice.emitted.ids) for choice in choices]
-        self.tracks = [Track(choice, written, written) for choice, written in zip(choices, held, strict=True)]
+        self.tracks = [
+            Track(choice, written, choice.fingerprint, written) for choice, written in zip(choices, held, strict=True)
+        ]
         self._cancel = cancel
         self.scored = list(stored.scored)
         self.num_entries = stored.num_entries
@@ -190,7 +195,7 @@ class Recording:
         """All that there is of it, as new entries for a journal that begins anew."""
         entries: list[Entry] = [Scored(event.prompt_index, event.logprobs) for event in self.scored]
         for index, track in enumerate(self.tracks):
-            track.written = 0
+            track.written, track.fingerprint = 0, self.head.fingerprint
             entries.append(self._emission(index, track))
         if self.usage is not None:
             entries.append(Ended(self.usage))
@@ -199,9 +204,11 @@ class Recording:
 
     def _emission(self, index: int, track: Track) -> Emission:
         """What has come since the last one."""
-        emitted, at = track.choice.emitted, track.written
-        track.written = len(emitted.ids)
-        return Emission(index, emitted.ids[at:], emitted.logprobs[at:], emitted.finish, track.choice.cached_tokens)
+        choice, at = track.choice, track.written
+        emitted, track.written = choice.emitted, len(choice.emitted.ids)
+        changed = choice.fingerprint if choice.fingerprint != track.fingerprint else ""
+        track.fingerprint = choice.fingerprint
+        return Emission(index, emitted.ids[at:], emitted.logprobs[at:], emitted.finish, choice.cached_tokens, changed)
 
     def _then(self, entry: Entry | None, show: Callable[[], None]) -> None:
         """Shows what has happened, in the order in which it did, once the journal has it."""

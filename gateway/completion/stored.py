@@ -39,6 +39,8 @@ class Emission(msgspec.Struct, frozen=True, array_like=True, tag="t"):
     finish: EngineFinish | None = None
     cached_tokens: int | None = None
     """Of its prompt, once known."""
+    fingerprint: str = ""
+    """Of the numerics that these were computed with, where it is not that of those before."""
 
 
 class Scored(msgspec.Struct, frozen=True, array_like=True, tag="s"):
@@ -65,6 +67,8 @@ class Held:
 
     emitted: Emitted = field(default_factory=Emitted)
     cached_tokens: int | None = None
+    fingerprint: str = ""
+    """Of the numerics that it was last computed with."""
 
 
 class Stored:
@@ -72,7 +76,7 @@ class Stored:
 
     def __init__(self, head: bytes, entries: list[bytes]) -> None:
         self.head: Head = _head.decode(head)
-        self.choices = [Held() for _ in range(self.head.request.num_choices)]
+        self.choices = [Held(fingerprint=self.head.fingerprint) for _ in range(self.head.request.num_choices)]
         self.scored: list[PromptScored] = []
         self.usage: Usage | None = None
         self.num_entries = len(entries)
@@ -86,6 +90,7 @@ class Stored:
                 held.emitted.ids += entry.ids
                 held.emitted.logprobs += entry.logprobs
                 held.emitted.finish = entry.finish
+                held.fingerprint = entry.fingerprint or held.fingerprint
                 if held.cached_tokens is None:
                     held.cached_tokens = entry.cached_tokens
             case Scored():

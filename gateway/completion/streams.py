@@ -65,8 +65,8 @@ class Streams:
         first.
 
         ``journal`` is one that has been opened. ``model`` says which model and tokenizer serve: what another one has
-        left in the journal cannot be gone on with. ``enter`` is called with each of its requests that goes on here,
-        and what that returns at the request's end.
+        left in the journal cannot be gone on with. ``enter`` gives a place among the requests that are inside, to what
+        goes on here and to a complete answer that is read again; what it returns gives the place back.
         """
         self._lifecycle = lifecycle
         self._tokenizer = tokenizer
@@ -80,19 +80,24 @@ class Streams:
         self._recordings: dict[str, Recording] = {}
         self._unread: list[Recording] = []
         """Of an earlier process, before ``ready``."""
-        self._on_end: dict[str, Callable[[], None]] = {}
+        self._places: dict[Recording, Callable[[], None]] = {}
+        """What gives back the place of each that is being generated or read: who asks and then does not read what came
+        of it keeps no more answers here than the requests that a key may have."""
         self._waits: dict[str, asyncio.Task[None]] = {}
         self._kept: OrderedDict[str, int] = OrderedDict()
         """Complete answers that nobody reads, each with its size."""
         self._kept_bytes = 0
-        self._gone: OrderedDict[str, bytes] = OrderedDict()
-        """Id → the key that it belonged to."""
+        self._gone: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
+        """Id → the key that it belonged to, and why it is gone."""
 
     def __len__(self) -> int:
         return len(self._recordings)
 
     def submit(self, request: Request, *, key: bytes, form: bytes, on_end: Callable[[], None]) -> Recording:
-        """Has a request generated and recorded. ``on_end`` is called at its terminal output. Raises ``Unavailable``."""
+        """Has a request generated and recorded. ``on_end`` is called when it is complete and nobody reads it any more.
+
+        Raises ``Unavailable``.
+        """
         info = self._lifecycle.info
         if info is None:
             raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
@@ -104,15 +109,17 @@ class Streams:
             fingerprint=info.fingerprint,
             model=self._model,
         )
-        recording = self._recording(head, on_end)
+        recording = self._recording(head)
+        self._places[recording] = on_end
         try:
             self._lifecycle.submit_recorded(recording)
         except BaseException:
-            del self._recordings[request.id], self._on_end[request.id]
+            del self._recordings[request.id]
+            self._places.pop(recording, None)
             raise
         return recording
 
-    def _recording(self, head: Head, on_end: Callable[[], None]) -> Recording:
+    def _recording(self, head: Head) -> Recording:
         request, eos_ids = head.request, head.eos_ids
 
         def folds() -> list[Fold]:
@@ -120,7 +127,6 @@ class Streams:
 
         recording = Recording(head, folds=folds, owner=self, journal=self._journal)
         self._recordings[request.id] = recording
-        self._on_end[request.id] = on_end
         return recording
 
     def open_journal(self) -> None:
@@ -168,13 +174,14 @@ class Streams:
     def _restore(self, stored: Stored) -> None:
         if stored.head.model != self._model:
             logger.warning("stream %s was begun with another model and is dropped", stored.head.request.id)
-            self._forget(stored.head.request.id, stored.head.key)
+            self._forget(stored.head.request.id, stored.head.key, "another model serves now")
             return
         if stored.usage is None:
-            recording = self._recording(stored.head, self._enter(stored.head.request))
+            recording = self._recording(stored.head)
+            self._places[recording] = self._enter(stored.head.request)
             self._lifecycle.restore(recording, stored)
         else:
-            recording = self._recording(stored.head, lambda: None)
+            recording = self._recording(stored.head)
             recording.go_on(stored.choices, lambda: None, stored)
         self._unread.append(recording)
 
@@ -216,11 +223,8 @@ class Streams:
         recording = self._recordings.get(stream_id)
         if recording is not None and recording.head.key == key:
             return recording
-        if self._gone.get(stream_id) == key:
-            raise Gone(
-                f"The stream '{stream_id}' can no longer be resumed: nobody read it for {self._grace:g} s, or its "
-                "room was needed. Send the request again."
-            )
+        if (gone := self._gone.get(stream_id)) is not None and gone[0] == key:
+            raise Gone(f"The stream '{stream_id}' can no longer be resumed: {gone[1]}. Send the request again.")
         if self._taking_over is not None:
             raise Unavailable("The server is being replaced; try again shortly.", retry_after=1)
         raise NotFound(f"There is no stream '{stream_id[:64]}'.", code="stream_not_found")
@@ -241,18 +245,19 @@ class Streams:
         if wait is not None and wait is not asyncio.current_task():
             wait.cancel()
         if not recording.parked:
-            self._forget(stream_id, recording.head.key)
+            unread = f"nobody read it for {self._grace:g} s, or its room was needed"
+            self._forget(stream_id, recording.head.key, unread)
 
-    def _forget(self, stream_id: str, key: bytes) -> None:
+    def _forget(self, stream_id: str, key: bytes, why: str) -> None:
         if self._journal is not None:
             self._journal.forget(stream_id)
-        self._gone[stream_id] = key
+        self._gone[stream_id] = key, why
         if len(self._gone) > REMEMBERED:
             self._gone.popitem(last=False)
 
     def _snapshot(self) -> Snapshot:
         for stream_id, recording in self._recordings.items():
-            if recording.error is None:
+            if recording.error is None or recording.parked:
                 yield stream_id, encode(recording.head), recording.snapshot()
 
     async def close(self) -> None:
@@ -270,14 +275,20 @@ class Streams:
 
     def joined(self, recording: Recording) -> None:
         self._unkeep(recording)
+        if recording not in self._places:
+            self._places[recording] = self._enter(recording.request)
 
     def left(self, recording: Recording) -> None:
+        self._give_back(recording)
         self._idle(recording)
 
     def ended(self, recording: Recording) -> None:
-        if (on_end := self._on_end.pop(recording.request.id, None)) is not None:
-            on_end()
+        self._give_back(recording)
         self._idle(recording)
+
+    def _give_back(self, recording: Recording) -> None:
+        if recording.over and recording.reader is None and recording in self._places:
+            self._places.pop(recording)()
 
     # --- the grace time ----------------------------------------------------------------------------------------
 

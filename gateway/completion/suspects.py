@@ -10,6 +10,9 @@ passed their positions: one of them may do the same to the next engine.
 A choice is suspected, but not convicted, by being found at the very position of its last crash as well: tokens that
 wait in an engine are lost with it, so a choice can emit a few and still come to the same position again.
 
+An engine can also end by its own doing in between two steps, again and again, beside choices that get on. Whoever has
+emitted nothing since it was handed to the last ``UNLUCKY`` engines that ended so is a suspect as well.
+
 So an engine that is killed from outside, however often, convicts nobody who gets on in between; and a request that
 crashes engines takes one replica down a few times, and then ends.
 """
@@ -21,6 +24,8 @@ from dataclasses import dataclass
 
 CONVICTION = 2
 """Crashes alone, at one position."""
+UNLUCKY = 3
+"""Crashes of engines by their own doing, outside of any step, since the last token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ class Suspects:
         """Where the last crash found each choice."""
         self._bound: dict[str, int] = {}
         """Choice → the replica that it stays with."""
+        self._unlucky: dict[str, int] = {}
+        """Choice → crashes in between steps, since its last token."""
 
     def __len__(self) -> int:
         """Choices for which there are rules."""
@@ -71,12 +78,24 @@ class Suspects:
         """
         known = any(witness.executing is not None for witness in witnesses)
         alone = len(witnesses) == 1 and witnesses[0].id in self._suspects
-        if not known and not (own_doing and (alone or not productive)):
+        if known:
+            involved = [witness for witness in witnesses if witness.executing is not None]
+        elif not own_doing:
             return []
-        involved = [witness for witness in witnesses if witness.executing is not None or not known]
+        elif alone or not productive:
+            involved = list(witnesses)
+        else:
+            involved = self._out_of_luck(witnesses)
         if own_doing:
             self._bound |= {witness.id: replica for witness in involved}
         return [witness.id for witness in involved if self._is_convicted(replica, witness)]
+
+    def _out_of_luck(self, witnesses: Sequence[Witness]) -> list[Witness]:
+        """Of an engine that got on with others, those that may have ended it."""
+        still = [witness for witness in witnesses if not witness.since]
+        for witness in still:
+            self._unlucky[witness.id] = self._unlucky.get(witness.id, 0) + 1
+        return [witness for witness in still if self._unlucky[witness.id] >= UNLUCKY]
 
     def _is_convicted(self, replica: int, witness: Witness) -> bool:
         suspect = self._suspects.get(witness.id)
@@ -117,6 +136,7 @@ class Suspects:
 
     def passed(self, choice_id: str, emitted: int) -> bool:
         """So many tokens of a choice have arrived; whether it was a suspect and no longer is."""
+        self._unlucky.pop(choice_id, None)
         if choice_id in self._bound and emitted > self._crashed_at[choice_id]:
             del self._bound[choice_id]
         suspect = self._suspects.get(choice_id)
@@ -129,4 +149,5 @@ class Suspects:
         """The choice is done; whether it was a suspect."""
         self._crashed_at.pop(choice_id, None)
         self._bound.pop(choice_id, None)
+        self._unlucky.pop(choice_id, None)
         return self._suspects.pop(choice_id, None) is not None

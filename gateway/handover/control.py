@@ -79,6 +79,14 @@ class Control:
         self._inode = self._path.stat().st_ino
         self._server = await asyncio.start_unix_server(self._accepted, sock=listener, limit=_LONGEST_LINE)
 
+    async def reclaim(self) -> None:
+        """Be reached again, where a server that was to follow took the place and is gone. Raises ``ControlError``."""
+        if self._server is None or self._is_ours():
+            return
+        # Who is connected is still answered.
+        self._server.close()
+        await self.open()
+
     async def close(self, *, call_off: bool) -> None:
         """Nobody is accepted any more, and those who are connected have had their last message.
 
@@ -87,14 +95,21 @@ class Control:
         if self._server is None:
             return
         self._server.close()
-        with contextlib.suppress(OSError):
-            if self._path.stat().st_ino == self._inode:  # and not that of a server that follows
+        if self._is_ours():
+            with contextlib.suppress(OSError):
                 self._path.unlink()
         if not call_off and self._talks:
             await asyncio.wait(self._talks, timeout=_FAREWELL)
         for talk in self._talks:
             talk.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
+
+    def _is_ours(self) -> bool:
+        """Whether the socket there is not that of a server that follows."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         talk = asyncio.current_task()

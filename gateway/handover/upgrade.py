@@ -26,6 +26,9 @@ class Host(Protocol):
     async def go_on(self) -> None:
         """Undo ``make_room``, however far it has come."""
 
+    async def stay_reachable(self) -> None:
+        """By commands, whatever a successor that is gone had taken over."""
+
     def hand_over(self, successor: Successor) -> None:
         """The successor accepts connections: accept no more, answer what has begun, and end."""
 
@@ -78,5 +81,6 @@ class Upgrader:
 
     async def _back_out(self, successor: Successor, in_place: bool) -> None:
         await successor.call_off()
+        await self._host.stay_reachable()
         if in_place:
             await self._host.go_on()

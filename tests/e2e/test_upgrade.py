@@ -155,6 +155,8 @@ async def test_in_place_connections_wait_for_the_new_engine(start_server: Any) -
             assert again != engine, "its memory was given up"
             assert await text_of(client, 1, 800, asyncio.Event()) == undisturbed
 
+        async with httpx.AsyncClient(base_url=server.url, timeout=120) as kept:
+            assert (await kept.get("/ready")).status_code == 200
             upgrading = asyncio.create_task(asyncio.to_thread(upgrade, server.url, "--in-place"))
             answers = 0
             while not upgrading.done():
@@ -162,7 +164,7 @@ async def test_in_place_connections_wait_for_the_new_engine(start_server: Any) -
                     answers += (await new.get("/ready")).status_code == 200
             assert (await upgrading).returncode == 0
             assert answers
-        # A connection of before may still be the old server's, which has no engine any more and says 503.
+            assert (await kept.get("/ready")).status_code == 200, "its connection was closed while nothing came over it"
         async with server.async_client() as client:
             assert await text_of(client, 1, 800, asyncio.Event()) == undisturbed
 

@@ -56,6 +56,26 @@ async def test_requests_below_the_bound_are_answered_on_one_connection():
             assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
 
 
+async def test_a_connection_is_idle_once_a_request_is_answered_and_until_the_next_one_begins(monkeypatch):
+    protocols: list[BoundedHttpProtocol] = []
+    made = BoundedHttpProtocol.connection_made
+    monkeypatch.setattr(
+        BoundedHttpProtocol, "connection_made", lambda self, to: (protocols.append(self), made(self, to))[1]
+    )
+    async with connection() as (reader, writer):
+        for _ in range(2):
+            writer.write(REQUEST[:20])
+            for _ in range(60_000):
+                if protocols and protocols[0]._head_bytes:
+                    break
+                await asyncio.sleep(0.001)
+            assert not protocols[0].idle, "a request has begun"
+            writer.write(REQUEST[20:] % b"a")
+            await reader.readuntil(b"ok")
+            assert protocols[0].idle
+            protocols[0]._head_bytes = 0
+
+
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n"])
 async def test_a_head_without_end_is_refused(start: bytes):
     async with connection() as (reader, writer):

@@ -48,6 +48,9 @@ class FakeHttp:
     def stop_accepting(self) -> None:
         self.accepts = False
 
+    def close_idle(self) -> None:
+        pass
+
     async def accept(self, listener: socket.socket) -> None:
         self.accepts = True
 

@@ -96,6 +96,8 @@ class SimGateway:
         )
         self.restored = 0
         """Requests of an earlier process that go on here."""
+        self.read_again = 0
+        """Times that somebody came for an answer that was complete and that nobody read."""
         self.listener = Listener(self)
         self.supervisors = [
             Supervisor(
@@ -152,8 +154,11 @@ class SimGateway:
     def _enter_again(self, request: Request) -> Callable[[], None]:
         ticket = self.admission.enter_again(request.tenant)
         self.inside[request.tenant] += 1
-        self.accepted += 1
-        self.restored += 1
+        if self.streams._recordings[request.id].over:
+            self.read_again += 1
+        else:
+            self.accepted += 1
+            self.restored += 1
         return lambda: self._leave(request.tenant, ticket)
 
     def _leave(self, tenant: str, ticket: Ticket) -> None:

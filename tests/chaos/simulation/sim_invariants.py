@@ -95,7 +95,7 @@ def look_at_gateway(gateway: SimGateway) -> None:
     if many and not gateway.restored:
         raise Violation(f"{lifecycle.queued_tokens} tokens wait, {gateway.shape.max_queue_tokens} may")
     for tenant in gateway.tenants:
-        if tenant.max_concurrency is None or gateway.restored:
+        if tenant.max_concurrency is None or gateway.restored or gateway.read_again:
             continue
         if gateway.inside[tenant.name] > tenant.max_concurrency:
             raise Violation(f"{tenant} has {gateway.inside[tenant.name]} requests inside")

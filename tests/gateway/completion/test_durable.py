@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -109,6 +110,36 @@ async def test_what_follows_is_called_in_its_turn(tmp_path: Path) -> None:
         assert not committed, "nothing is committed in the turn in which it is said"
         await until(lambda: len(committed) == 4)
     assert committed == [0, 1, 2, 3]
+
+
+async def test_what_is_said_to_a_journal_that_is_down_waits_for_what_was_said_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Committed()
+    async with opened(tmp_path / "j") as journal:
+        gates = [threading.Event() for _ in range(3)]
+        begun: list[int] = []
+
+        def fail(batch: list[Any]) -> sqlite3.Error:
+            begun.append(len(begun))
+            gates[min(begun[-1], 2)].wait(60)
+            return sqlite3.OperationalError("no room")
+
+        monkeypatch.setattr(journal, "_commit", fail)
+        journal.open_request("r", encode(HEAD), said.will(0))
+        await until(lambda: begun)
+        journal.append("r", 0, encode(Emission(0, [1])), said.will(1))
+        gates[0].set()
+        await until(lambda: said)
+        assert not journal.up
+        journal.follow(said.will(2))
+        assert said == [0], "the one before has not had its turn"
+        for gate in gates:
+            gate.set()
+        await until(lambda: len(said) == 3)
+        assert said == [0, 1, 2]
+        journal.follow(said.will(3))
+        assert said == [0, 1, 2, 3], "nothing is under way"
 
 
 PROGRAM = f"""

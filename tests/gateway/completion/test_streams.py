@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import tokenizers_for_tests as families
@@ -12,6 +12,7 @@ from resume_for_tests import KEY, Client, SteppedClock, form_of
 
 from gateway.completion.lifecycle import Lifecycle
 from gateway.completion.recording import Recording
+from gateway.completion.request import Request
 from gateway.completion.streams import Streams
 from gateway.errors import Gone, NotFound, TakenOver, Unavailable
 from gateway.protocol.answer import AnswerOptions
@@ -65,6 +66,28 @@ async def test_generation_goes_on_without_a_listener_and_the_answer_is_kept(worl
     client.read()
     assert client.joined.ends == 2, "it may be read to its end again and again"
     assert client.joined.texts == {0: "abcd"}
+
+
+async def test_a_place_is_taken_while_an_answer_is_generated_or_read(world: World) -> None:
+    inside: list[str] = []
+
+    def enter(request: Request) -> Callable[[], None]:
+        inside.append(request.id)
+        return lambda: inside.remove(request.id)
+
+    world.streams._enter = enter
+    client = world.client()
+    world.engine.say("r:0", 0, *ABC[:2], EOS, finish="stop")
+    assert not world.ended, "it is complete, and its reader has read nothing"
+    client.read()
+    client.lose()
+    assert world.ended == ["r"] and not inside
+    client.connect()
+    assert inside == ["r"], "it is read again"
+    client.connect()
+    assert inside == ["r"], "another reader takes over, and the place with it"
+    client.lose()
+    assert not inside and world.ended == ["r"]
 
 
 async def test_a_stream_that_nobody_comes_back_to_is_aborted(world: World) -> None:
@@ -203,7 +226,7 @@ async def test_a_slow_reader_holds_nobody_up_and_misses_nothing(world: World) ->
     for at, token in enumerate(ids):
         world.engine.say("r:0", at, token)
     world.engine.say("r:0", 99, EOS, finish="stop")
-    assert world.ended == ["r"]
+    assert not world.lifecycle.running_requests
     client.read()
     assert client.joined.texts == {0: "x" * 99}
     assert client.done

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.completion.suspects import Suspects, Witness
+from gateway.completion.suspects import UNLUCKY, Suspects, Witness
 
 
 @pytest.fixture
@@ -47,6 +47,25 @@ def test_without_evidence_all_that_emitted_nothing_are_suspects_of_an_engine_tha
     assert not len(suspects)
     crash(suspects, *witnesses, productive=False, own_doing=True)
     assert "a" in suspects and "b" in suspects
+
+
+def test_whom_nothing_is_heard_of_through_crashes_between_steps_is_a_suspect(suspects: Suspects) -> None:
+    still, moving = Witness("still", emitted=4, since=0), Witness("moving", emitted=9, since=3)
+
+    def crashes(count: int) -> None:
+        for _ in range(count):
+            suspects.passed("moving", 9)
+            assert crash(suspects, still, moving, own_doing=True) == []
+
+    crashes(UNLUCKY - 1)
+    crash(suspects, still, moving, own_doing=False)  # a kill from outside says nothing
+    suspects.passed("still", 4)
+    crashes(UNLUCKY - 1)
+    assert not len(suspects), "it has emitted a token in between"
+    crashes(1)
+    assert ("still" in suspects, "moving" in suspects) == (True, False)
+    assert crash(suspects, still, own_doing=True) == []
+    assert crash(suspects, still, own_doing=True) == ["still"]
 
 
 def test_a_suspect_runs_alone_and_others_wait_until_it_has_passed_its_position(suspects: Suspects) -> None:

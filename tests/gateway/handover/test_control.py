@@ -115,6 +115,23 @@ async def test_a_socket_of_a_living_server_is_only_replaced_by_its_follower(fold
         assert not path.exists()
 
 
+async def test_a_place_that_a_follower_took_and_left_is_taken_back(folder: Path) -> None:
+    path = folder / "s"
+    async with opened(path) as first:
+        await first.reclaim()  # nothing has happened
+        for follower_ends_in_order in (True, False):
+            async with opened(path, instead=True) as follower:
+                with pytest.raises(ControlError, match="another server"):
+                    await first.reclaim()
+                if not follower_ends_in_order:
+                    follower._server.close()  # type: ignore[union-attr]
+                    follower._server = None
+            assert path.exists() != follower_ends_in_order
+            await first.reclaim()
+            assert await said(path, encode(Ask()) + b"\n") == [Progress("first"), RUNNING]
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("who", ["the command", "the server"])
 async def test_what_is_not_done_is_called_off(folder: Path, who: str) -> None:
     begun, called_off = asyncio.Event(), asyncio.Event()
