@@ -63,12 +63,12 @@ def ranks_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def pauses(heard: list[Heard], kills: list[float]) -> list[float]:
-    """Of each stream at each kill: the time without an event around it. Where two kills fell in one, it is not told."""
+def pauses(heard: list[Heard], faults: list[tuple[float, str]]) -> list[float]:
+    """Of each stream at each kill: the time without an event around it, where no other fault fell in it."""
     found = []
     for stream in heard:
         for before, after in zip(stream.arrivals, stream.arrivals[1:], strict=False):
-            if sum(before < kill <= after for kill in kills) == 1:
+            if [what for at, what in faults if before < at <= after] == ["kill"]:
                 found.append(after - before)
     return found
 
@@ -86,17 +86,16 @@ async def test_engines_that_are_killed_stopped_and_stuck_are_pauses(
         (pid,) = server.engine_pids()
         await progress(streams, heard, 1)
         await all_flow(heard)
-        killed_at: list[float] = []
+        done: list[tuple[float, str]] = []
         schedule = ["kill"] * KILLS
         schedule[5:5], schedule[12:12] = ["stop"], ["hang"]
         for what in schedule:
             await progress(streams, heard, rng.randrange(12))
-            assert in_mid_output(heard) >= 24, f"{len(killed_at)} kills came too late: the streams are over"
+            assert in_mid_output(heard) >= 24, f"{len(done)} faults came too late: the streams are over"
+            done.append((time.monotonic(), what))
             if what == "hang":
                 await asyncio.to_thread(faults.touch)
             else:
-                if what == "kill":
-                    killed_at.append(time.monotonic())
                 os.kill(pid, signal.SIGKILL if what == "kill" else signal.SIGSTOP)
             pid = await up(server, pid)
         assert await streams == undisturbed
@@ -114,7 +113,7 @@ async def test_engines_that_are_killed_stopped_and_stuck_are_pauses(
         assert server.counted("penstock_poison_requests_total") == 0
         assert "silent for 10 s; it is stopped by a signal and cannot write its own stacks; thread" in log
         assert "most recent call first" in log and "in hang_once" in log
-        found = pauses(heard, killed_at)
+        found = pauses(heard, done)
         print(f"{KILLS} kills: a pause of {statistics.median(found):.2f} s (median), {max(found):.2f} s (longest)")
 
     with start_server(*INTERVAL, "-tp", "2") as server:
