@@ -9,14 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
+from engine.arrays import IntArray
 from engine.grammar import Grammar
 from engine.messages import TokenLogprobs
 from engine.sampling_params import SamplingParams
-
-IntArray = npt.NDArray[np.int32]
 
 
 class SampleRequest(msgspec.Struct, frozen=True, gc=False):

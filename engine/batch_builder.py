@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from engine.batch import IntArray, PromptLogprobsRequest, SampleRequest, ScheduledBatch
+from engine.arrays import IntArray
+from engine.batch import PromptLogprobsRequest, SampleRequest, ScheduledBatch
 from engine.schedule import Schedule
 from engine.sequence import Sequence
 

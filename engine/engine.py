@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from engine.batch import IntArray
+from engine.arrays import IntArray
 from engine.batch_builder import BatchBuilder
 from engine.block_pool import BlockPool
 from engine.cache_log import CacheLog

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.batch import IntArray
+    from engine.arrays import IntArray
 
 _HEADER = struct.Struct("<III")
 _INT = 4

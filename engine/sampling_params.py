@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from engine.batch import IntArray
+    from engine.arrays import IntArray
 
 
 class ReasoningLimit(msgspec.Struct, frozen=True, array_like=True):

@@ -25,7 +25,8 @@ from bisect import insort
 
 import numpy as np
 
-from engine.batch import LATER, NO_TOKEN, IntArray, StepResult
+from engine.arrays import IntArray
+from engine.batch import LATER, NO_TOKEN, StepResult
 from engine.block_pool import BlockPool
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
 from engine.prefix_cache import PrefixCache

@@ -6,7 +6,7 @@ from enum import Enum
 
 import numpy as np
 
-from engine.batch import IntArray
+from engine.arrays import IntArray
 from engine.block_digests import extend_chain, root_digest
 from engine.messages import EngineFinish, Start, TokenLogprobs
 
