@@ -34,13 +34,17 @@ class Grammar(msgspec.Struct, frozen=True, array_like=True):
 
     def lark(self) -> str:
         """The same as a Lark grammar. Raises GrammarError where the source is not of its kind's form."""
+        return LARK_OPTIONS + (self.source if self.kind == "lark" else f"start: {self.rule()}\n")
+
+    def rule(self) -> str:
+        """What stands for it in a rule of another Lark grammar. Raises GrammarError as ``lark``."""
         match self.kind:
             case "json_schema":
-                return f"{LARK_OPTIONS}start: {json_rule(_schema(self.source))}\n"
+                return json_rule(_schema(self.source))
             case "regex":
-                return f"{LARK_OPTIONS}start: {regex_rule(self.source)}\n"
+                return regex_rule(self.source)
             case "lark":
-                return LARK_OPTIONS + self.source
+                return f"%lark {{\n{self.source}\n}}"
 
 
 def json_rule(schema: dict[str, Any]) -> str:

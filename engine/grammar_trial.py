@@ -28,6 +28,8 @@ from engine.vocabulary import Vocabulary
 
 STACK = 1 << 20
 """Bytes."""
+NO_OPTIONS = "%llguidance {}"
+"""What a translation begins with; it must not stand within another grammar."""
 
 
 def _translated(trial: Trial) -> Grammar:
@@ -38,7 +40,7 @@ def _translated(trial: Trial) -> Grammar:
     if re.search(r"^\s*%llguidance", trial.source, re.MULTILINE):
         raise GrammarError("the options of %llguidance are the server's")
     try:
-        return Grammar("lark", any_to_lark(trial.source))
+        return Grammar("lark", any_to_lark(trial.source).removeprefix(NO_OPTIONS))
     except Exception as error:  # whatever its parser stumbles over
         raise GrammarError(f"neither GBNF nor Lark: {error}") from error
 
@@ -55,10 +57,18 @@ def _try(compiler: GrammarCompiler, trial: Trial) -> Verdict:
     """Compile it and see what an answer may begin with."""
     try:
         grammar = _translated(trial)
-        compiler.fill(compiler.matcher(grammar), np.empty(words_of(compiler.vocab_size), np.int32), ())
+        if trial.around is None or trial.kind == "ebnf":  # a caller's rules must not reach into what is around them
+            _compile(compiler, grammar)
+        if trial.around is not None:
+            grammar = Grammar("lark", grammar.rule().join(trial.around))
+            _compile(compiler, grammar)
     except GrammarError as error:
         return Verdict(error=str(error))
     return Verdict(grammar=grammar)
+
+
+def _compile(compiler: GrammarCompiler, grammar: Grammar) -> None:
+    compiler.fill(compiler.matcher(grammar), np.empty(words_of(compiler.vocab_size), np.int32), ())
 
 
 def _limit_memory(more: int) -> None:

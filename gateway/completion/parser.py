@@ -27,6 +27,8 @@ class Parsing:
     """Whether the prompt has begun the reasoning."""
     single_call: bool = False
     """The answer ends with its first call."""
+    calls_or_form: bool = False
+    """The answer is calls, and begins with them, or of a form that has no calls in it."""
     schemas: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Tool → parameter → its JSON type, for formats that write values without saying what they are."""
 
@@ -115,7 +117,10 @@ class Parser:
         if parsing.reasoning_format is not None:
             yield from reasoning_formats()[parsing.reasoning_format].parse(reader, begun=parsing.in_reasoning)
         if parsing.tool_format is not None:
-            yield from tool_formats()[parsing.tool_format].parse(reader)
+            tools = tool_formats()[parsing.tool_format]
+            may_call = not (parsing.calls_or_form and tools.first) or (yield from reader.begins_like(tools.first))
+            if may_call:
+                yield from tools.parse(reader)
         yield from reader.rest(reader.content)
 
     def _calls(self, reader: Reader) -> Iterator[CallDelta]:

@@ -60,7 +60,7 @@ class ChatCompletionRequest(ConstrainedRequest):
     tools: list[Tool] | None = Field(None, description="Functions that the model may call. See docs/tools.md.")
     tool_choice: ToolChoice | None = Field(
         None,
-        description="Whether it calls them: none, auto as it likes (the default), required, or a named one.",
+        description="Whether it calls them: none, auto as it likes (the default), required, one by name, or some.",
     )
     parallel_tool_calls: bool | None = Field(
         None, description="Whether it may call several at once, the default. With false the answer ends with a call."
@@ -68,7 +68,10 @@ class ChatCompletionRequest(ConstrainedRequest):
 
     @property
     def offered_tools(self) -> list[Tool]:
-        """What the model is told of: with ``tool_choice`` none, nothing."""
+        """What the model is told of: with ``tool_choice`` none, nothing.
+
+        All of them where some are allowed, as OpenAI has it: the prompt, and what is cached of it, stays the same.
+        """
         return [] if self.tool_choice == "none" else self.tools or []
 
     @property

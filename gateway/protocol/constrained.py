@@ -21,6 +21,11 @@ from gateway.protocol.sampling import SamplingRequest, TokenId
 
 MOST_TAGS = 128
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
+_DIGITS = "-0123456789"
+_FIRST = {
+    "object": "{", "array": "[", "string": '"', "boolean": "tf", "null": "n", "number": _DIGITS, "integer": _DIGITS
+}  # fmt: skip
+"""Type → what JSON of it begins with."""
 FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 
 
@@ -157,6 +162,8 @@ class Wanted(msgspec.Struct, frozen=True):
     param: str
     """The field that says so."""
     trial: Trial
+    begins: str | None = None
+    """Characters that one of its answers begins with, white space aside; None where that is not known."""
 
 
 class ConstrainedRequest(SamplingRequest):
@@ -184,14 +191,20 @@ class ConstrainedRequest(SamplingRequest):
             return None
         if len(found) > 1:
             raise _refuse("structured_outputs", "it excludes 'response_format', and both are given")
-        self.refuse_another_end(found[0])
+        self.refuse_another_end(found[0].param)
         return found[0]
 
-    def refuse_another_end(self, wanted: Wanted) -> None:
-        """Raises InvalidRequest where another field says when the answer may end."""
+    @property
+    def has_form(self) -> bool:
+        """Whether the answer has to be of some form."""
+        outputs = self.structured_outputs
+        return self.response_format not in (None, TextFormat(type="text")) or bool(outputs and outputs.given)
+
+    def refuse_another_end(self, param: str) -> None:
+        """Raises InvalidRequest where a field other than ``param`` says when the answer may end."""
         for name in ("ignore_eos", "min_tokens"):
             if getattr(self, name):
-                raise _refuse(name, f"'{wanted.param}' says when the answer may end, and this would not let it")
+                raise _refuse(name, f"'{param}' says when the answer may end, and this would not let it")
 
     @classmethod
     def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
@@ -239,8 +252,10 @@ class ConstrainedRequest(SamplingRequest):
             case "grammar":
                 return _text("ebnf", given.grammar or "", param, limits)
             case "choice":
-                choices = " | ".join(text_rule(choice) for choice in given.choice or [])
-                return _text("lark", f"start: {choices}\n", param, limits)
+                choices = given.choice or []
+                rule = " | ".join(map(text_rule, choices))
+                begins = "".join({choice.lstrip()[:1] for choice in choices})
+                return _text("lark", f"start: {rule}\n", param, limits, begins)
             case _:
                 tags = _object(given.structural_tag, param, limits)
                 return _tags(_tag_format(tags, param), param, limits)
@@ -250,12 +265,14 @@ def _json(schema: dict[str, Any], param: str, limits: Limits) -> Wanted:
     source = msgspec.json.encode(schema).decode()
     _check_length(source, limits.max_grammar_size, param, "--max-grammar-size")
     check_schema(schema, param, limits.max_schema_depth)
-    return Wanted(param, Trial(kind="json_schema", source=source))
+    kind = schema.get("type")
+    begins = _FIRST.get(kind) if isinstance(kind, str) else None
+    return Wanted(param, Trial(kind="json_schema", source=source), begins)
 
 
-def _text(kind: TrialKind, source: str, param: str, limits: Limits) -> Wanted:
+def _text(kind: TrialKind, source: str, param: str, limits: Limits, begins: str | None = None) -> Wanted:
     _check_length(source, limits.max_grammar_size, param, "--max-grammar-size")
-    return Wanted(param, Trial(kind=kind, source=source))
+    return Wanted(param, Trial(kind=kind, source=source), begins)
 
 
 def _tags(given: StructuralTagFormat, param: str, limits: Limits) -> Wanted:

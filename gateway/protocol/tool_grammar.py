@@ -1,116 +1,189 @@
-"""``tool_choice`` and ``strict`` → the grammar that enforces them, and room for reasoning before any other grammar."""
+"""``tool_choice``, ``strict`` and a form of the answer beside tools → the grammar that enforces them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from engine.grammar import json_rule, regex_rule
+from engine.grammar import Grammar
 from engine.grammar_trial_messages import Trial
 from gateway.completion.formats import reasoning_formats, tool_formats
 from gateway.completion.formats.base import CallSyntax
 from gateway.completion.parser import Parsing
 from gateway.errors import InvalidRequest, UnsupportedParameter
+from gateway.grammars.arguments import ANY_ARGUMENTS, CannotSpellError, arguments_rules, loose_schema
 from gateway.grammars.json_schema import ANNOTATIONS, check_schema
-from gateway.grammars.tool_calls import (
-    Function,
-    Reasoning,
-    Spelling,
-    calls_grammar,
-    reasoning_before,
-    text_and_calls_grammar,
-)
+from gateway.grammars.spelling import Spelling, TokenOf
+from gateway.grammars.tool_calls import CallGrammars, Function, Reasoning, around_answer
 from gateway.protocol.constrained import Wanted
 from gateway.protocol.limits import Limits
-from gateway.protocol.tools import NamedChoice, Tool
+from gateway.protocol.tools import AllowedChoice, NamedChoice, Tool, ToolChoice, forces_a_call, may_call
 
-ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+UNUSABLE = "invalid_grammar"
+"""The code of a grammar that cannot be compiled."""
+
+Accept = Callable[[Wanted], Awaitable[Grammar]]
+"""Raises ``InvalidRequest`` where it cannot be compiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """A tool that may be called."""
+
+    param: str
+    """Of its schema."""
+    function: Function
+    """With a schema that can be enforced, as far as that shows without compiling it."""
+    loose: Function
+    """The same, held to no more than an object."""
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedCalls:
+    """What has to be enforced of the calls of a request, and of its answers beside them."""
+
+    param: str
+    """The field that says so."""
+    tools: Sequence[_Offered]
+    syntax: CallSyntax
+    spelling: Spelling
+    reasoning: Reasoning | None
+    has_to_call: bool
+    single: bool
+    form: Wanted | None
+    """Of an answer that is no call."""
+    limits: Limits
+
+    async def accepted(self, accept: Accept) -> Grammar:
+        """The grammar to be used. A tool that is not strict and whose schema cannot be compiled may have any object.
+
+        Raises InvalidRequest, which names the field whose grammar cannot be compiled.
+        """
+        if self.form is not None:
+            await accept(self.form)
+        try:
+            return await accept(self._wanted([tool.function for tool in self.tools]))
+        except InvalidRequest as error:
+            if error.code != UNUSABLE:
+                raise
+            functions = [await self._usable(tool, accept) for tool in self.tools]
+            if functions == [tool.function for tool in self.tools]:
+                raise
+        return await accept(self._wanted(functions))
+
+    async def _usable(self, tool: _Offered, accept: Accept) -> Function:
+        alone = CallGrammars(self.syntax, [tool.function], self.spelling, reasoning=None).one(0)
+        try:
+            await accept(Wanted(tool.param, Trial(kind="lark", source=alone)))
+        except InvalidRequest as error:
+            if tool.strict or error.code != UNUSABLE:
+                raise
+            return tool.loose
+        return tool.function
+
+    def _wanted(self, functions: Sequence[Function]) -> Wanted:
+        grammars = CallGrammars(self.syntax, functions, self.spelling, reasoning=self.reasoning)
+        if self.form is None:
+            kind = grammars.calls if self.has_to_call else grammars.text_and_calls
+            source = kind(single=self.single)
+            self._check_size(source)
+            return Wanted(self.param, Trial(kind="lark", source=source))
+        as_terminal = self.form.trial.kind == "regex"
+        around = grammars.around_another(single=self.single, as_terminal=as_terminal)
+        self._check_size("".join(around))
+        trial = Trial(kind=self.form.trial.kind, source=self.form.trial.source, around=around)
+        return Wanted(self.param, trial)
+
+    def _check_size(self, source: str) -> None:
+        if len(source) > self.limits.max_grammar_size:
+            raise InvalidRequest(
+                f"Invalid 'tools': their schemas come to a grammar of {len(source)} characters, and at most "
+                f"{self.limits.max_grammar_size} are allowed here (--max-grammar-size).",
+                param="tools",
+                code="string_above_max_length",
+            )
 
 
 def wanted_calls(
     tools: Sequence[Tool],
-    choice: str | NamedChoice | None,
+    choice: ToolChoice | None,
     parsing: Parsing | None,
+    form: Wanted | None,
     *,
     template: str,
-    token_of: Callable[[str], int | None],
+    token_of: TokenOf,
     limits: Limits,
-) -> Wanted | None:
+) -> WantedCalls | None:
     """What has to be enforced of the calls, None where nothing has to.
 
     Args:
+        tools: all of them, of which ``choice`` may allow some.
+        form: of an answer that is no call. Where the model has to call there is none.
         template: the chat template that shows the tools.
         token_of: text → the special token that it is.
 
     Raises:
-        UnsupportedParameter: calls of the model's format, or in this way, cannot be enforced.
+        UnsupportedParameter: the model's format leaves no way to enforce it.
         InvalidRequest: a strict schema has a keyword that cannot be enforced.
     """
+    has_to_call = forces_a_call(choice)
+    form = None if has_to_call else form
     strict = next((at for at, tool in enumerate(tools) if tool.function.strict), None)
-    has_to_call = choice == "required" or isinstance(choice, NamedChoice)
-    if not tools or parsing is None or parsing.tool_format is None or (strict is None and not has_to_call):
+    if not tools or parsing is None or parsing.tool_format is None:
         return None
-    param = "tool_choice" if has_to_call else f"tools[{strict}].function.strict"
-    syntax = _syntax(parsing.tool_format, template, param, after_text=not has_to_call)
-    reasoning = _reasoning(parsing, param)
-    spelling = Spelling(parsing.markers, token_of)
-    functions = [
-        Function(tool.function.name, _schema(tool, f"tools[{at}].function.parameters", limits))
-        for at, tool in enumerate(tools)
-        if not isinstance(choice, NamedChoice) or tool.function.name == choice.function.name
-    ]
-    if has_to_call:
-        single = isinstance(choice, NamedChoice) or parsing.single_call
-        source = calls_grammar(syntax, functions, spelling, single=single, reasoning=reasoning)
+    if has_to_call or isinstance(choice, AllowedChoice):
+        param = "tool_choice"
+    elif form is not None:
+        param = form.param
+    elif strict is not None:
+        param = f"tools[{strict}].function.strict"
     else:
-        source = text_and_calls_grammar(syntax, functions, spelling, reasoning=reasoning)
-    if len(source) > limits.max_grammar_size:
-        raise InvalidRequest(
-            f"Invalid 'tools': their schemas come to a grammar of {len(source)} characters, and at most "
-            f"{limits.max_grammar_size} are allowed here (--max-grammar-size).",
-            param="tools",
-            code="string_above_max_length",
-        )
-    return Wanted(param, Trial(kind="lark", source=source))
+        return None
+    syntax = tool_formats()[parsing.tool_format].syntax(template)
+    if form is not None:
+        _check_told_apart(form, syntax, parsing.tool_format)
+    spelling = Spelling(parsing.markers, token_of)
+    return WantedCalls(
+        param=param,
+        tools=[
+            _offered(tool, f"tools[{at}].function.parameters", syntax, spelling, limits)
+            for at, tool in enumerate(tools)
+            if may_call(choice, tool)
+        ],
+        syntax=syntax,
+        spelling=spelling,
+        reasoning=_reasoning(parsing, param),
+        has_to_call=has_to_call,
+        single=isinstance(choice, NamedChoice) or parsing.single_call,
+        form=form,
+        limits=limits,
+    )
 
 
-def after_reasoning(wanted: Wanted, parsing: Parsing | None, token_of: Callable[[str], int | None]) -> Wanted:
-    """The same with room for the model's reasoning before the answer.
-
-    Raises ``InvalidRequest`` where the prompt has begun it and no room can be made.
-    """
+def after_reasoning(wanted: Wanted, parsing: Parsing | None, token_of: TokenOf) -> Wanted:
+    """The same with room for the model's reasoning before the answer."""
     if parsing is None or parsing.reasoning_format is None:
         return wanted
-    trial = wanted.trial
-    if reasoning_formats()[parsing.reasoning_format].end and trial.kind in ("json_schema", "regex"):
-        is_schema = trial.kind == "json_schema"
-        answer = json_rule(msgspec.json.decode(trial.source)) if is_schema else regex_rule(trial.source)
-        before = reasoning_before(_reasoning(parsing, wanted.param), Spelling(parsing.markers, token_of))
-        return Wanted(
-            wanted.param, Trial(kind="lark", source=f"start: {before.use} answer\nanswer: {answer}\n{before.rules}")
-        )
-    if parsing.in_reasoning:
-        raise InvalidRequest(
-            f"Invalid '{wanted.param}': the prompt begins the model's reasoning, which it leaves no room for. Where "
-            "the model can do without, say so in 'chat_template_kwargs'.",
-            param=wanted.param,
-            code="invalid_value",
-        )
-    return wanted
+    found = reasoning_formats()[parsing.reasoning_format]
+    if not found.end:
+        return wanted
+    around = around_answer(Reasoning(found, parsing.in_reasoning), Spelling(parsing.markers, token_of))
+    return Wanted(wanted.param, Trial(kind=wanted.trial.kind, source=wanted.trial.source, around=around))
 
 
-def _syntax(name: str, template: str, param: str, *, after_text: bool) -> CallSyntax:
-    syntax = tool_formats()[name].syntax(template)
-    if syntax is None:
-        raise _unsupported(param, f"calls in the model's format, {name}, cannot be enforced yet")
-    if after_text and not syntax.trigger:
+def _check_told_apart(form: Wanted, syntax: CallSyntax, name: str) -> None:
+    """Raises ``UnsupportedParameter`` where an answer of this form may begin as calls do, which nothing else marks."""
+    if not syntax.opening or form.trial.kind == "regex":
+        return
+    if form.begins is None or syntax.opening in form.begins:
         raise _unsupported(
-            param, f"nothing marks a call in the model's format, {name}; it can be enforced with 'tool_choice' only"
+            form.param,
+            f"beside 'tools', an answer of this form could not be told from a call in the model's format, {name}, "
+            f"which begins with '{syntax.opening}'",
         )
-    return syntax
 
 
 def _reasoning(parsing: Parsing, param: str) -> Reasoning | None:
@@ -122,18 +195,23 @@ def _reasoning(parsing: Parsing, param: str) -> Reasoning | None:
     return Reasoning(found, parsing.in_reasoning)
 
 
-def _schema(tool: Tool, param: str, limits: Limits) -> dict[str, Any]:
-    """Of the arguments. One that is not strict and cannot be enforced leaves any object."""
-    parameters: dict[str, Any] | None = tool.function.parameters
-    if not parameters or _declares_none(parameters):
-        return NO_ARGUMENTS
+def _offered(tool: Tool, param: str, syntax: CallSyntax, spelling: Spelling, limits: Limits) -> _Offered:
+    """Raises ``InvalidRequest`` where a strict schema cannot be enforced."""
+    name, parameters, strict = tool.function.name, tool.function.parameters, bool(tool.function.strict)
+    loose = Function(name, loose_schema(parameters, syntax))
+    schema = NO_ARGUMENTS if not parameters or _declares_none(parameters) else ANY_ARGUMENTS | parameters
     try:
-        check_schema(parameters, param, limits.max_schema_depth)
+        check_schema(parameters or {}, param, limits.max_schema_depth)
+        arguments_rules("arguments", schema, syntax, spelling)
+    except CannotSpellError as error:
+        if strict:
+            raise _unsupported(f"{param}{error.path}", str(error)) from None
+        return _Offered(param, loose, loose, strict)
     except InvalidRequest:
-        if tool.function.strict:
+        if strict:
             raise
-        return ANY_ARGUMENTS
-    return ANY_ARGUMENTS | parameters
+        return _Offered(param, loose, loose, strict)
+    return _Offered(param, Function(name, schema), loose, strict)
 
 
 def _declares_none(parameters: dict[str, Any]) -> bool:

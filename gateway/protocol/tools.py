@@ -10,9 +10,12 @@ from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from gateway.errors import InvalidRequest
 from gateway.protocol import fields
-from gateway.protocol.base import RequestModel, kind_of, unsupported
+from gateway.protocol.base import RequestModel, unsupported
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limits, shorten
+
+MOST_ALLOWED = 1024
+"""More than there are tools, and few enough to be read in no time."""
 
 _size = msgspec.json.Encoder().encode
 
@@ -84,25 +87,92 @@ class NamedChoice(RequestModel):
     @model_validator(mode="wrap")
     @classmethod
     def _functions_only(cls, data: Any, handler: Any) -> Any:
-        kind = data.get("type") if isinstance(data, dict) else None
-        if kind == "custom":
+        if isinstance(data, dict) and data.get("type") == "custom":
             raise unsupported("type", "custom tools are not known, only functions")
-        if kind == "allowed_tools":
-            raise unsupported("type", "send the allowed tools alone as tools")
         return handler(data)
 
 
+class AllowedFunction(RequestModel):
+    """A function that may be called."""
+
+    prefix: ClassVar[str] = "tool_choice.allowed_tools.tools[].function."
+
+    name: str = Field(description="Its name, one of the tools'.")
+
+
+class AllowedTool(RequestModel):
+    """A tool that may be called."""
+
+    prefix: ClassVar[str] = "tool_choice.allowed_tools.tools[]."
+
+    type: Literal["function"] = Field(description="function.")
+    function: AllowedFunction = Field(description="The function.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _functions_only(cls, data: Any, handler: Any) -> Any:
+        if isinstance(data, dict) and isinstance(kind := data.get("type"), str) and kind != "function":
+            raise unsupported("type", f"tools of type {kind[:64]} are not known, only functions")
+        return handler(data)
+
+
+class AllowedTools(RequestModel):
+    """Which tools may be called, and whether one has to be."""
+
+    prefix: ClassVar[str] = "tool_choice.allowed_tools."
+
+    mode: Literal["auto", "required"] = Field(description="auto: the model may call them; required: it has to.")
+    tools: list[AllowedTool] = Field(min_length=1, max_length=MOST_ALLOWED, description="Some of the tools.")
+
+
+class AllowedChoice(RequestModel):
+    """Some of the tools."""
+
+    prefix: ClassVar[str] = "tool_choice."
+
+    type: Literal["allowed_tools"] = Field(description="allowed_tools.")
+    allowed_tools: AllowedTools = Field(description="Which ones.")
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(tool.function.name for tool in self.allowed_tools.tools)
+
+
+def _choice_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "~string"
+    if not isinstance(value, dict):
+        return None
+    return "~allowed" if value.get("type") == "allowed_tools" else "~named"
+
+
 ToolChoice: TypeAlias = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("~string")] | Annotated[NamedChoice, Tag("~named")],
+    Annotated[Literal["none", "auto", "required"], Tag("~string")]
+    | Annotated[NamedChoice, Tag("~named")]
+    | Annotated[AllowedChoice, Tag("~allowed")],
     Discriminator(
-        kind_of({str: "~string", dict: "~named"}),
+        _choice_tag,
         custom_error_type="invalid_type",
         custom_error_message="expected a string or an object",
     ),
 ]
 
 
-def check_tools(tools: Sequence[Tool], choice: str | NamedChoice | None, limits: Limits) -> None:
+def forces_a_call(choice: ToolChoice | None) -> bool:
+    """Whether the answer has to be calls."""
+    if isinstance(choice, AllowedChoice):
+        return choice.allowed_tools.mode == "required"
+    return choice == "required" or isinstance(choice, NamedChoice)
+
+
+def may_call(choice: ToolChoice | None, tool: Tool) -> bool:
+    """Whether the answer may call it."""
+    if isinstance(choice, AllowedChoice):
+        return tool.function.name in choice.names
+    return choice != "none" and (not isinstance(choice, NamedChoice) or tool.function.name == choice.function.name)
+
+
+def check_tools(tools: Sequence[Tool], choice: ToolChoice | None, limits: Limits) -> None:
     """What the schema cannot say. Raises ``InvalidRequest``."""
     names: set[str] = set()
     for at, tool in enumerate(tools):
@@ -115,6 +185,11 @@ def check_tools(tools: Sequence[Tool], choice: str | NamedChoice | None, limits:
         raise _invalid("tool_choice", "it is only allowed where 'tools' has some")
     if isinstance(choice, NamedChoice) and choice.function.name not in names:
         raise _invalid("tool_choice.function.name", f"there is no tool {shorten(choice.function.name)} among 'tools'")
+    if isinstance(choice, AllowedChoice):
+        for at, allowed in enumerate(choice.allowed_tools.tools):
+            if allowed.function.name not in names:
+                param = f"tool_choice.allowed_tools.tools[{at}].function.name"
+                raise _invalid(param, f"there is no tool {shorten(allowed.function.name)} among 'tools'")
 
 
 def _check_schema(schema: Mapping[str, Any] | None, param: str, limits: Limits) -> None:

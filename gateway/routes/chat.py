@@ -12,16 +12,18 @@ from engine.messages import EngineInfo
 from gateway.completion.formats import reasoning_formats
 from gateway.completion.parser import Parsing
 from gateway.endpoint import Endpoint, Plan
-from gateway.errors import InvalidRequest, UnsupportedParameter
+from gateway.errors import UnsupportedParameter
 from gateway.protocol.answer import AnswerOptions
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.chat_answer import ChatBody, ChatStream
+from gateway.protocol.constrained import Wanted
 from gateway.protocol.openapi import answers, request_body
 from gateway.protocol.parse import parse
 from gateway.protocol.reasoning import limit_of, with_effort
 from gateway.protocol.responses import ChatCompletion, ChatCompletionChunk
 from gateway.protocol.sampling import resolve_max_tokens
 from gateway.protocol.tool_grammar import after_reasoning, wanted_calls
+from gateway.protocol.tools import forces_a_call
 from gateway.state import AppState, Context, State
 
 router = APIRouter(tags=["OpenAI"])
@@ -113,6 +115,7 @@ def plan_parsing(body: ChatCompletionRequest, state: AppState, prompt: str) -> P
         reasoning_format=reasoning,
         in_reasoning=reasoning is not None and reasoning_formats()[reasoning].begun(prompt, body.continued_text),
         single_call=body.parallel_tool_calls is False,
+        calls_or_form=bool(tools) and body.has_form and not forces_a_call(body.tool_choice),
         schemas={tool.function.name: tool.parameter_types() for tool in tools},
     )
 
@@ -120,30 +123,28 @@ def plan_parsing(body: ChatCompletionRequest, state: AppState, prompt: str) -> P
 async def plan_grammar(
     body: ChatCompletionRequest, state: AppState, info: EngineInfo, parsing: Parsing | None
 ) -> Grammar | None:
-    """What the answer has to look like. Raises ``InvalidRequest`` where that leaves no room for what else it may be."""
+    """What the answer has to look like. Raises ``InvalidRequest`` where that cannot be enforced."""
     tools, tokenizer, template = body.offered_tools, state.prompts.tokenizer, state.prompts.template
     wanted = body.wanted(state.limits)
-    if wanted is not None:
-        if tools:
-            raise InvalidRequest(
-                f"Invalid '{wanted.param}': it leaves no room for tool calls, and 'tools' are offered.",
-                param=wanted.param,
-                code="invalid_value",
-            )
-        wanted = after_reasoning(wanted, parsing, tokenizer.special_id)
-    elif template is not None:
-        wanted = wanted_calls(
+
+    async def accept(each: Wanted) -> Grammar:
+        return await state.trials.accept(each.trial, each.param, info)
+
+    calls = None
+    if template is not None:
+        calls = wanted_calls(
             tools,
             body.tool_choice,
             parsing,
+            wanted,
             template=template.for_tools.source,
             token_of=tokenizer.special_id,
             limits=state.limits,
         )
-    if wanted is None:
-        return None
-    body.refuse_another_end(wanted)
-    return await state.trials.accept(wanted.trial, wanted.param, info)
+    if calls is not None:
+        body.refuse_another_end(calls.param)
+        return await calls.accepted(accept)
+    return None if wanted is None else await accept(after_reasoning(wanted, parsing, tokenizer.special_id))
 
 
 CHAT = Endpoint("chatcmpl", partial(parse, ChatCompletionRequest), plan, ChatStream, ChatBody)

@@ -167,7 +167,8 @@ class FakeTrials:
     async def accept(self, trial: Trial, param: str, info: EngineInfo) -> Grammar:
         if "refuse" in trial.source:
             raise InvalidRequest(f"Invalid '{param}': refused.", param=param, code="invalid_grammar")
-        return Grammar("lark" if trial.kind == "ebnf" else trial.kind, trial.source)
+        grammar = Grammar("lark" if trial.kind == "ebnf" else trial.kind, trial.source)
+        return grammar if trial.around is None else Grammar("lark", grammar.rule().join(trial.around))
 
     async def close(self) -> None:
         """There is nothing to end."""

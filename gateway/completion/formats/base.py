@@ -10,8 +10,23 @@ from gateway.completion.formats.reader import Reader, Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArgumentSyntax:
+    """How arguments are spelt that are written one by one: ``before``, the name, ``middle``, the value, ``after``."""
+
+    before: str = ""
+    middle: str
+    after: str = ""
+    between: str = ""
+    """From one to the next."""
+    name: str
+    """Regular expression of the names that can be spelt."""
+    plain_text: bool = False
+    """Whether values of type string are written as they are, up to ``after``; all others are JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallSyntax:
-    """How calls with JSON arguments are spelt, for a grammar that enforces them.
+    """How calls are spelt, for a grammar that enforces them.
 
     ``begin``, then for each call ``before``, its name, ``middle``, its arguments and ``after``, with ``between`` from
     one to the next, and at last ``end``.
@@ -19,12 +34,27 @@ class CallSyntax:
 
     trigger: str = ""
     """What calls begin with, and other text does not: one special token or none. Empty where there is no marker."""
+    others: tuple[str, ...] = ()
+    """What the parser takes for the beginning of a call beside the trigger; no other text may hold it."""
     begin: str = ""
     before: str
     middle: str
     after: str
     between: str = ""
     end: str = ""
+    arguments: ArgumentSyntax | None = None
+    """None where they are a JSON object."""
+    never: str = ""
+    """Two characters that strings in JSON may not hold here side by side, since markers begin with them that the parser
+    would find there."""
+    single: bool = False
+    """Whether an answer ends with its first call."""
+    opening: str = ""
+    """Without a trigger: the character that an answer begins with which is calls, and no other answer."""
+    text: str = ""
+    """What stands before an answer that is no call."""
+    preface: tuple[str, str] | None = None
+    """Without a trigger: what stands before and after text that comes before calls, if it may."""
 
 
 class ToolFormat(ABC):
@@ -34,14 +64,16 @@ class ToolFormat(ABC):
     """Which models write so, for people to read."""
     markers: ClassVar[tuple[str, ...]] = ()
     """Special tokens of the tokenizer that the parser has to see, where they are."""
+    first: ClassVar[str]
+    """Characters that an answer begins with where it begins with a call. Empty where headers tell calls from text."""
 
     @abstractmethod
     def detect(self, template: str) -> bool:
         """Whether a chat template teaches this format; one of them at most does."""
 
-    def syntax(self, template: str) -> CallSyntax | None:
-        """For a grammar, as the template has it; None where calls of this format cannot be enforced."""
-        return None
+    @abstractmethod
+    def syntax(self, template: str) -> CallSyntax:
+        """For a grammar, as the template has it."""
 
     @abstractmethod
     def parse(self, reader: Reader) -> Steps[None]:
@@ -61,6 +93,8 @@ class ReasoningFormat(ABC):
     begin: ClassVar[str] = ""
     end: ClassVar[str] = ""
     """The markers around it, for a grammar; empty where it has none."""
+    answer: ClassVar[str] = ""
+    """What stands before the answer, for a grammar, reasoning or not."""
     efforts: ClassVar[tuple[str, ...] | None] = None
     """The values of ``reasoning_effort`` that these models were trained on, where they were and that is known."""
 

@@ -20,6 +20,7 @@ FENCE = "```"
 class DeepSeek(ToolFormat):
     models = "DeepSeek V3, R1, V3.1 and V3.2-Exp"
     markers = (CALLS, END_CALLS, CALL, SEPARATOR, END_CALL)
+    first = "<"
 
     def detect(self, template: str) -> bool:
         return CALL in template
@@ -28,6 +29,7 @@ class DeepSeek(ToolFormat):
         fenced = FENCE in template
         return CallSyntax(
             trigger=CALLS,
+            others=(CALL,),
             begin=CALLS,
             before=f"{CALL}function{SEPARATOR}" if fenced else CALL,
             middle=f"\n{FENCE}json\n" if fenced else SEPARATOR,

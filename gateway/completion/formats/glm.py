@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.completion.formats.base import ToolFormat
+from gateway.completion.formats.base import ArgumentSyntax, CallSyntax, ToolFormat
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Steps
 from gateway.completion.formats.tagged import TaggedArguments
@@ -15,9 +15,29 @@ _BEGIN, _END, _END_KEY, _END_VALUE = Markers(BEGIN), Markers(END), Markers(END_K
 class Glm(ToolFormat):
     models = "GLM 4.5, 4.6, 4.7 and later"
     markers = (BEGIN, END, KEY, END_KEY, VALUE, END_VALUE)
+    first = "<"
 
     def detect(self, template: str) -> bool:
         return KEY in template
+
+    def syntax(self, template: str) -> CallSyntax:
+        """Older templates write each tag on a line of its own."""
+        line = "\n" if f"{END_KEY}\n{VALUE}" in template else ""
+        return CallSyntax(
+            trigger=BEGIN,
+            before=BEGIN,
+            middle="",
+            after=f"{line}{END}",
+            between=line,
+            never="</",
+            arguments=ArgumentSyntax(
+                before=f"{line}{KEY}",
+                middle=f"{END_KEY}{line}{VALUE}",
+                after=END_VALUE,
+                name=r"[^\s<>](?:[^<>\r\n]*[^\s<>])?",
+                plain_text=True,
+            ),
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         while marker := (yield from reader.until(_BEGIN, reader.content)):

@@ -19,6 +19,7 @@ _RESPONSE = Markers("Here is my response:", "Here's my response:")
 class Granite(ToolFormat):
     models = "Granite 3.0 to 3.3"
     markers = (TOKEN,)
+    first = "<"
 
     def detect(self, template: str) -> bool:
         return TOKEN in template and "<|start_of_role|>" in template
@@ -26,6 +27,7 @@ class Granite(ToolFormat):
     def syntax(self, template: str) -> CallSyntax:
         return CallSyntax(
             trigger=TOKEN,
+            others=(TAG,),
             begin=f"{TOKEN}[",
             before='{"name": "',
             middle='", "arguments": ',

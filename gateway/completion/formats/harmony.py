@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.completion.formats.base import ReasoningFormat, ToolFormat
+from gateway.completion.formats.base import CallSyntax, ReasoningFormat, ToolFormat
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Sink, Steps
 
@@ -19,6 +19,9 @@ _MESSAGE = Markers(MESSAGE)
 _END = Markers(END, RETURN, CALL, START)
 _RECIPIENT = re.compile(r"to=([^\s<]+)")
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
+ANALYSIS, FINAL, COMMENTARY = (f"{CHANNEL}{channel}{MESSAGE}" for channel in ("analysis", "final", "commentary"))
+NEXT = f"{END}{START}assistant"
+"""Ends a message that another one follows."""
 LONGEST_HEADER = 256
 """Characters; what is longer is none."""
 
@@ -26,9 +29,23 @@ LONGEST_HEADER = 256
 class Harmony(ToolFormat):
     models = "gpt-oss"
     markers = _MARKERS
+    first = ""
 
     def detect(self, template: str) -> bool:
         return CHANNEL in template and MESSAGE in template
+
+    def syntax(self, template: str) -> CallSyntax:
+        """A call ends the answer: the token after it is one that generation stops at."""
+        return CallSyntax(
+            others=_MARKERS,
+            before=f"{CHANNEL}commentary to=functions.",
+            middle=f" {CONSTRAIN}json{MESSAGE}",
+            after="",
+            never="<|",
+            single=True,
+            text=FINAL,
+            preface=(COMMENTARY, NEXT),
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         yield from _parse(reader, reader.content)
@@ -38,6 +55,7 @@ class HarmonyReasoning(ReasoningFormat):
     models = "gpt-oss"
     markers = _MARKERS
     efforts = ("low", "medium", "high")
+    begin, end, answer = ANALYSIS, NEXT, FINAL
 
     def detect(self, template: str) -> bool:
         return CHANNEL in template and MESSAGE in template

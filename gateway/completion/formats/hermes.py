@@ -14,6 +14,7 @@ _BEGIN, _END = Markers(BEGIN), Markers(END)
 class Hermes(ToolFormat):
     models = "Hermes 2 and 3, Qwen2.5, Qwen3, QwQ, Granite 4, SmolLM3 and others"
     markers = (BEGIN, END)
+    first = "<"
 
     def detect(self, template: str) -> bool:
         return BEGIN in template and "<arg_key>" not in template and "<function=" not in template

@@ -14,12 +14,15 @@ _TAG, _END = Markers(TAG), Markers()
 class Llama3Json(ToolFormat):
     models = "Llama 3.1, 3.2 and 3.3"
     markers = (TAG,)
+    first = "{<"
 
     def detect(self, template: str) -> bool:
         return '"parameters": dictionary of argument name' in template
 
     def syntax(self, template: str) -> CallSyntax:
-        return CallSyntax(before='{"name": "', middle='", "parameters": ', after="}", between="; ")
+        return CallSyntax(
+            opening="{", others=(TAG,), before='{"name": "', middle='", "parameters": ', after="}", between="; "
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         """Calls begin the answer, or follow the tag."""

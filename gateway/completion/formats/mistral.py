@@ -19,6 +19,7 @@ _CALLS, _END_THINK = Markers(CALLS), Markers(END_THINK)
 class Mistral(ToolFormat):
     models = "Mistral 7B v0.3 and later, Nemo, Small, Large, Ministral, Devstral, Magistral"
     markers = (CALLS, CALL_ID, ARGS)
+    first = "["
 
     def detect(self, template: str) -> bool:
         return CALLS in template

@@ -14,6 +14,7 @@ _BEGIN, _END = Markers(FUNCTOOLS, BEGIN), Markers(END)
 class Phi(ToolFormat):
     models = "Phi-4-mini"
     markers = (BEGIN, END)
+    first = "f<"
 
     def detect(self, template: str) -> bool:
         return FUNCTOOLS in template or END in template
@@ -22,6 +23,7 @@ class Phi(ToolFormat):
         spelt = FUNCTOOLS in template
         return CallSyntax(
             trigger=FUNCTOOLS if spelt else BEGIN,
+            others=(BEGIN if spelt else FUNCTOOLS,),
             begin=FUNCTOOLS if spelt else f"{BEGIN}[",
             before='{"name": "',
             middle='", "arguments": ',

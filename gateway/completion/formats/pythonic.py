@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.completion.formats.base import ToolFormat
+from gateway.completion.formats.base import ArgumentSyntax, CallSyntax, ToolFormat
 from gateway.completion.formats.json_call import Outcome, read_rest_of_broken
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.python_literal import read_literal
@@ -23,9 +23,24 @@ _LISTS = re.compile(r"\[func_name1\(params_name1=")
 class Pythonic(ToolFormat):
     models = "Llama 4, Llama 3.2 with its pythonic template, ToolACE"
     markers = (*TAGS, END)
+    first = "[<"
 
     def detect(self, template: str) -> bool:
         return _LISTS.search(template) is not None
+
+    def syntax(self, template: str) -> CallSyntax:
+        """Values are spelt as JSON, which the parser takes as well."""
+        return CallSyntax(
+            opening="[",
+            others=TAGS,
+            begin="[",
+            before="",
+            middle="(",
+            after=")",
+            between=", ",
+            end="]",
+            arguments=ArgumentSyntax(middle="=", between=", ", name=r"[A-Za-z_]\w*"),
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         """Calls are the beginning of the answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.completion.formats.base import ToolFormat
+from gateway.completion.formats.base import ArgumentSyntax, CallSyntax, ToolFormat
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Steps
 from gateway.completion.formats.tagged import TaggedArguments
@@ -15,9 +15,24 @@ _BEGIN, _END, _END_PARAMETER = Markers(BEGIN, FUNCTION), Markers(END, END_FUNCTI
 class Qwen3Coder(ToolFormat):
     models = "Qwen3-Coder, Qwen3.5, Nemotron 3"
     markers = (BEGIN, END)
+    first = "<"
 
     def detect(self, template: str) -> bool:
         return FUNCTION in template and PARAMETER in template
+
+    def syntax(self, template: str) -> CallSyntax:
+        return CallSyntax(
+            trigger=BEGIN,
+            others=(FUNCTION,),
+            before=f"{BEGIN}\n{FUNCTION}",
+            middle=">\n",
+            after=f"{END_FUNCTION}\n{END}",
+            between="\n",
+            never="</",
+            arguments=ArgumentSyntax(
+                before=PARAMETER, middle=">\n", after=f"\n{END_PARAMETER}\n", name=r"[\w.-]+", plain_text=True
+            ),
+        )
 
     def parse(self, reader: Reader) -> Steps[None]:
         """Some leave the first marker out."""

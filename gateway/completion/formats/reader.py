@@ -235,6 +235,11 @@ class Reader:
                 return character
             self._space.append(self.skip())
 
+    def begins_like(self, characters: str) -> Steps[bool]:
+        """Whether what comes next, after white space, is one of these; nothing but the white space is read."""
+        following = yield from self.hold_space()
+        return bool(following) and following in characters
+
     def drop_space(self) -> None:
         """White space that is held back belongs to the markup that was read after it."""
         self._space.clear()

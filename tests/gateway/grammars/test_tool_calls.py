@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import json
+from collections.abc import Iterable
 
-import numpy as np
 import pytest
-from tokenizers import AddedToken
+from transcripts import spelt
+from vocabularies import with_tokens
 
-from engine.demo_model import PATH
 from engine.grammar import Grammar
-from engine.grammar_compiler import GrammarCompiler, words_of
-from engine.token_pieces import load_backend, rules_of
-from engine.vocabulary import Vocabulary
 from gateway.completion.formats import reasoning_formats, tool_formats
-from gateway.grammars.tool_calls import (
-    Function,
-    Reasoning,
-    Spelling,
-    calls_grammar,
-    text_and_calls_grammar,
-)
-from gateway.tokenizer import Tokenizer
+from gateway.grammars.spelling import Spelling
+from gateway.grammars.tool_calls import CallGrammars, Function, Reasoning
 
 F = Function(
     "f",
@@ -33,42 +22,19 @@ THINK = reasoning_formats()["think"]
 CALL_F, CALL_G = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>', (
     '<tool_call>\n{"name": "g-\\"h", "arguments": {"b": [{}, "}"]}}\n</tool_call>'
 )  # fmt: skip
-EOS = 2
-
-
-@functools.cache
-def tokenizer(*special: str) -> Tokenizer:
-    """The demo model's, with these as special tokens."""
-    backend = load_backend(PATH)
-    backend.add_special_tokens([AddedToken(text, normalized=False) for text in special])
-    return Tokenizer(backend)
-
-
-@functools.cache
-def compiler(*special: str) -> GrammarCompiler:
-    backend = tokenizer(*special)._backend
-    rules = rules_of(backend)
-    pieces = [
-        rules.piece(backend.id_to_token(n), first=False) for n in range(backend.get_vocab_size(with_added_tokens=True))
-    ]
-    tokens = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
-    return GrammarCompiler(Vocabulary(tokens, tokenizer(*special).special_ids), [EOS], 50_000)
 
 
 def allows(source: str, text: str, *special: str) -> bool:
     """Whether the text may be a whole answer."""
-    matcher = compiler(*special).matcher(Grammar("lark", source))
-    ids = tokenizer(*special).encode(text, add_special_tokens=False)
-    if matcher.try_consume_tokens(ids) != len(ids):
-        return False
-    bits = np.zeros(words_of(compiler(*special).vocab_size), np.int32)
-    compiler(*special).fill(matcher, bits, ())
-    return bool(bits[EOS // 32] >> EOS % 32 & 1)
+    return with_tokens(*special).allows(source, text)
+
+
+def spelling(markers: Iterable[str], *special: str) -> Spelling:
+    return Spelling(markers, with_tokens(*special).tokenizer.special_id)
 
 
 HERMES = tool_formats()["hermes"].syntax("")
-assert HERMES is not None
-SPELT = Spelling(tool_formats()["hermes"].markers, tokenizer().special_id)
+SPELT = spelling(tool_formats()["hermes"].markers)
 
 CASES = [
     (CALL_F, True, True),
@@ -89,19 +55,18 @@ CASES = [
 
 @pytest.mark.parametrize(("text", "required", "auto"), CASES)
 def test_what_hermes_allows(text: str, required: bool, auto: bool) -> None:
-    has_to = calls_grammar(HERMES, [F, G], SPELT, single=False, reasoning=None)
-    assert allows(has_to, text) is required
-    single = calls_grammar(HERMES, [F, G], SPELT, single=True, reasoning=None)
-    assert allows(single, text) is (required and text.count("<tool_call>") == 1)
-    free = text_and_calls_grammar(HERMES, [F, G], SPELT, reasoning=None)
-    assert allows(free, text) is auto
+    grammars = CallGrammars(HERMES, [F, G], SPELT, reasoning=None)
+    assert allows(grammars.calls(single=False), text) is required
+    assert allows(grammars.calls(single=True), text) is (required and text.count("<tool_call>") == 1)
+    assert allows(grammars.text_and_calls(single=False), text) is auto
 
 
 @pytest.mark.parametrize("special", [(), ("</think>", "<think>", "<tool_call>")], ids=["spelt", "tokens"])
 @pytest.mark.parametrize("begun", [False, True])
 def test_reasoning_comes_before(begun: bool, special: tuple[str, ...]) -> None:
-    spelling = Spelling(("<tool_call>", "</tool_call>", "<think>", "</think>"), tokenizer(*special).special_id)
-    has_to = calls_grammar(HERMES, [F], spelling, single=False, reasoning=Reasoning(THINK, begun))
+    spelt_so = spelling(("<tool_call>", "</tool_call>", "<think>", "</think>"), *special)
+    grammars = CallGrammars(HERMES, [F], spelt_so, reasoning=Reasoning(THINK, begun))
+    has_to = grammars.calls(single=False)
     thoughts = "Hm, <tool {.\nYes.</think>"
     for text, allowed in (
         (f"<think>\n{thoughts}\n\n{CALL_F}", not begun or not special),
@@ -111,29 +76,55 @@ def test_reasoning_comes_before(begun: bool, special: tuple[str, ...]) -> None:
         ("<think>Hm", False),
     ):
         assert allows(has_to, text, *special) is allowed, text
-    free = text_and_calls_grammar(HERMES, [F], spelling, reasoning=Reasoning(THINK, begun))
+    free = grammars.text_and_calls(single=False)
     first = "" if begun else "<think>"
     assert allows(free, f"{first}{thoughts}So.\n{CALL_F}", *special)
     assert allows(free, "So.", *special) is not begun
     assert not allows(free, f"{first}{thoughts}So.\n{CALL_F.replace('1', 'x')}", *special)
 
 
-@pytest.mark.parametrize("name", [name for name, each in tool_formats().items() if each.syntax("") is not None])
+@pytest.mark.parametrize("name", tool_formats())
 @pytest.mark.parametrize("as_tokens", [False, True])
-def test_every_format_that_can_be_enforced(name: str, as_tokens: bool) -> None:
+def test_every_format(name: str, as_tokens: bool) -> None:
     each = tool_formats()[name]
     special = each.markers if as_tokens else ()
-    spelling = Spelling(each.markers, tokenizer(*special).special_id)
-    for template in ("", "[ARGS]", "```json", "functools["):
+    for template in ("", "[ARGS]", "```json", "functools[", "</arg_key>\n<arg_value>"):
         syntax = each.syntax(template)
-        assert syntax is not None
-        call = f"{syntax.before}f{syntax.middle}{json.dumps({'a': 1})}{syntax.after}"
-        one, two = (syntax.begin + syntax.between.join([call] * n) + syntax.end for n in (1, 2))
-        has_to = calls_grammar(syntax, [F, G], spelling, single=False, reasoning=None)
-        assert allows(has_to, one, *special) and allows(has_to, two, *special)
-        assert not allows(has_to, f"Well. {one}", *special)
-        assert not allows(has_to, one.replace("1", "null"), *special)
+        one, two = (spelt(syntax, [("f", {"a": 1})] * n) for n in (1, 2))
+        wrong = spelt(syntax, [("f", {"a": None})])
+        grammars = CallGrammars(syntax, [F, G], spelling(each.markers, *special), reasoning=None)
+        has_to, free = grammars.calls(single=False), grammars.text_and_calls(single=False)
+        assert allows(has_to, one, *special) and allows(has_to, two, *special) is not syntax.single
+        assert not allows(has_to, f"Well. {one}", *special) and not allows(has_to, wrong, *special)
+        assert allows(free, one, *special) and allows(free, f"{syntax.text}Well.", *special)
+        assert not allows(free, wrong, *special)
         if syntax.trigger:
-            free = text_and_calls_grammar(syntax, [F, G], spelling, reasoning=None)
             assert allows(free, f"Well. {one}", *special) and allows(free, two, *special)
-            assert not allows(free, f"Well. {one.replace('1', 'null')}", *special)
+            assert not allows(free, f"Well. {wrong}", *special)
+        if syntax.preface:
+            before, after = syntax.preface
+            assert allows(free, f"{before}Well.{after}{one}", *special)
+
+
+@pytest.mark.parametrize("name", tool_formats())
+@pytest.mark.parametrize("as_tokens", [False, True])
+def test_calls_or_another_form(name: str, as_tokens: bool) -> None:
+    each = tool_formats()[name]
+    special = each.markers if as_tokens else ()
+    syntax = each.syntax("")
+    grammars = CallGrammars(syntax, [F], spelling(each.markers, *special), reasoning=None)
+    call, wrong = spelt(syntax, [("f", {"a": 1})]), spelt(syntax, [("f", {"a": None})])
+    forms = {
+        Grammar("json_schema", '{"type": "array", "items": {"type": "string"}}'): ('["<x"]', "[1]"),
+        Grammar("lark", 'start: "yes" | other\nother: /n+/ "o"'): ("nno", "o"),
+        Grammar("regex", r"(?s:(\w|\W)*[.])"): ("Well.", "Well"),
+    }
+    for form, (right, not_right) in forms.items():
+        if form.kind == "json_schema" and syntax.opening == "[":
+            continue
+        around = grammars.around_another(single=False, as_terminal=form.kind == "regex")
+        source = form.rule().join(around)
+        assert allows(source, syntax.text + right, *special)
+        assert not allows(source, syntax.text + not_right, *special)
+        assert allows(source, call, *special)
+        assert not allows(source, wrong, *special) and not allows(source, f"{wrong}.", *special)

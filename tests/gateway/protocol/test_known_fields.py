@@ -36,6 +36,8 @@ PAIRS: list[tuple[Any, type[RequestModel]]] = [
     (FunctionDefinition, tools.FunctionTool),
     (openai_chat.ChatCompletionNamedToolChoiceParam, tools.NamedChoice),
     (openai_chat.chat_completion_named_tool_choice_param.Function, tools.NamedFunction),
+    (openai_chat.ChatCompletionAllowedToolChoiceParam, tools.AllowedChoice),
+    (openai_chat.ChatCompletionAllowedToolsParam, tools.AllowedTools),
 ]
 
 

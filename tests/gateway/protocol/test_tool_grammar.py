@@ -14,19 +14,19 @@ from gateway.protocol.tools import Tool
 EMPTY: dict[str, Any] = {"type": "object", "properties": {}}
 
 
-def grammar(parameters: dict[str, Any] | None) -> str:
+def schema(parameters: dict[str, Any] | None) -> dict[str, Any]:
     tool = Tool.model_validate({"type": "function", "function": {"name": "f", "parameters": parameters}})
     parsing = Parsing(tool_format="hermes")
-    wanted = wanted_calls([tool], "required", parsing, template="", token_of=lambda _: None, limits=Limits())
+    wanted = wanted_calls([tool], "required", parsing, None, template="", token_of=lambda _: None, limits=Limits())
     assert wanted is not None
-    return wanted.trial.source
+    return wanted.tools[0].function.schema
 
 
 @pytest.mark.parametrize(
     "parameters", [None, {}, EMPTY, {**EMPTY, "required": []}, {**EMPTY, "title": "F", "description": "none"}], ids=str
 )
 def test_a_function_without_parameters_is_given_none(parameters: dict[str, Any] | None) -> None:
-    assert grammar(parameters) == grammar(NO_ARGUMENTS) != grammar(ANY_ARGUMENTS)
+    assert schema(parameters) == schema(NO_ARGUMENTS) != schema(ANY_ARGUMENTS)
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_a_function_without_parameters_is_given_none(parameters: dict[str, Any] 
     ids=str,
 )
 def test_any_object_is_another_thing(parameters: dict[str, Any]) -> None:
-    assert grammar(parameters) != grammar(NO_ARGUMENTS)
+    assert schema(parameters) != schema(NO_ARGUMENTS)

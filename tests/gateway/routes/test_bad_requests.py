@@ -198,7 +198,6 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"tool_choice": "maybe"}, "tool_choice", "invalid_value"),
     ({"tool_choice": 3}, "tool_choice", "invalid_type"),
     ({"tool_choice": {"type": "custom"}}, *refused("tool_choice.type")),
-    ({"tool_choice": {"type": "allowed_tools"}}, *refused("tool_choice.type")),
     (offered() | {"tool_choice": chosen("g")}, "tool_choice.function.name", "invalid_value"),
     ({"parallel_tool_calls": 1}, "parallel_tool_calls", "invalid_type"),
     ({"function_call": {"name": "f"}}, *refused("function_call")),

@@ -24,6 +24,7 @@ TEMPLATE = """\
 {%- for message in messages -%}<s>{{ message.role }}: {{ message.content }}</s>{%- endfor -%}
 {%- if add_generation_prompt -%}<s>assistant: {% if think %}<think>{% endif %}{%- endif -%}
 """
+BRIEF = "{% for t in tools or [] %}{{ t.function.name }}{% endfor %}{{ messages[0].content }}"
 FUNCTION = {"name": "f", "description": "F", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}
 TOOLS = [{"type": "function", "function": FUNCTION}]
 CALLS = [
@@ -235,6 +236,13 @@ async def test_whether_the_answer_begins_within_the_reasoning() -> None:
 
 STRICT = [{"type": "function", "function": FUNCTION | {"strict": True}}]
 NAMED = {"type": "function", "function": {"name": "f"}}
+
+
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 ENFORCED = [
     ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
     ({"tools": TOOLS, "tool_choice": NAMED}, "tool_choice"),
@@ -256,12 +264,31 @@ async def test_what_is_enforced_is_a_grammar(fields: dict[str, Any], param: str)
         assert server.lifecycle.last.grammar is None
 
 
+ANY_OBJECT = {"type": "json_object"}
+PLATE_FUNCTION: dict[str, Any] = {
+    "name": "f",
+    "strict": True,
+    "parameters": {"type": "object", "properties": {"plate": {"type": "string", "pattern": "^[A-Z]{3}$"}}},
+}
+PLATE = [{"type": "function", "function": PLATE_FUNCTION}]
+
+
 @pytest.mark.parametrize(
     ("state", "fields", "param"),
     [
-        ({"tool_format": "pythonic"}, {"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
-        ({"tool_format": "llama3_json"}, {"tools": STRICT}, "tools[0].function.strict"),
         ({"reasoning_format": "granite"}, {"tools": TOOLS, "tool_choice": NAMED}, "tool_choice"),
+        ({"tool_format": "llama3_json"}, {"tools": TOOLS, "response_format": ANY_OBJECT}, "response_format"),
+        (
+            {"tool_format": "pythonic"},
+            {"tools": TOOLS, "structured_outputs": {"choice": ["no", " [f()]"]}},
+            "structured_outputs.choice",
+        ),
+        (
+            {"tool_format": "pythonic"},
+            {"tools": TOOLS, "structured_outputs": {"grammar": 'start: "a"'}},
+            "structured_outputs.grammar",
+        ),
+        ({"tool_format": "glm"}, {"tools": PLATE}, "tools[0].function.parameters.properties.plate.pattern"),
     ],
 )
 async def test_what_cannot_be_enforced_is_refused(state: dict[str, Any], fields: dict[str, Any], param: str) -> None:
@@ -279,6 +306,93 @@ async def test_a_keyword_that_cannot_be_enforced_matters_to_strict_alone() -> No
         function["strict"] = True
         error = (await server.chat(tools=tools)).json()["error"]
         assert (error["param"], error["code"]) == ("tools[0].function.parameters.not", "unsupported_keyword")
+
+
+@pytest.mark.parametrize("tool_format", ["hermes", "glm"])
+async def test_a_schema_that_does_not_compile_matters_to_strict_alone(tool_format: str) -> None:
+    functions = [
+        {"name": "f", "parameters": {"properties": {"a": {"type": "null"}}}},
+        {"name": "g", "parameters": {"properties": {"b": {"enum": ["refuse"]}}}},
+    ]
+    tools = [{"type": "function", "function": function} for function in functions]
+    async with with_tools(tool_format=tool_format, template=BRIEF) as server:
+        assert (await server.chat(tools=tools, tool_choice="required")).status_code == 200
+        source = server.lifecycle.last.grammar.source
+        assert '"type":"null"' in source and '"refuse"' not in source, "the other is held to its schema all the same"
+        functions[1]["strict"] = True
+        for choice in ("auto", "required"):
+            error = (await server.chat(tools=tools, tool_choice=choice)).json()["error"]
+            assert (error["param"], error["code"]) == ("tools[1].function.parameters", "invalid_grammar")
+
+
+async def test_what_a_format_cannot_spell_matters_to_strict_alone() -> None:
+    loose = [{"type": "function", "function": PLATE_FUNCTION | {"strict": False}}]
+    async with with_tools(tool_format="glm") as server:
+        assert (await server.chat(tools=loose, tool_choice="required")).status_code == 200
+        assert "A-Z]{3}" not in server.lifecycle.last.grammar.source
+    async with with_tools() as server:
+        assert (await server.chat(tools=PLATE)).status_code == 200
+        assert "A-Z]{3}" in server.lifecycle.last.grammar.source
+
+
+TWO = [*TOOLS, {"type": "function", "function": {"name": "g"}}]
+
+
+async def test_some_of_the_tools_are_allowed() -> None:
+    async with with_tools(template=BRIEF) as server:
+        for mode in ("auto", "required"):
+            assert (await server.chat(tools=TWO, tool_choice=allowed(mode, "g"))).status_code == 200
+            assert prompt_of(server).startswith("fg"), "all are shown"
+            source = server.lifecycle.last.grammar.source
+            assert 'g\\", \\"arguments' in source and 'f\\", \\"arguments' not in source
+            assert ("TEXT" in source) is (mode == "auto")
+
+
+@pytest.mark.parametrize(
+    ("choice", "param", "code"),
+    [
+        (allowed("auto", "h"), "tool_choice.allowed_tools.tools[0].function.name", "invalid_value"),
+        (allowed("none", "f"), "tool_choice.allowed_tools.mode", "invalid_value"),
+        (allowed("auto"), "tool_choice.allowed_tools.tools", "array_below_min_length"),
+        ({"type": "allowed_tools"}, "tool_choice.allowed_tools", "missing_required_parameter"),
+        (
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": [{"type": "mcp", "server_label": "x"}]},
+            },
+            "tool_choice.allowed_tools.tools[0].type",
+            "unsupported_parameter",
+        ),
+    ],
+)
+async def test_wrong_allowed_tools(choice: dict[str, Any], param: str, code: str) -> None:
+    async with with_tools() as server:
+        error = (await server.chat(tools=TOOLS, tool_choice=choice)).json()["error"]
+        assert (error["param"], error["code"]) == (param, code)
+
+
+async def test_an_answer_is_calls_or_of_the_form_that_is_asked_for() -> None:
+    async with with_tools() as server:
+        for form in (
+            {"response_format": ANY_OBJECT},
+            {"structured_outputs": {"regex": "a+"}},
+            {"structured_outputs": {"choice": ["a"]}},
+            {"structured_outputs": {"grammar": 'start: "a"'}},
+        ):
+            assert (await server.chat(tools=TOOLS, **form)).status_code == 200
+            source = server.lifecycle.last.grammar.source
+            assert "(calls |  answer)" in source and "tool_call" in source
+            assert server.lifecycle.last.parsing.calls_or_form
+            for choice in ("required", NAMED):
+                assert (await server.chat(tools=TOOLS, tool_choice=choice, **form)).status_code == 200
+                assert "answer" not in server.lifecycle.last.grammar.source, "tools win"
+                assert not server.lifecycle.last.parsing.calls_or_form
+            await server.chat(tools=TOOLS, tool_choice="none", **form)
+            assert "tool_call" not in server.lifecycle.last.grammar.source
+        error = (await server.chat(tools=TOOLS, structured_outputs={"regex": "refuse"})).json()["error"]
+        assert error["param"] == "structured_outputs.regex"
+        await server.chat(tools=TOOLS, response_format={"type": "text"})
+        assert server.lifecycle.last.grammar is None and not server.lifecycle.last.parsing.calls_or_form
 
 
 async def test_schemas_beyond_the_limit_of_grammars_are_refused() -> None:
@@ -304,7 +418,8 @@ async def test_reasoning_comes_before_what_is_enforced() -> None:
             assert "start: reasoning " in server.lifecycle.last.grammar.source
         lark = {"structured_outputs": {"grammar": 'start: "a"'}}
         assert (await server.chat(**lark)).status_code == 200
-        assert (await server.chat(**lark, **begun)).json()["error"]["param"] == "structured_outputs.grammar"
+        assert (await server.chat(**lark, **begun)).status_code == 200
+        assert server.lifecycle.last.grammar.source.startswith("start: reasoning ")
 
 
 async def test_a_thinking_budget_is_a_limit_for_the_engine() -> None:

@@ -163,17 +163,6 @@ async def test_bad_words_become_tokens_with_and_without_a_space():
         assert params.allowed_token_ids == (3, 5)
 
 
-async def test_tools_leave_no_room():
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
-    template = ChatTemplate("{{ tools | tojson if tools }}{% for m in messages %}{{ m.content }}{% endfor %}", {})
-    async with serving(tool_format="hermes", prompts=Prompts(byte_level(), template)) as server:
-        answer = await server.chat(tools=tools, response_format={"type": "json_object"})
-        assert answer.status_code == 400 and "tool calls" in answer.json()["error"]["message"], answer.text
-        assert answer.json()["error"]["param"] == "response_format"
-        answer = await server.chat(tools=tools, tool_choice="none", response_format={"type": "json_object"})
-        assert answer.status_code == 200, answer.text
-
-
 @pytest.mark.parametrize("thinks", [True, False])
 async def test_reasoning_comes_before_what_is_enforced(thinks):
     template = ChatTemplate(

@@ -116,9 +116,10 @@ function = st.fixed_dictionaries(
     optional={"parameters": schema, "strict": st.booleans(), "description": st.text(max_size=4)},
 )
 tool = st.fixed_dictionaries({"type": st.just("function"), "function": function})
-choices = st.sampled_from(["none", "auto", "required"]) | st.builds(
-    lambda name: {"type": "function", "function": {"name": name}}, st.sampled_from(["f", "g", "h"])
-)
+named = st.builds(lambda name: {"type": "function", "function": {"name": name}}, st.sampled_from(["f", "g", "h"]))
+allowed = st.fixed_dictionaries({"mode": st.sampled_from(["auto", "required"]), "tools": st.lists(named, max_size=3)})
+some = st.fixed_dictionaries({"type": st.just("allowed_tools"), "allowed_tools": allowed | values})
+choices = st.sampled_from(["none", "auto", "required"]) | named | some
 
 
 @fuzz

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from gateway.completion.events import CallDelta
+from gateway.completion.formats.base import CallSyntax
 from gateway.completion.parser import Parser, Parsing
 from gateway.completion.stream import joined_calls
 
@@ -26,6 +27,24 @@ class Transcript:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     """(name, arguments): an object for arguments that are valid JSON, text for others."""
     reasoning: str = ""
+
+
+def spelt(syntax: CallSyntax, calls: list[tuple[str, dict[str, Any]]]) -> str:
+    """Calls as the syntax has them."""
+    each = [f"{syntax.before}{name}{syntax.middle}{_arguments(syntax, given)}{syntax.after}" for name, given in calls]
+    return syntax.begin + syntax.between.join(each) + syntax.end
+
+
+def _arguments(syntax: CallSyntax, given: dict[str, Any]) -> str:
+    written = syntax.arguments
+    if written is None:
+        return json.dumps(given)
+
+    def value(given: Any) -> str:
+        return given if written.plain_text and isinstance(given, str) else json.dumps(given)
+
+    parts = [f"{written.before}{name}{written.middle}{value(each)}{written.after}" for name, each in given.items()]
+    return written.between.join(parts)
 
 
 def new_parser(parsing: Parsing) -> Parser:
