@@ -136,6 +136,40 @@ def test_strict_holds_the_calls_that_the_model_makes(client):
     assert answer.choices[0].message.content and not answer.choices[0].message.tool_calls
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_tools_that_are_not_allowed_are_not_called(client, mode):
+    """The model would ask for the weather."""
+    only_light = {"mode": mode, "tools": [{"type": "function", "function": {"name": "set_light"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": only_light}
+    asked = ASK | {"tools": [WEATHER, SET_LIGHT], "tool_choice": choice, "parallel_tool_calls": False}
+    message = client.chat.completions.create(**asked).choices[0].message
+    assert {call.function.name for call in message.tool_calls or []} <= {"set_light"}
+    assert message.tool_calls or mode == "auto"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_or_else_an_answer_by_a_schema(client, stream):
+    schema = {
+        "type": "object",
+        "properties": {"mood": {"enum": ["good", "bad"]}},
+        "required": ["mood"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "mood", "schema": schema}}
+    asked = ASK | {"response_format": form}
+
+    def answer(messages):
+        if not stream:
+            return client.chat.completions.create(**asked | {"messages": messages}).choices[0]
+        with client.chat.completions.stream(**asked | {"messages": messages}) as events:
+            return events.get_final_completion().choices[0]
+
+    called, said = answer(ASKED), answer(GREETING)
+    (call,) = called.message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "Paris"} and called.message.content is None
+    assert json.loads(said.message.content)["mood"] in ("good", "bad") and not said.message.tool_calls
+
+
 def test_another_format_by_name(start_server):
     """The model's calls are text to a server that was told another format."""
     with start_server("--tool-call-format", "llama3_json") as other, other.client() as client:
