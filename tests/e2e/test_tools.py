@@ -166,7 +166,7 @@ def test_calls_or_else_an_answer_by_a_schema(client, stream):
 
     called, said = answer(ASKED), answer(GREETING)
     (call,) = called.message.tool_calls
-    assert json.loads(call.function.arguments) == {"city": "Paris"} and called.message.content is None
+    assert json.loads(call.function.arguments) == {"city": "Paris"} and not called.message.content
     assert json.loads(said.message.content)["mood"] in ("good", "bad") and not said.message.tool_calls
 
 
