@@ -74,7 +74,7 @@ def _middleware(state: AppState) -> Sequence[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=state.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["*"],
         )

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import PurePath
 
 from fastapi import APIRouter, Request, Response
 
@@ -42,29 +44,26 @@ HEADERS = {
 }
 
 MEDIA_TYPES = {
-    "index.html": "text/html; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "view.js": "text/javascript; charset=utf-8",
-    "client.js": "text/javascript; charset=utf-8",
-    "sse.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
-"""Every file that is served. A name that is not here is a 404, so no path is ever built from a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file of the page, held in memory: together they are a few dozen kilobytes."""
+    """One file of the page, held in memory: together they are some hundred kilobytes."""
 
     body: bytes
     media_type: str
     etag: str
 
     @classmethod
-    def read(cls, name: str) -> StaticFile:
-        body = resources.files("gateway").joinpath("static", name).read_bytes()
-        return cls(body, MEDIA_TYPES[name], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    def read(cls, file: Traversable) -> StaticFile:
+        body = file.read_bytes()
+        media_type = MEDIA_TYPES[PurePath(file.name).suffix]
+        return cls(body, media_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> Response:
         """The file, or 304 where the browser holds this very version."""
@@ -75,7 +74,8 @@ class StaticFile:
         return Response(self.body, media_type=self.media_type, headers=headers)
 
 
-FILES = {name: StaticFile.read(name) for name in MEDIA_TYPES}
+FILES = {file.name: StaticFile.read(file) for file in resources.files("gateway").joinpath("static").iterdir()}
+"""Every file that is served. A name that is not here is a 404, so no path is ever built from a request."""
 
 
 @router.api_route("/", methods=["GET", "HEAD"])

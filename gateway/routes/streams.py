@@ -1,4 +1,4 @@
-"""``GET /v1/streams/{id}``: go on reading a stream whose connection was lost."""
+"""``/v1/streams/{id}``: go on reading a stream whose connection was lost (GET), or end it (DELETE)."""
 
 from __future__ import annotations
 
@@ -60,6 +60,16 @@ async def resume_stream(
         ended=lambda: None,
         headers=form.headers(durable=recording.durable),
     )
+
+
+@router.delete("/v1/streams/{stream_id}", summary="End a stream", status_code=204, responses=errors(401, 404, 410))
+async def end_stream(stream_id: str, state: State, context: Context) -> None:
+    """Abort what is not generated yet, and forget the rest: for a client that stops on purpose.
+
+    A stream that may be resumed does not end with its connection.
+    """
+    state.streams.abandon(state.streams.find(stream_id, context.key))
+    context.log |= {"stream_id": stream_id}
 
 
 _OUTCOMES: dict[type[APIError], str] = {NotFound: "not_found", Gone: "gone"}

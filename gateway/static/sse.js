@@ -1,12 +1,13 @@
 // Server-sent events, read as https://html.spec.whatwg.org/multipage/server-sent-events.html says. EventSource itself
 // can only GET, and a chat is a POST.
 
-/** Turns decoded text, cut anywhere, into events `{type, data}`. */
+/** Turns decoded text, cut anywhere, into events `{type, data, id}`; an id holds until another one comes. */
 export class EventParser {
   #rest = "";
   #afterCarriageReturn = false;
   #type = "";
   #data = [];
+  #id = "";
 
   /** Returns the events that `text` completes. */
   push(text) {
@@ -26,11 +27,13 @@ export class EventParser {
     const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
     if (field === "data") this.#data.push(value);
     else if (field === "event") this.#type = value;
+    else if (field === "id" && !value.includes("\0")) this.#id = value;
     return null;
   }
 
   #dispatch() {
-    const event = this.#data.length ? { type: this.#type || "message", data: this.#data.join("\n") } : null;
+    const { length } = this.#data;
+    const event = length ? { type: this.#type || "message", data: this.#data.join("\n"), id: this.#id } : null;
     this.#type = "";
     this.#data = [];
     return event;

@@ -18,6 +18,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 FIGURES = re.compile(r"first token \d+ ms · 5 tokens · [\d.]+ tokens/s")
 MARKUP = "<img src=x onerror=\"alert('boo')\"><script>alert('boo')</script>\n<b>bold</b> &amp; [a](javascript:alert(1))"
 
+KEY_IS_WHERE = """async () => {
+  const { store } = await import("/static/store.js");
+  const holding = (storage) => Object.keys(storage).filter((name) => storage[name].includes("sk-"));
+  const kept = JSON.stringify(await store.all()).includes("sk-");
+  return [holding(sessionStorage), holding(localStorage), document.cookie, kept];
+}"""
+
 
 async def ask(page: Page, question: str) -> None:
     await page.get_by_label("Message").fill(question)
@@ -58,7 +65,7 @@ async def test_an_answer_is_shown_as_it_streams(browser_page: Page, fake: Any) -
     assert body["messages"] == [{"role": "user", "content": "How?"}]
 
 
-async def test_reasoning_is_told_and_not_shown(browser_page: Page, fake: Any) -> None:
+async def test_reasoning_is_told_and_folded_away(browser_page: Page, fake: Any) -> None:
     async def script() -> AsyncIterator[bytes]:
         yield fake.chunk("Well, well.", member="reasoning_content")
         await fake.wait_for_test()
@@ -70,9 +77,13 @@ async def test_reasoning_is_told_and_not_shown(browser_page: Page, fake: Any) ->
     fake.go_on.set()
     await expect(browser_page.locator(".meta")).to_have_text(FIGURES)
     await expect(answer_of(browser_page)).to_have_text("Yes.")
+    thoughts = browser_page.get_by_text("Well, well.")
+    await expect(thoughts).to_be_hidden()
+    await browser_page.get_by_text("Reasoning", exact=True).click()
+    await expect(thoughts).to_be_visible()
 
 
-async def test_the_conversation_is_sent_along_until_it_is_cleared(browser_page: Page, fake: Any) -> None:
+async def test_the_conversation_is_sent_along_until_a_new_one_begins(browser_page: Page, fake: Any) -> None:
     fake.then(
         fake.saying("Hello Ada."), InvalidRequest("No."), fake.saying("You are Ada."), fake.saying("I do not know.")
     )
@@ -81,14 +92,14 @@ async def test_the_conversation_is_sent_along_until_it_is_cleared(browser_page: 
         await expect(browser_page.get_by_role("button", name="Send")).to_be_visible()
     await expect(answer_of(browser_page)).to_have_text("You are Ada.")
     assert [message["content"] for message in fake.bodies[2]["messages"]] == ["I am Ada.", "Hello Ada.", "Who am I?"]
-    await browser_page.get_by_role("button", name="Clear").click()
-    await expect(browser_page.locator(".turn")).to_have_count(0)
+    await browser_page.get_by_role("button", name="New chat").click()
+    await expect(browser_page.locator(".question")).to_have_count(0)
     await ask(browser_page, "Who am I?")
     await expect(answer_of(browser_page)).to_have_text("I do not know.")
     assert len(fake.bodies[3]["messages"]) == 1
 
 
-@pytest.mark.parametrize("how", ["button", "escape", "clear"])
+@pytest.mark.parametrize("how", ["button", "escape", "new"])
 async def test_stopping_ends_the_request_at_the_server(browser_page: Page, fake: Any, how: str) -> None:
     fake.then(fake.saying("and so on " * 1000, pause=0.02), fake.saying("Fine."))
     await ask(browser_page, "Tell me everything")
@@ -97,14 +108,14 @@ async def test_stopping_ends_the_request_at_the_server(browser_page: Page, fake:
     if how == "escape":
         await browser_page.keyboard.press("Escape")
     else:
-        await browser_page.get_by_role("button", name="Stop" if how == "button" else "Clear").click()
+        await browser_page.get_by_role("button", name="Stop" if how == "button" else "New chat").click()
     assert await asyncio.to_thread(fake.aborted.wait, 5)
-    if how != "clear":
+    if how != "new":
         await expect(browser_page.locator(".meta")).to_have_text("stopped")
         await expect(answer_of(browser_page)).to_contain_text("and so on")
     await ask(browser_page, "Go on")
     await expect(answer_of(browser_page)).to_have_text("Fine.")
-    await expect(browser_page.locator(".turn")).to_have_count(1 if how == "clear" else 2)
+    await expect(browser_page.locator(".question")).to_have_count(1 if how == "new" else 2)
 
 
 async def test_markup_from_the_model_stays_text(browser_page: Page, fake: Any) -> None:
@@ -115,6 +126,7 @@ async def test_markup_from_the_model_stays_text(browser_page: Page, fake: Any) -
     await expect(browser_page.locator(".meta")).to_contain_text("tokens")
     assert await answer_of(browser_page).text_content() == MARKUP
     assert await browser_page.locator(".question .text").text_content() == MARKUP
+    await expect(browser_page.locator(".entry").first).to_contain_text("<img src=x")
     await ask(browser_page, "And in an error?")
     await expect(browser_page.locator(".notice").last).to_contain_text("onerror")
     assert await browser_page.locator("#conversation :is(img, script, b, a)").count() == 0
@@ -152,7 +164,7 @@ async def test_the_parser_gives_the_same_events_wherever_the_bytes_are_cut(brows
           const read = async (pieces) => {
             const events = [];
             const body = new ReadableStream({ start(c) { pieces.forEach((p) => c.enqueue(p)); c.close(); } });
-            for await (const event of readEvents(body)) events.push([event.type, event.data]);
+            for await (const event of readEvents(body)) events.push([event.type, event.data, event.id]);
             return JSON.stringify(events);
           };
           const results = new Set([await read([...bytes].map((b) => new Uint8Array([b])))]);
@@ -161,7 +173,12 @@ async def test_the_parser_gives_the_same_events_wherever_the_bytes_are_cut(brows
         }"""
     )
     assert len(found) == 1
-    assert json.loads(found[0]) == [["message", "a💧\nb"], ["message", ""], ["error", " {}"], ["message", "x: y"]]
+    assert json.loads(found[0]) == [
+        ["message", "a💧\nb", ""],
+        ["message", "", ""],
+        ["error", " {}", "7"],
+        ["message", "x: y", "7"],
+    ]
 
 
 async def broken(fake: Any) -> AsyncIterator[bytes]:
@@ -211,7 +228,7 @@ async def test_a_refusal_is_told_in_the_servers_words(browser_page: Page, fake: 
     await ask(browser_page, "Too long")
     notice = browser_page.locator(".notice")
     await expect(notice).to_contain_text("This prompt has 900 tokens, and 512 fit.")
-    await expect(notice).to_contain_text("Clear the conversation to start a new one. Request req-7")
+    await expect(notice).to_contain_text("Begin a new chat, or ask for less. Request req-7")
 
 
 async def test_a_server_that_goes_away_is_noticed_and_found_again(browser_page: Page, fake: Any) -> None:
@@ -284,17 +301,13 @@ async def test_an_api_key_is_asked_for_and_kept_in_the_tab_only(open_page: Any, 
         await dialog.get_by_role("button", name="Use this key").click()
         await expect(answer_of(page)).to_have_text("Come in.")
         await expect(page.locator("#model")).to_have_text(fake.MODEL)
-        assert await page.evaluate("[Object.values(sessionStorage), localStorage.length, document.cookie]") == [
-            ["sk-right"],
-            0,
-            "",
-        ]
+        assert await page.evaluate(KEY_IS_WHERE) == [["penstock-api-key"], [], "", False]
         await page.reload()
         await expect(page.locator("#model")).to_have_text(fake.MODEL)
         await page.get_by_role("button", name="API key").click()
         await dialog.get_by_role("button", name="Forget it").click()
         await expect(dialog).to_contain_text("answers only with an API key")
-        assert await page.evaluate("sessionStorage.length") == 0
+        assert (await page.evaluate(KEY_IS_WHERE))[0] == []
 
 
 async def test_the_keyboard_is_enough(browser_page: Page, fake: Any) -> None:
@@ -320,7 +333,7 @@ async def test_examples_are_asked_with_one_click(browser_page: Page, fake: Any) 
     for example in examples:
         await browser_page.get_by_role("button", name=example).click()
         await expect(browser_page.get_by_role("button", name="Send")).to_be_visible()
-        await browser_page.get_by_role("button", name="Clear").click()
+        await browser_page.get_by_role("button", name="New chat").click()
     assert [body["messages"][0]["content"] for body in fake.bodies] == examples
 
 

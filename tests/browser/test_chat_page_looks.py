@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ POOR_CONTRAST = r"""() => {
 """Texts below WCAG AA's contrast of 4.5 to 1."""
 
 PLACES = """() => {
-  const nodes = [...document.querySelectorAll("header *, .turn, .question, .answer > .text, form, select")];
+  const nodes = [...document.querySelectorAll("header *, .question, .answer, .answer > .text, #composer")];
   return nodes.map((node) => [node.className, node.getBoundingClientRect().x, node.getBoundingClientRect().y]);
 }"""
 """Where everything is that text streaming in below must not move."""
@@ -44,6 +46,27 @@ STORY = (
     "down the long steel pipe to meet her.\n\n“Not so fast,” said the gate at the top. “I let through just what you "
     "can turn.”\n\nAnd so she turned, night and day, and the lamps in the valley never went out."
 )
+
+MARKDOWN = """## Opening a gate
+
+Water pushes with a **force** that grows with depth, so open it *slowly*:
+
+1. Close the valve behind it.
+2. Raise it by `5 mm`, then wait.
+   - Watch the gauge.
+   - Note the time.
+
+| depth | pressure |
+|---|---|
+| 1 m | 9.8 kPa |
+| 10 m | 98 kPa |
+
+```python
+def pressure(depth: float) -> float:
+    return 1000 * 9.81 * depth
+```
+
+> Every millimetre counts. See [the manual](https://example.com/manual)."""
 
 
 async def ask(page: Page, question: str) -> None:
@@ -71,7 +94,7 @@ async def test_it_looks_right(open_page: Any, fake: Any, tmp_path: Path, width: 
         await ask(page, "Give me a JSON object with name Ada, age 36 and city Paris.")
         await expect(page.locator(".meta")).to_contain_text("tokens/s")
         await ask(page, "Tell me a short story.")
-        await expect(page.locator(".turn")).to_have_count(2)
+        await expect(page.locator(".question")).to_have_count(2)
         places = await page.evaluate(PLACES)
         await expect(page.locator(".answer > .text").last).to_contain_text("Once upon")
         assert await page.evaluate(PLACES) == places
@@ -91,3 +114,43 @@ async def test_it_looks_right(open_page: Any, fake: Any, tmp_path: Path, width: 
         await ask(page, "Locked?")
         await expect(page.get_by_role("dialog")).to_be_visible()
         await check(page, "key")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_what_is_drawn_and_what_opens_looks_right(
+    open_page: Any, fake: Any, tmp_path: Path, width: int, scheme: str
+) -> None:
+    phone = {"has_touch": True, "is_mobile": True} if width < 500 else {}
+    size = {"width": width, "height": 844 if phone else 800}
+
+    async def check(page: Page, name: str) -> None:
+        await page.screenshot(path=tmp_path / f"{name}-{width}-{scheme}.png")
+        assert await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        assert await page.evaluate(POOR_CONTRAST) == []
+
+    async def script() -> AsyncIterator[bytes]:
+        for token, logprob in (("The", -0.02), (" sluice", -1.2), (" opens", -0.4), (" slowly", -2.6), (".", -0.1)):
+            top = [{"token": token, "logprob": logprob}, {"token": " gate", "logprob": -1.9}]
+            entry = {"token": token, "logprob": logprob, "top_logprobs": top}
+            choice = {"index": 0, "delta": {"content": token}, "logprobs": {"content": [entry]}, "finish_reason": None}
+            yield b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+        yield fake.ending(5)
+
+    fake.then(fake.saying(MARKDOWN, pause=0), script)
+    async with open_page(viewport=size, color_scheme=scheme, **phone) as page:
+        await ask(page, "Explain it.")
+        await expect(page.locator(".meta")).to_contain_text("tokens/s")
+        await check(page, "markdown")
+        await ask(page, "In a sentence?")
+        await expect(page.get_by_role("button", name="Tokens")).to_be_visible()
+        await page.get_by_role("button", name="Tokens").click()
+        await page.locator(".token").nth(3).focus()
+        await check(page, "tokens")
+        await page.get_by_role("button", name="Settings").click()
+        await page.get_by_label("Format").select_option("json_schema")
+        await check(page, "settings")
+        await page.get_by_role("button", name="Close the settings").click()
+        if phone:
+            await page.get_by_role("button", name="Open the list of chats").click()
+            await check(page, "library")

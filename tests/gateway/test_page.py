@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from importlib import resources
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.errors import APIError
-from gateway.routes.page import MEDIA_TYPES, router
+from gateway.routes.page import FILES, MEDIA_TYPES, router
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 def paths() -> list[str]:
-    return ["/", *(f"/static/{name}" for name in MEDIA_TYPES)]
+    return ["/", *(f"/static/{name}" for name in FILES)]
 
 
 @pytest.mark.parametrize("path", paths())
@@ -38,7 +39,7 @@ async def test_each_file_is_served_with_strict_headers(client: httpx.AsyncClient
     name = path.removeprefix("/static/") if path != "/" else "index.html"
     assert answer.status_code == 200
     assert answer.content == resources.files("gateway").joinpath("static", name).read_bytes()
-    assert answer.headers["content-type"] == MEDIA_TYPES[name]
+    assert answer.headers["content-type"] == MEDIA_TYPES[Path(name).suffix]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
@@ -83,15 +84,15 @@ async def test_nothing_else_is_served(client: httpx.AsyncClient, path: str) -> N
     assert (await client.get(path)).status_code == 404
 
 
-def test_every_file_of_the_page_is_listed_and_names_no_outside_address() -> None:
+def test_every_file_of_the_page_is_served_and_names_no_outside_address() -> None:
     files = {file.name: file for file in resources.files("gateway").joinpath("static").iterdir() if file.is_file()}
-    assert set(files) == set(MEDIA_TYPES)
+    assert set(files) == set(FILES)
     for name, file in files.items():
         text = re.sub(r"(?m)^\s*//.*$", "", file.read_text())  # a comment may cite a standard
         assert set(re.findall(r"https?://[^\s\"')]+", text)) <= {"http://www.w3.org/2000/svg"}, name
 
 
 def test_the_page_holds_no_inline_script_or_style_and_refers_only_to_served_files() -> None:
-    html = resources.files("gateway").joinpath("static", "index.html").read_text()
+    html = "".join(file.body.decode() for name, file in FILES.items() if name.endswith(".html"))
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", html)
-    assert set(re.findall(r"static/([\w.]+)", html)) <= set(MEDIA_TYPES)
+    assert set(re.findall(r"static/([\w.]+)", html)) <= set(FILES)

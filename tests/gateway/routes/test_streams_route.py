@@ -210,3 +210,16 @@ async def test_a_page_of_another_origin_may_ask_and_see_the_id() -> None:
         )
         assert response.headers["access-control-expose-headers"] == "*"
         assert response.headers["x-penstock-stream"]
+
+
+async def test_a_stream_can_be_ended_by_its_holder_alone() -> None:
+    async with resumable(keys=Keys.load(["key-a", "key-b"])) as server:
+        server.client.headers["authorization"] = "Bearer key-a"
+        stream_id, _ = await start(server)
+        where = f"/v1/streams/{stream_id}"
+        other = await server.client.delete(where, headers={"authorization": "Bearer key-b"})
+        assert (other.status_code, other.json()["error"]["code"]) == (404, "stream_not_found")
+        assert (await server.client.get(where)).status_code == 200
+        assert (await server.client.delete(where)).status_code == 204
+        assert (await server.client.get(where)).status_code == 410
+        assert (await server.client.delete(where)).status_code == 410

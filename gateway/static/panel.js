@@ -1,0 +1,65 @@
+// The panel in which a conversation's settings are changed.
+
+import { DEFAULTS, fieldsOf } from "./settings.js";
+
+const dialog = document.getElementById("settings");
+const form = document.getElementById("settings-form");
+const problem = document.getElementById("settings-problem");
+
+/** Reads the form into an object like DEFAULTS. */
+function read() {
+  const settings = {};
+  for (const [name, initial] of Object.entries(DEFAULTS)) {
+    const control = form.elements[name];
+    settings[name] = typeof initial === "boolean" ? control.checked : control.value;
+  }
+  return settings;
+}
+
+function write(settings) {
+  for (const [name, initial] of Object.entries(DEFAULTS)) {
+    const control = form.elements[name];
+    if (typeof initial === "boolean") control.checked = settings[name] ?? initial;
+    else control.value = settings[name] ?? initial;
+  }
+}
+
+/** Says what is wrong, beside the field that it is about. True if nothing is. */
+function check() {
+  for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
+  document.getElementById("schema-field").hidden = form.elements.format.value !== "json_schema";
+  try {
+    fieldsOf(read());
+    problem.hidden = true;
+    return true;
+  } catch (error) {
+    form.elements[error.field]?.setAttribute("aria-invalid", "true");
+    problem.textContent = error.message;
+    problem.hidden = false;
+    return false;
+  }
+}
+
+/** Opens the panel on `settings`; `changed` hears of what is entered, as it is entered, however wrong. */
+export function openPanel(settings, changed) {
+  write(settings);
+  form.oninput = () => {
+    check();
+    changed(read());
+  };
+  check();
+  dialog.showModal();
+}
+
+document.getElementById("settings-reset").addEventListener("click", () => {
+  write(DEFAULTS);
+  form.oninput();
+});
+document.getElementById("settings-close").addEventListener("click", () => dialog.close());
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (check()) dialog.close();
+});
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog) dialog.close(); // outside of it
+});

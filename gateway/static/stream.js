@@ -1,0 +1,129 @@
+// One answer as it streams, over as many connections as it takes: a connection that breaks is replaced by another one,
+// which goes on after the last event that was seen. So an answer outlives a reload of the page and a server that is
+// started again; while an engine is started again, the stream only pauses.
+
+import { request, ServerError } from "./client.js";
+import { readEvents } from "./sse.js";
+
+const RESUMABLE = { "X-Penstock-Resume": "sse" };
+const LONGEST_ABSENCE_MS = 90_000; // of the server; it keeps an unread stream no longer than its --resume-grace
+const FIRST_PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 4_000;
+
+/**
+ * Asks for an answer and yields its parts: `{text}`, `{reasoning}`, `{tool}`, `{logprobs}`, `{finish}`, `{usage}`, and
+ * `{interrupted}` with true and then false where the connection is replaced. `begun` is called with the stream's id,
+ * or null where the server offers none. Throws a ServerError if the answer is not brought to its end.
+ */
+export async function* streamChat(body, signal, begun) {
+  const response = await request("v1/chat/completions", {
+    method: "POST",
+    headers: { "Content-Type": "application/json", ...RESUMABLE },
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+    signal,
+  });
+  const id = response.headers.get("x-penstock-stream");
+  begun(id);
+  yield* follow(response, id, signal);
+}
+
+/** The same for a stream that was begun before: from its first event, as nothing else is known of it here. */
+export async function* resumeChat(id, signal) {
+  yield* follow(await reconnect(id, "", signal), id, signal);
+}
+
+/** Ends a stream at the server. One that is not resumable ends with its connection. */
+export async function endStream(id) {
+  await request(`v1/streams/${encodeURIComponent(id)}`, { method: "DELETE", keepalive: true }).catch(() => {});
+}
+
+async function* follow(response, id, signal) {
+  const state = { last: "", finished: false, done: false };
+  for (;;) {
+    const requestId = response.headers.get("x-request-id");
+    if (!response.headers.get("content-type")?.includes("text/event-stream")) {
+      await response.body?.cancel();
+      throw new ServerError("The answer is not a stream. Is there a proxy between this page and the server?", { requestId });
+    }
+    let broken = false;
+    try {
+      yield* partsOf(response, state, requestId);
+    } catch (error) {
+      if (error.name === "AbortError" || (error instanceof ServerError && error.code !== "stream_parked")) throw error;
+      broken = true;
+    }
+    if (state.done || (state.finished && !broken)) return;
+    if (!id) throw lostAnswer(broken, requestId);
+    yield { interrupted: true };
+    response = await reconnect(id, state.last, signal);
+    yield { interrupted: false };
+  }
+}
+
+function lostAnswer(broken, requestId) {
+  return broken
+    ? new ServerError("The connection to the server was lost in the middle of the answer.", { requestId, lost: true })
+    : new ServerError("The stream ended before the answer was complete.", { requestId });
+}
+
+async function* partsOf(response, state, requestId) {
+  for await (const { data, id } of readEvents(response.body)) {
+    state.last = id || state.last;
+    if (data === "[DONE]") {
+      if (!state.finished) throw new ServerError("The stream ended before the answer was complete.", { requestId });
+      state.done = true;
+      return;
+    }
+    const chunk = parseChunk(data, requestId);
+    const choice = chunk?.choices?.find(({ index }) => !index);
+    if (choice?.delta?.reasoning_content) yield { reasoning: choice.delta.reasoning_content };
+    for (const tool of choice?.delta?.tool_calls ?? []) yield { tool };
+    if (choice?.logprobs?.content?.length) yield { logprobs: choice.logprobs.content };
+    if (choice?.delta?.content) yield { text: choice.delta.content };
+    if (choice?.finish_reason) {
+      state.finished = true;
+      yield { finish: choice.finish_reason };
+    }
+    if (chunk?.usage) yield { usage: chunk.usage };
+  }
+}
+
+function parseChunk(data, requestId) {
+  let chunk;
+  try {
+    chunk = JSON.parse(data);
+  } catch {
+    throw new ServerError("The server sent something that is no chat completion.", { requestId });
+  }
+  if (chunk?.error) {
+    const { message, code } = chunk.error;
+    throw new ServerError(message || "The server ended the answer with an error.", { code, requestId });
+  }
+  return chunk;
+}
+
+/** A new connection to a stream, after event `last`; waits for a server that is away, but not for ever. */
+async function reconnect(id, last, signal) {
+  const until = Date.now() + LONGEST_ABSENCE_MS;
+  for (let wait = FIRST_PAUSE_MS; ; wait = Math.min(2 * wait, LONGEST_PAUSE_MS)) {
+    try {
+      const headers = { ...RESUMABLE, ...(last ? { "Last-Event-ID": last } : {}) };
+      return await request(`v1/streams/${encodeURIComponent(id)}`, { headers, signal });
+    } catch (error) {
+      const mayHeal = error.lost || error.status >= 500;
+      if (error.name === "AbortError" || !mayHeal || Date.now() > until) throw error;
+      await pause(wait / 1000, signal);
+    }
+  }
+}
+
+export function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
