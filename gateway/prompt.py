@@ -88,6 +88,19 @@ class Prompts:
             lambda: [self._encode(text, context, "prompt", add_special_tokens=add_special_tokens) for text in texts]
         )
 
+    async def following(self, text: str, *, context: int) -> list[int]:
+        """Token ids of a text that goes on after another. Raises as ``chat`` does."""
+
+        def work() -> list[int]:
+            # Some tokenizers begin a text with a space. Here a line break begins it, which no token of theirs joins.
+            first = self.tokenizer.encode("\n", add_special_tokens=False)
+            whole = self._encode(f"\n{text}", context, "prompt", add_special_tokens=False)
+            if whole[: len(first)] == first:
+                return whole[len(first) :]
+            return self.tokenizer.encode(text, add_special_tokens=False)
+
+        return await self.run(work)
+
     async def bad_words(self, words: list[str]) -> list[list[int]]:
         """Successions of tokens that spell the words, each alone and, where that begins otherwise, after a space.
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import openai
@@ -37,6 +37,8 @@ class RunningServer:
     process: subprocess.Popen[bytes]
     log: Path
     start_seconds: float
+    admin_key: ClassVar = "an-admin-key-for-tests"
+    """Of the ``server`` that tests share."""
 
     def client(self, **options: Any) -> openai.OpenAI:
         settings: dict[str, Any] = {"api_key": "none", "max_retries": 0, "timeout": 60.0, **options}
@@ -166,5 +168,5 @@ def long_answer() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def server(start_server: StartServer) -> Iterator[RunningServer]:
     """The demo model in float32, so that library arithmetic is as close to batch-invariant as it gets."""
-    with start_server("--dtype", "float32", "--max-num-seqs", "64") as running:
+    with start_server("--dtype", "float32", "--max-num-seqs", "64", "--admin-key", RunningServer.admin_key) as running:
         yield running

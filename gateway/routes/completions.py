@@ -27,11 +27,13 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo) -> Pl
     """Prompts → token ids. Raises ``InvalidRequest`` where one is empty, does not fit or is out of vocabulary."""
     skip = body.skip_special_tokens is not False
     texts, given_ids = body.texts, body.token_lists
+    filled = filled_in(texts, body.suffix, state.prompts.tokenizer)
     ids = await state.prompts.texts(
-        filled_in(texts, body.suffix, state.prompts.tokenizer),
-        add_special_tokens=body.add_special_tokens is not False,
-        context=info.max_model_len,
+        filled.texts, add_special_tokens=body.add_special_tokens is not False, context=info.max_model_len
     )
+    if filled.apart is not None and filled.last is not None:
+        following = await state.prompts.following(filled.apart, context=info.max_model_len)
+        ids = [[*each, *following, filled.last] for each in ids]
     for prompt in given_ids:
         check_token_ids(prompt, info.vocab_size, "prompt")
     prompts = tuple(body.truncated(prompt) for prompt in (*ids, *given_ids))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from http_for_tests import Step, engine_info, say, scored, serving
 from tokenizers import Tokenizer as Backend
-from tokenizers_for_tests import byte_level
+from tokenizers_for_tests import byte_fallback, byte_level
 
 from engine.messages import TokenLogprobs
 from gateway.completion.events import Completed, Delta, OutputToken, PromptScored, Usage
@@ -88,6 +88,22 @@ async def test_text_is_filled_in_by_models_that_know_how(family):
         assert server.lifecycle.last.prompts == tuple(
             tokenizer.encode(t, add_special_tokens=True) for t in ("ab", "cd")
         )
+
+
+async def test_code_llama_is_given_a_suffix_without_a_space_before_it():
+    backend = Backend.from_str(byte_fallback()._backend.to_str())
+    backend.add_special_tokens(["▁<PRE>", "▁<SUF>", "▁<MID>"])
+    tokenizer = Tokenizer(backend)
+    pre, suf, mid = (tokenizer.token_id(f"▁<{name}>") for name in ("PRE", "SUF", "MID"))
+    space, the = tokenizer.token_id("▁"), tokenizer.encode("the", add_special_tokens=False)
+    async with serving(prompts=Prompts(tokenizer, None)) as server:
+        server.lifecycle.info = engine_info(tokenizer)
+        for suffix in ("he dog", "\n\nhe dog"):
+            assert (await server.complete("the", suffix=suffix, add_special_tokens=False)).status_code == 200
+            (prompt,) = server.lifecycle.last.prompts
+            apart = tokenizer.encode(f"\n{suffix}", add_special_tokens=False)
+            assert apart[0] == space and prompt == [pre, *the, suf, *apart[2:], mid]
+            assert tokenizer.decode(prompt, skip_special_tokens=True) == f"the{suffix}"
 
 
 async def test_a_suffix_and_what_would_cut_its_form_off_are_refused():
