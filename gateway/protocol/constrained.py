@@ -12,6 +12,7 @@ from engine.grammar import text_rule
 from engine.grammar_trial_messages import Trial, TrialKind
 from gateway.errors import InvalidRequest
 from gateway.grammars import structural_tags
+from gateway.grammars.closed_objects import close_objects
 from gateway.grammars.json_schema import check_schema
 from gateway.protocol.base import RequestModel, kind_of, wrong_field
 from gateway.protocol.fields import NoOp
@@ -129,7 +130,6 @@ class StructuredOutputs(RequestModel):
 
     prefix: ClassVar[str] = "structured_outputs."
     unsupported: ClassVar[Mapping[str, NoOp]] = {
-        "disable_additional_properties": NoOp("say additionalProperties: false in the schema", (False,)),
         "disable_any_whitespace": NoOp("white space in JSON is bounded, see docs/structured_output.md", (False,)),
         "disable_fallback": NoOp("there is one backend", (True, False)),
         "whitespace_pattern": NoOp("white space in JSON is bounded, see docs/structured_output.md"),
@@ -141,6 +141,11 @@ class StructuredOutputs(RequestModel):
     grammar: str | None = Field(None, min_length=1, description="Grammar in EBNF (GBNF) or Lark.")
     any_json: bool | None = Field(None, alias="json_object", description="With true, the answer is a JSON object.")
     structural_tag: str | None = Field(None, description="The response_format of that type, as JSON text.")
+    disable_additional_properties: bool | None = Field(
+        None,
+        description="With false, objects by json may have members that the schema does not name. Default true: only "
+        "where it says so itself.",
+    )
 
     @property
     def given(self) -> list[str]:
@@ -244,7 +249,8 @@ class ConstrainedRequest(SamplingRequest):
         param = f"structured_outputs.{name}"
         match name:
             case "json":
-                return _json(_object(given.json_, param, limits), param, limits)
+                closed = given.disable_additional_properties is not False
+                return _json(_object(given.json_, param, limits), param, limits, closed=closed)
             case "json_object":
                 return _json(ANY_OBJECT, param, limits)
             case "regex":
@@ -261,12 +267,12 @@ class ConstrainedRequest(SamplingRequest):
                 return _tags(_tag_format(tags, param), param, limits)
 
 
-def _json(schema: dict[str, Any], param: str, limits: Limits) -> Wanted:
-    source = msgspec.json.encode(schema).decode()
-    _check_length(source, limits.max_grammar_size, param, "--max-grammar-size")
+def _json(schema: dict[str, Any], param: str, limits: Limits, *, closed: bool = True) -> Wanted:
+    _check_length(msgspec.json.encode(schema).decode(), limits.max_grammar_size, param, "--max-grammar-size")
     check_schema(schema, param, limits.max_schema_depth)
     kind = schema.get("type")
     begins = _FIRST.get(kind) if isinstance(kind, str) else None
+    source = msgspec.json.encode(close_objects(schema) if closed else schema).decode()
     return Wanted(param, Trial(kind="json_schema", source=source), begins)
 
 
@@ -278,10 +284,10 @@ def _text(kind: TrialKind, source: str, param: str, limits: Limits, begins: str 
 def _tags(given: StructuralTagFormat, param: str, limits: Limits) -> Wanted:
     tags = []
     for at, structure in enumerate(given.structures):
-        tag = structural_tags.Tag(structure.begin, structure.schema_, structure.end)
+        tag = structural_tags.Tag(structure.begin, close_objects(structure.schema_), structure.end)
         if structural_tags.trigger_of(tag, given.triggers) is None:
             raise _refuse(f"{param}.structures[{at}].begin", "it begins with none of the triggers")
-        check_schema(tag.schema, f"{param}.structures[{at}].schema", limits.max_schema_depth)
+        check_schema(structure.schema_, f"{param}.structures[{at}].schema", limits.max_schema_depth)
         tags.append(tag)
     return _text("lark", structural_tags.tags_grammar(tags, given.triggers), param, limits)
 

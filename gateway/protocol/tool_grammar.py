@@ -13,7 +13,8 @@ from gateway.completion.formats.base import CallSyntax
 from gateway.completion.parser import Parsing
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.grammars.arguments import ANY_ARGUMENTS, CannotSpellError, arguments_rules, loose_schema
-from gateway.grammars.json_schema import ANNOTATIONS, check_schema
+from gateway.grammars.closed_objects import close_objects
+from gateway.grammars.json_schema import check_schema
 from gateway.grammars.spelling import Spelling, TokenOf
 from gateway.grammars.tool_calls import CallGrammars, Function, Reasoning, around_answer
 from gateway.protocol.constrained import Wanted
@@ -199,7 +200,7 @@ def _offered(tool: Tool, param: str, syntax: CallSyntax, spelling: Spelling, lim
     """Raises ``InvalidRequest`` where a strict schema cannot be enforced."""
     name, parameters, strict = tool.function.name, tool.function.parameters, bool(tool.function.strict)
     loose = Function(name, loose_schema(parameters, syntax))
-    schema = NO_ARGUMENTS if not parameters or _declares_none(parameters) else ANY_ARGUMENTS | parameters
+    schema = ANY_ARGUMENTS | close_objects(parameters) if parameters else NO_ARGUMENTS
     try:
         check_schema(parameters or {}, param, limits.max_schema_depth)
         arguments_rules("arguments", schema, syntax, spelling)
@@ -212,15 +213,6 @@ def _offered(tool: Tool, param: str, syntax: CallSyntax, spelling: Spelling, lim
             raise
         return _Offered(param, loose, loose, strict)
     return _Offered(param, Function(name, schema), loose, strict)
-
-
-def _declares_none(parameters: dict[str, Any]) -> bool:
-    """Whether this is how clients write a function without parameters: an object of no properties, and nothing else.
-
-    By the letter any object would do, and the model would make some up.
-    """
-    says = {key: value for key, value in parameters.items() if key not in ANNOTATIONS}
-    return says in ({"type": "object", "properties": {}}, {"type": "object", "properties": {}, "required": []})
 
 
 def _unsupported(param: str, why: str) -> UnsupportedParameter:

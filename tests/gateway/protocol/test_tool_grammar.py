@@ -26,7 +26,7 @@ def schema(parameters: dict[str, Any] | None) -> dict[str, Any]:
     "parameters", [None, {}, EMPTY, {**EMPTY, "required": []}, {**EMPTY, "title": "F", "description": "none"}], ids=str
 )
 def test_a_function_without_parameters_is_given_none(parameters: dict[str, Any] | None) -> None:
-    assert schema(parameters) == schema(NO_ARGUMENTS) != schema(ANY_ARGUMENTS)
+    assert schema(parameters).items() >= NO_ARGUMENTS.items()
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_a_function_without_parameters_is_given_none(parameters: dict[str, Any] 
     ids=str,
 )
 def test_any_object_is_another_thing(parameters: dict[str, Any]) -> None:
-    assert schema(parameters) != schema(NO_ARGUMENTS)
+    assert schema(parameters) == ANY_ARGUMENTS | parameters

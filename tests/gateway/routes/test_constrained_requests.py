@@ -16,7 +16,8 @@ from gateway.protocol.limits import Limits
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 ANY = Grammar("json_schema", '{"type":"object"}')
-BY_SCHEMA = Grammar("json_schema", json.dumps(SCHEMA, separators=(",", ":")))
+BY_SCHEMA = Grammar("json_schema", json.dumps(SCHEMA | {"additionalProperties": False}, separators=(",", ":")))
+OPEN = Grammar("json_schema", json.dumps(SCHEMA, separators=(",", ":")))
 
 
 def schema_format(schema: Any = SCHEMA, **more: Any) -> dict[str, Any]:
@@ -42,6 +43,8 @@ TAGS = {
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, ANY),
         ({"structured_outputs": {"json": SCHEMA}}, BY_SCHEMA),
         ({"structured_outputs": {"json": json.dumps(SCHEMA)}}, BY_SCHEMA),
+        ({"structured_outputs": {"json": SCHEMA, "disable_additional_properties": True}}, BY_SCHEMA),
+        ({"structured_outputs": {"json": SCHEMA, "disable_additional_properties": False}}, OPEN),
         ({"structured_outputs": {"json_object": True}}, ANY),
         ({"structured_outputs": {"json_object": False}}, None),
         ({"structured_outputs": {"regex": "[a-z]+"}}, Grammar("regex", "[a-z]+")),
