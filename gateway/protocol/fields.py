@@ -116,6 +116,7 @@ ASSISTANT_MESSAGE: Mapping[str, NoOp] = {
     "audio": NoOp(_AUDIO),
     "function_call": _FUNCTION_CALL,
     "parsed": NoOp("it is the openai client's own reading of the content, which counts", anything=True),
+    "provider_specific_fields": NoOp("it is litellm's own note of what the other fields say", anything=True),
     "refusal": NoOp("a refusal is ordinary text here; send it as content", ("",)),
 }
 

@@ -216,6 +216,9 @@ async def test_results_name_a_call_before_them() -> None:
     async with with_tools() as server:
         assert (await server.chat(messages=[asked, result, result])).status_code == 200
         assert (await server.chat(messages=[asked | {"parsed": 3, "tool_calls": [read]}, result])).status_code == 200
+        # litellm sends its answers back like this.
+        noted = asked | {"provider_specific_fields": {"refusal": None}, "annotations": [], "function_call": None}
+        assert (await server.chat(messages=[noted, result])).status_code == 200
         for wrong in ([result, asked], [asked, result | {"tool_call_id": "b"}]):
             response = await server.chat(messages=wrong)
             at = wrong.index(next(each for each in wrong if each["role"] == "tool"))
