@@ -194,6 +194,9 @@ class ServeSettings(BaseSettings):
     enable_prefix_caching: Annotated[bool, Option("Engine")] = Field(
         True, description="Compute a prompt's beginning once and share it among requests."
     )
+    deterministic: Annotated[bool, Option("Engine")] = Field(
+        False, description="Take a GPU's kernels whose answers do not depend on other requests, or refuse to start."
+    )
     stream_interval: Annotated[float, Option("Engine", "SECONDS")] = Field(
         0.02, ge=0, le=1, description="Tokens of a stream that come within this time share an event; 0 for one each."
     )

@@ -30,6 +30,10 @@ REFERENCE = "torch"
 """Name under which an op's reference is chosen where no provider fits."""
 
 
+class NotInvariantError(ValueError):
+    """No implementation of an op is deterministic here."""
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """Greatest difference between a provider and the reference: ``atol + rtol * |reference|``."""
@@ -63,6 +67,8 @@ class Op(Generic[F, S]):
     tolerances: Mapping[torch.dtype, Tolerance]
     """The dtypes the op is defined for, each with the tolerance a provider is held to."""
     examples: Callable[[torch.dtype, torch.Generator], Iterable[Example[S]]]
+    invariant: bool = False
+    """Whether the reference computes a row in the same bits in any company, on any device."""
     run: Callable[..., Any] = _call
     """``run(implementation, *arguments, **options)`` returns every tensor the op produces, those it writes included."""
 
@@ -79,13 +85,16 @@ class Machine:
     """Of the processor model: a library may dispatch on it."""
     threads: int
     """That torch computes with; 1 on a GPU."""
+    deterministic: bool = False
+    """Whether what is computed of a row has to have the same bits in any company, at whatever cost."""
 
     @classmethod
-    def detect(cls, device: torch.device) -> Machine:
+    def detect(cls, device: torch.device, *, deterministic: bool = False) -> Machine:
         if device.type == "cuda":
             major, minor = torch.cuda.get_device_capability(device)
-            return cls("cuda", f"sm_{major}{minor}", torch.cuda.get_device_name(device), 1)
-        return cls("cpu", torch.backends.cpu.get_cpu_capability(), _cpu_name(), torch.get_num_threads())
+            return cls("cuda", f"sm_{major}{minor}", torch.cuda.get_device_name(device), 1, deterministic)
+        capability = torch.backends.cpu.get_cpu_capability()
+        return cls("cpu", capability, _cpu_name(), torch.get_num_threads(), deterministic)
 
 
 def _cpu_name() -> str:
@@ -141,7 +150,10 @@ class Kernels:
         self._builds: set[str] = set()
 
     def select(self, op: Op[F, S], spec: S) -> F:
-        """The implementation of an op for these shapes and dtypes."""
+        """The implementation of an op for these shapes and dtypes.
+
+        Raises NotInvariantError where the machine is to be deterministic and nothing here is that.
+        """
         for provider in self._candidates(op.name):
             if provider.accepts(spec):
                 self._chosen[op.name, repr(spec)] = f"{provider.name} {provider.version}"
@@ -151,6 +163,8 @@ class Kernels:
                     self._builds |= {provider.build()} - {""}
                 implementation: F = self._loaded[key]
                 return implementation
+        if self.machine.deterministic and not op.invariant:
+            raise NotInvariantError(f"nothing on this machine computes {op.name} in one order for {spec}")
         self._chosen[op.name, repr(spec)] = f"{REFERENCE} {torch.__version__}"
         return op.reference
 

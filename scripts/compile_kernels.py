@@ -44,6 +44,10 @@ TYPES = {
 }
 
 
+OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+"""Of a launch, that are the compiler's."""
+
+
 class Launch(NamedTuple):
     """A kernel and what decides how it is compiled."""
 
@@ -53,12 +57,13 @@ class Launch(NamedTuple):
     signature: dict[str, str]
     constants: dict[str, Any]
     aligned: frozenset[str]
-    """Pointers to a multiple of 16 bytes."""
-    warps: int
+    """Pointers to a multiple of 16 bytes, and numbers that are multiples of 16."""
+    options: dict[str, Any]
+    """Warps, stages of a pipeline and whether multiplications and additions are fused, where the launch says so."""
 
     @property
     def key(self) -> str:
-        return repr((self.kernel.fn.__name__, self.signature, self.constants, sorted(self.aligned), self.warps))
+        return repr((self.kernel.fn.__name__, self.signature, self.constants, sorted(self.aligned), self.options))
 
 
 class Compiled(NamedTuple):
@@ -78,7 +83,7 @@ def launches() -> Iterator[Launch]:
     seen: set[str] = set()
     for op in ops():
         for provider in providers(op.name):
-            if provider.name != "triton":
+            if not provider.name.startswith("triton"):
                 continue
             implementation = provider.load()
             for dtype in op.tolerances:
@@ -108,15 +113,23 @@ def _recorded(op: Any, implementation: Any, example: Any) -> list[tuple[Any, tup
 
 
 def _launch(op: str, dtype: str, kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Launch:
-    warps = options.pop("num_warps", 4)
+    compiled_with = {name: options.pop(name) for name in OPTIONS if name in options}
     values = dict(zip(kernel.arg_names, arguments, strict=False)) | options
     fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
+    # As at a launch: a stride of 1 is a constant, and multiples of 16 are known to be that.
+    fixed |= {name for name, value in values.items() if isinstance(value, int) and value == 1}
     constants = {name: value for name, value in values.items() if name in fixed}
     signature = {name: "constexpr" if name in fixed else _type(value) for name, value in values.items()}
     # Of a torch allocation; a view of another one may begin anywhere.
-    aligned = frozenset(name for name, v in values.items() if isinstance(v, Tensor) and v.storage_offset() == 0)
+    aligned = frozenset(name for name, v in values.items() if name not in fixed and _is_aligned(v))
     ordered = {name: signature[name] for name in kernel.arg_names}
-    return Launch(op, dtype, kernel, ordered, constants, aligned, warps)
+    return Launch(op, dtype, kernel, ordered, constants, aligned, compiled_with)
+
+
+def _is_aligned(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.storage_offset() == 0
+    return isinstance(value, int) and value % 16 == 0
 
 
 def _type(value: Any) -> str:
@@ -138,7 +151,10 @@ def compile_for(launch: Launch, target: str) -> Compiled:
         constexprs={(at[name],): value for name, value in launch.constants.items()},
         attrs={(at[name],): [["tt.divisibility", 16]] for name in launch.aligned},
     )
-    compiled = triton.compile(source, target=TARGETS[target], options={"num_warps": launch.warps})
+    options = {"num_warps": 4, **launch.options}
+    if target.startswith("gfx") and "num_stages" in options:
+        options["num_stages"] = 2  # As on such a machine.
+    compiled = triton.compile(source, target=TARGETS[target], options=options)
     if target.startswith("gfx"):
         registers, spills = _read_amdgcn(compiled.asm["amdgcn"])
     else:

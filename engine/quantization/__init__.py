@@ -32,10 +32,5 @@ def find_quantization(name: str, kernels: Kernels) -> Quantization | None:
         return None
     if name not in quantization_names():
         raise ConfigurationError(f"There is no quantization {name!r}; there are: {', '.join(quantization_names())}.")
-    if (device := kernels.machine.device) != "cpu":
-        raise ConfigurationError(
-            f"--quantization {name} runs on a CPU only: there are no kernels for it on {device} yet; "
-            "leave it out, or take --device cpu"
-        )
     quantization: Quantization = import_module(f"{__name__}.{name}").build(kernels)
     return quantization

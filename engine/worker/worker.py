@@ -32,7 +32,7 @@ from engine.worker.model_runner import ModelRunner
 from engine.worker.profiling import full_step
 from engine.worker.sampler import Sampler
 from engine.worker.whole import Whole
-from kernels.registry import Kernels, Machine
+from kernels.registry import Kernels, Machine, NotInvariantError
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Worker:
         hf_config = HFConfig.read(folder)
         checkpoint = None if config.load_format == "dummy" else loader.Checkpoint(folder)
         self._dtype = loader.resolve_dtype(config.dtype, hf_config, checkpoint)
-        self._kernels = kernels = Kernels(Machine.detect(device))
+        kernels = Kernels(Machine.detect(device, deterministic=config.deterministic))
         context = LayerContext(
             kernels=kernels,
             device=device,
@@ -76,7 +76,7 @@ class Worker:
             quantization=find_quantization(config.quantization, kernels),
             parallel=self._parallel,
         )
-        with torch.inference_mode(), _readable_out_of_memory():
+        with torch.inference_mode(), _readable_mistakes():
             self._model = build_model(hf_config, context)
             _check_length(config, self._model)
             whole = Whole.of(self._model, hf_config, context, threads)
@@ -229,11 +229,13 @@ def choose_device(config: EngineConfig, rank: int) -> torch.device:
 
 
 @contextmanager
-def _readable_out_of_memory() -> Iterator[None]:
+def _readable_mistakes() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(f"the weights do not fit the device: {error}") from error
+    except NotInvariantError as error:
+        raise ConfigurationError(f"--deterministic: {error}") from error
 
 
 def _check_length(config: EngineConfig, model: Model) -> None:

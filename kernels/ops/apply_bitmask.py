@@ -41,5 +41,5 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
 
 
 OP: Op[ApplyBitmask, ApplyBitmaskSpec] = Op(
-    name="apply_bitmask", reference=apply_bitmask, tolerances={torch.float32: EXACT}, examples=_examples
+    name="apply_bitmask", reference=apply_bitmask, tolerances={torch.float32: EXACT}, examples=_examples, invariant=True
 )

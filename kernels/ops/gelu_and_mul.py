@@ -47,4 +47,5 @@ OP: Op[GeluAndMul, GeluAndMulSpec] = Op(
         torch.float16: Tolerance(2e-3, 2e-3),
     },
     examples=_examples,
+    invariant=True,
 )

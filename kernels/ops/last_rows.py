@@ -37,4 +37,5 @@ OP: Op[LastRows, LastRowsSpec] = Op(
     reference=last_rows,
     tolerances={torch.float32: EXACT, torch.bfloat16: EXACT, torch.float16: EXACT},
     examples=_examples,
+    invariant=True,
 )

@@ -121,9 +121,9 @@ def _run(implementation: Linear, x: Tensor, weight: Weight, bias: Tensor | None,
 
 
 def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Example[LinearSpec]]:
-    formats: tuple[WeightFormat, ...] = (DENSE[dtype],)
+    formats: tuple[WeightFormat, ...] = (DENSE[dtype], "int8", "int4")
     if dtype == torch.float32:
-        formats = ("float32", "bfloat16", "float16", "int8", "int4")
+        formats += ("bfloat16", "float16")
     shapes = [(1, 64, 96, False), (3, 33, 7, True), (5, 96, 40, True), (17, 128, 260, True), (40, 544, 72, False)]
     for weights in formats:
         for rows, in_features, out_features, bias in shapes:

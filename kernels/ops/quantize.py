@@ -130,5 +130,6 @@ OP: Op[Quantize, QuantizeSpec] = Op(
     reference=quantize,
     tolerances=dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), Tolerance(1e-7, 1e-4)),
     examples=_examples,
+    invariant=True,
     run=_run,
 )

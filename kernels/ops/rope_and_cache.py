@@ -114,5 +114,6 @@ OP: Op[RopeAndCache, RopeAndCacheSpec] = Op(
         torch.float16: Tolerance(2e-3, 2e-3),
     },
     examples=_examples,
+    invariant=True,
     run=_run,
 )

@@ -44,4 +44,5 @@ OP: Op[SiluAndMul, SiluAndMulSpec] = Op(
         torch.float16: Tolerance(2e-3, 2e-3),
     },
     examples=_examples,
+    invariant=True,
 )

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import kernels.registry
+from kernels.ops import linear, paged_attention
 from kernels.ops.silu_and_mul import OP, SiluAndMulSpec
-from kernels.registry import Kernels, Machine, Provider
+from kernels.providers import triton
+from kernels.registry import Kernels, Machine, NotInvariantError, Provider
 
 HERE = Machine("cpu", "AVX2", "a processor", 2)
 SPEC = SiluAndMulSpec(64, torch.float32)
@@ -113,3 +116,40 @@ def test_kernels_import_nothing_of_ours():
     root = Path(kernels.registry.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- deterministic ------------------------------------------------------------------------------------------
+
+LINEAR = linear.LinearSpec(64, 96, False, torch.bfloat16, "bfloat16")
+ATTENTION = paged_attention.PagedAttentionSpec(8, 2, 64, 16, False, torch.bfloat16, torch.bfloat16)
+
+
+def names(machine, op, spec):
+    """Of the providers on disk that would be chosen there, without loading any."""
+    fitting = [each for each in kernels.registry.providers(op) if each.supported(machine) and each.accepts(spec)]
+    return [each.name for each in fitting]
+
+
+@pytest.mark.skipif(not triton.available(), reason="there is no Triton here")
+def test_a_deterministic_gpu_takes_other_products_and_another_attention():
+    fast, exact = (Machine("cuda", "sm_90", "a GPU", 1, deterministic) for deterministic in (False, True))
+    assert names(fast, "linear", LINEAR) == []
+    assert names(exact, "linear", LINEAR) == ["triton-invariant"]
+    assert names(fast, "paged_attention", ATTENTION) == ["triton"]
+    assert names(exact, "paged_attention", ATTENTION) == ["triton-invariant", "triton"]
+    quantized = linear.LinearSpec(64, 96, False, torch.bfloat16, "int4")
+    assert names(fast, "linear", quantized) == names(exact, "linear", quantized) == ["triton"]
+
+
+def test_a_deterministic_machine_refuses_what_nothing_computes_in_one_order(offer):
+    offer()
+    chosen = Kernels(replace(HERE, deterministic=True))
+    assert chosen.select(OP, SPEC) is OP.reference, "a product of two numbers has no order"
+    with pytest.raises(NotInvariantError, match=r"nothing on this machine computes linear in one order for LinearSpec"):
+        chosen.select(linear.OP, LINEAR)
+    assert Kernels(HERE).select(linear.OP, LINEAR) is linear.OP.reference
+
+
+def test_a_cpu_computes_as_it_does_anyway(offer):
+    offer(provider())
+    assert fingerprint(offer, provider(), machine=replace(HERE, deterministic=True)) == fingerprint(offer, provider())

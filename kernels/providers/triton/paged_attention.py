@@ -14,6 +14,7 @@ SPLIT = 256
 LEAST_ROWS = 16
 """Of a matrix product on a GPU's tensor cores."""
 PROMPT_ROWS = 64
+LARGEST_HEAD = 256
 
 
 class TritonPagedAttention:
@@ -60,6 +61,8 @@ class TritonPagedAttention:
             "HEAD": head,
             # Its product of bfloat16 matrices is wrong.
             "WIDEN": interpreted(),
+            # With tiles of one height, what one program does and what several do is to round alike.
+            "enable_fp_fusion": not self._one_tile,
         }
         slopes = q if alibi_slopes is None else alibi_slopes
         if max_query_len == 1:
@@ -74,6 +77,7 @@ class TritonPagedAttention:
             self._device.merge_splits[(sequences, kv_heads)](
                 peaks, totals, parts, seq_lens, out, *out.stride()[:2], splits, head_dim, sliding_window or 0,
                 WINDOW=sliding_window is not None, GROUP=group, ROWS=rows, SPLIT=SPLIT, HEAD=head, num_warps=4,
+                enable_fp_fusion=not self._one_tile,
             )  # fmt: skip
             return out
         if not self._one_tile:
@@ -92,7 +96,7 @@ def _power(number: int) -> int:
 
 
 def _accepts(spec: PagedAttentionSpec) -> bool:
-    return spec.head_dim <= 256
+    return spec.head_dim <= LARGEST_HEAD
 
 
 PROVIDER: Provider[PagedAttention, PagedAttentionSpec] = Provider(

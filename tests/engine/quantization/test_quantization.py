@@ -105,11 +105,6 @@ def test_names():
         find_quantization("foo", Kernels(CPU))
 
 
-def test_cuda_is_refused():
-    with pytest.raises(ConfigurationError, match="--quantization int8 runs on a CPU only: there are no kernels for it"):
-        find_quantization("int8", Kernels(Machine("cuda", "sm_90", "a GPU", 1)))
-
-
 # --- in a worker ------------------------------------------------------------------------------------------
 
 

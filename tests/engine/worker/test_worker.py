@@ -273,3 +273,10 @@ def test_the_profiling_step_fits_the_buffers(folder, budget, seqs, longest):
     worker.load()
     worker.allocate_cache(step.block_tables.size)
     assert len(worker.execute(step).token_ids) == len(step.query_lens)
+
+
+def test_deterministic_is_kept_or_refused(folder, monkeypatch):
+    assert loaded(folder, deterministic=True)
+    monkeypatch.setattr(loader, "find", lambda: None)
+    with pytest.raises(ConfigurationError, match=r"^--deterministic: nothing on this machine computes"):
+        loaded(folder, deterministic=True)

@@ -16,9 +16,12 @@ import torch
 import triton
 import triton.language as tl
 
+from kernels.ops.linear import GROUP, Int4Weight, Int8Weight
 from kernels.philox import LANES, philox
 from kernels.providers.triton.device.sampling import random_words
-from kernels.registry import Example, Op, Tolerance, ops, providers
+from kernels.providers.triton.linear import TritonLinear
+from kernels.providers.triton.paged_attention import TritonPagedAttention
+from kernels.registry import Example, Op, Provider, Tolerance, ops, providers
 
 TRUNCATED = Tolerance(8e-2, 2.0**-7)
 """The interpreter makes a bfloat16 by cutting off, where a GPU rounds: a norm of such sums is further off."""
@@ -35,8 +38,11 @@ def examples(op: Op[Any, Any], dtype: torch.dtype) -> Iterator[Example[Any]]:
     yield from made[::2] if dtype in FEW.get(op.name, ()) else made
 
 
-def disagreements(op: Op[Any, Any], implementation: Any, dtype: torch.dtype) -> Iterator[str]:
+def disagreements(op: Op[Any, Any], provider: Provider[Any, Any], dtype: torch.dtype) -> Iterator[str]:
+    implementation = provider.load()
     for example in examples(op, dtype):
+        if not provider.accepts(example.spec):
+            continue
         expected, found = (
             op.run(each, *example.arguments, **example.options) for each in (op.reference, implementation)
         )
@@ -51,8 +57,6 @@ def disagreements(op: Op[Any, Any], implementation: Any, dtype: torch.dtype) -> 
 
 def attention_in_one_order() -> Iterator[str]:
     """With tiles of one shape, a decoding step has the bits of the same queries at the end of their prompts."""
-    from kernels.providers.triton.paged_attention import TritonPagedAttention
-
     implementation = TritonPagedAttention(one_tile=True)
     op = next(op for op in ops() if op.name == "paged_attention")
     for example in op.examples(torch.float32, torch.Generator().manual_seed(0)):
@@ -61,6 +65,26 @@ def attention_in_one_order() -> Iterator[str]:
             as_prompt = implementation(*example.arguments, **{**example.options, "max_query_len": 2})
             if not torch.equal(decoded, as_prompt):
                 yield f"paged_attention {example.spec}: decoding and prompts differ"
+
+
+def products_in_one_order() -> Iterator[str]:
+    """A row has the same bits alone, in a few rows (a program for each split) and in many (one program for all)."""
+    implementation = TritonLinear()
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(70, 1120).to(dtype)
+        values = torch.randint(-8, 8, (150, 1120), dtype=torch.int8)
+        weights = {
+            "dense": torch.randn(150, 1120).to(dtype),
+            "int8": Int8Weight(values, torch.rand(150)),
+            "int4": Int4Weight(values, torch.rand(150, 1120 // GROUP).half()),
+        }
+        for name, weight in weights.items():
+            handle = implementation.pack(weight, torch.randn(150).to(dtype))
+            together = implementation(x, handle)
+            # At the places in their tiles that they have together: NumPy multiplies a tile's rows in groups.
+            for part in (slice(0, 1), slice(64, 65), slice(0, 40), slice(64, 70), slice(0, 66)):
+                if not torch.equal(implementation(x[part], handle), together[part]):
+                    yield f"linear {name} {dtype}: rows {part} differ"
 
 
 @triton.jit
@@ -90,11 +114,14 @@ def main() -> None:
     for op in ops():
         if op.name not in sys.argv[1:]:
             continue
-        (provider,) = (provider for provider in providers(op.name) if provider.name == "triton")
-        implementation = provider.load()
-        found += [line for dtype in op.tolerances for line in disagreements(op, implementation, dtype)]
+        for provider in providers(op.name):
+            # The other one of attention computes the same with other tiles; see ``attention_in_one_order``.
+            if provider.name == "triton" or (provider.name == "triton-invariant" and op.name == "linear"):
+                found += [line for dtype in op.tolerances for line in disagreements(op, provider, dtype)]
         if op.name == "paged_attention":
             found += attention_in_one_order()
+        if op.name == "linear":
+            found += products_in_one_order()
         if op.name == "sample_tokens":
             found += same_random_words()
     print("\n".join(found))

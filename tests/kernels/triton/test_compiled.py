@@ -21,10 +21,10 @@ for launch in launches():
     found += [compile_for(launch, target) for target in TARGETS]
 print(json.dumps(found))
 """
-REGISTERS = {"attend": 255, "attend_split": 232, "sample_tokens": 168}
+REGISTERS = {"attend": 255, "attend_split": 232, "sample_tokens": 168, "multiply": 255, "multiply_split": 208}
 """Of a thread at most; the kernels not named here 128."""
-SHARED = 48 << 10
-"""Bytes of a program at most: what every GPU gives without being asked for more."""
+SHARED = {"multiply": 96 << 10, "multiply_split": 96 << 10}
+"""Bytes of a program at most; the kernels not named here 48 KiB, what every GPU gives without being asked for more."""
 
 
 @pytest.mark.slow
@@ -44,6 +44,6 @@ def test_every_kernel_compiles_for_every_target_within_limits() -> None:
     for op, kernel, dtype, target, registers, shared, spills in found:
         name = f"{op}: {kernel} {dtype} for {target}"
         assert registers <= REGISTERS.get(kernel, 128), f"{name} takes {registers} registers"
-        assert shared <= SHARED, f"{name} takes {shared} bytes of shared memory"
+        assert shared <= SHARED.get(kernel, 48 << 10), f"{name} takes {shared} bytes of shared memory"
         if target.startswith("sm_"):
             assert not spills, f"{name} spills {spills} bytes"
