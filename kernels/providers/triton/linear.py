@@ -43,12 +43,14 @@ class TritonLinear:
 
     def pack(self, weight: Weight, bias: Tensor | None) -> Packed:
         if isinstance(weight, Int8Weight):
-            return Packed(weight.values.contiguous(), weight.scales, bias, *weight.values.shape, INT8)
+            columns, inputs = weight.values.shape
+            return Packed(weight.values.contiguous(), weight.scales, bias, columns, inputs, INT8)
         if isinstance(weight, Int4Weight):
-            low, high = weight.values.unflatten(1, (-1, 2, GROUP // 2)).unbind(2)
+            columns, inputs = weight.values.shape
+            low, high = weight.values.reshape(columns, -1, 2, GROUP // 2).unbind(2)
             pairs = ((low & 15) | (high << 4)).flatten(1)
-            return Packed(pairs, weight.scales.T.contiguous(), bias, *weight.values.shape, INT4)
-        return Packed(weight.contiguous(), None, bias, *weight.shape, DENSE)
+            return Packed(pairs, weight.scales.T.contiguous(), bias, columns, inputs, INT4)
+        return Packed(weight.contiguous(), None, bias, weight.shape[0], weight.shape[1], DENSE)
 
     def __call__(self, x: Tensor, handle: Packed) -> Tensor:
         if x.shape[1] != handle.inputs or x.stride(1) != 1:
@@ -86,7 +88,7 @@ class TritonLinear:
         assert handle.scales is not None, "a quantized weight has scales"
         if handle.form == INT8:
             return (found.float() * handle.scales[ids, None]).to(dtype)
-        pairs = found.unflatten(1, (-1, 1, GROUP // 2))
+        pairs = found.view(len(ids), -1, 1, GROUP // 2)
         values = torch.cat([(pairs << 4) >> 4, pairs >> 4], dim=2).flatten(2).float()
         return (values * handle.scales[:, ids].T.float()[:, :, None]).flatten(1).to(dtype)
 
