@@ -20,17 +20,27 @@ STREAM = 1 << 20
 def dummy_weights(model: Model, seed: int, progress: Progress) -> str:
     """Fill and pack every layer with seeded random numbers that keep activations sensible; returns a digest.
 
-    A number follows from the seed, the weight's name and its place in the whole weight, whoever has which part of it.
+    A number follows from the seed, the weight's name and its place in the whole weight, whoever has which part of it;
+    on a GPU that holds all of a weight, from its generator.
     """
 
     def fill(slot: WeightSlot) -> None:
         if slot.constant is not None:
             slot.destination.fill_(slot.constant)
+        elif slot.destination.device.type != "cpu" and slot.shape == tuple(slot.destination.shape):
+            _draw_there(slot, seed ^ crc32(slot.name.encode()))
         else:
             _draw(slot, [seed, crc32(slot.name.encode())])
 
     fill_and_pack(model.layers(), fill, progress)
     return f"dummy {seed}"
+
+
+def _draw_there(slot: WeightSlot, seed: int) -> None:
+    """The same by the device's own generator, whose numbers are others: billions would take a host long to send."""
+    generator = torch.Generator(slot.destination.device).manual_seed(seed)
+    width = (12 / slot.shape[1]) ** 0.5
+    slot.destination.uniform_(-width / 2, width / 2, generator=generator)
 
 
 def _draw(slot: WeightSlot, key: list[int]) -> None:

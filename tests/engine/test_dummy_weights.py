@@ -89,3 +89,14 @@ def test_a_part_is_that_of_the_whole(rows, columns, monkeypatch):
 def test_an_error_in_a_thread_is_raised():
     with pytest.raises(ZeroDivisionError):
         module.in_threads(lambda number: 1 // number, [2, 0, 1])
+
+
+def test_a_device_draws_whole_weights_itself_as_widely_spread():
+    slots = [WeightSlot(name, torch.full((700, 96), torch.nan)) for name in ("first", "first", "second")]
+    for slot, seed in zip(slots, (1, 1, 2), strict=True):
+        module._draw_there(slot, seed)
+    first, again, second = (slot.destination for slot in slots)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert first.abs().max() <= (3 / 96) ** 0.5
+    assert first.std().item() == pytest.approx(96**-0.5, rel=0.02)
