@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Bits = npt.NDArray[np.int32]
 
 MOST_COMPILED = 128
-"""Grammars that are kept compiled."""
+"""Grammars that are kept compiled where nothing else is said."""
 
 
 def words_of(vocab_size: int) -> int:
@@ -30,8 +30,10 @@ def words_of(vocab_size: int) -> int:
 class GrammarCompiler:
     """Thread-safe. What it was given lately is kept compiled."""
 
-    def __init__(self, vocabulary: Vocabulary, eos_token_ids: Sequence[int], max_states: int) -> None:
-        """``max_states``: of a grammar's lexer, which bounds the memory of a matcher.
+    def __init__(
+        self, vocabulary: Vocabulary, eos_token_ids: Sequence[int], max_states: int, most_kept: int = MOST_COMPILED
+    ) -> None:
+        """``max_states``: of a grammar's lexer, which bounds the memory of a matcher. ``most_kept``: grammars.
 
         Raises GrammarError where the model has no end-of-sequence token: no answer would end.
         """
@@ -46,6 +48,7 @@ class GrammarCompiler:
         self._limits = LLParserLimits(max_lexer_states=max_states, verbose_errors=False)
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
+        self._most_kept = most_kept
 
     def matcher(self, grammar: Grammar) -> LLMatcher:
         """At the beginning of an answer. Raises GrammarError with llguidance's reason."""
@@ -57,7 +60,7 @@ class GrammarCompiler:
         compiled = self._compile(grammar.lark())
         with self._lock:
             self._compiled[grammar] = compiled
-            if len(self._compiled) > MOST_COMPILED:
+            if len(self._compiled) > self._most_kept:
                 self._compiled.popitem(last=False)
             return compiled.deep_copy()
 

@@ -50,7 +50,8 @@ def _compiler(setup: Setup) -> GrammarCompiler:
         vocabulary = Vocabulary.load(Path(setup.folder), setup.vocab_size)
     except ModelError as error:
         raise GrammarError(str(error)) from error
-    return GrammarCompiler(vocabulary, setup.eos_token_ids, setup.max_states)
+    # What is kept counts towards the memory that the next caller's grammar may take, and verdicts are kept elsewhere.
+    return GrammarCompiler(vocabulary, setup.eos_token_ids, setup.max_states, most_kept=0)
 
 
 def _try(compiler: GrammarCompiler, trial: Trial) -> Verdict:

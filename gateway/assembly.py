@@ -147,7 +147,7 @@ def _app_state(
     from gateway.state import AppState
     from gateway.version import VERSION
 
-    limits = {name: getattr(settings, name) for name in Limits.__dataclass_fields__ if hasattr(settings, name)}
+    limits = {name: getattr(settings, name) for name in Limits.__dataclass_fields__}
     template = prompts.template
     shown = template.for_tools.source if template is not None else None
     return AppState(
@@ -160,6 +160,8 @@ def _app_state(
             folder,
             timeout=settings.grammar_timeout,
             max_states=settings.max_grammar_states,
+            memory=settings.grammar_memory,
+            most_waiting=settings.max_queue_grammars,
             record=metrics.record,
         ),
         admission=admission,

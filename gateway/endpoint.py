@@ -37,7 +37,7 @@ class Plan:
     options: AnswerOptions
     parsing: Parsing | None = None
     grammar: Grammar | None = None
-    """From ``state.grammars``: one that was tried."""
+    """One that was tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Endpoint(Generic[Body]):
 
     id_prefix: str
     parse: Parse[Body]
-    plan: Callable[[Body, AppState, EngineInfo], Awaitable[Plan]]
+    plan: Callable[[Body, AppState, EngineInfo, str], Awaitable[Plan]]
+    """The last is who asks, for the turns that callers take."""
     stream: type[StreamAnswer]
     body: type[BodyAnswer]
 
@@ -66,7 +67,7 @@ class Endpoint(Generic[Body]):
                 context.log["user"] = body.label
             model = state.model_name(body.model)
             info = state.engine_info()
-            plan = await self.plan(body, state, info)
+            plan = await self.plan(body, state, info, context.tenant.name)
             accepted = self._accepted(body, plan, state, context)
             state.admission.check_tokens(accepted.num_prompt_tokens)
             mode = _resume_mode(request, accepted, streaming=bool(body.stream))

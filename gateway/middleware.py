@@ -240,5 +240,6 @@ class BodyMiddleware:
 
     def _too_large(self, size: str) -> PayloadTooLarge:
         return PayloadTooLarge(
-            f"The request body may have at most {self._limit} bytes, but has {size}.", headers={"connection": "close"}
+            f"The request body may have at most {self._limit} bytes (--max-body-size), but has {size}.",
+            headers={"connection": "close"},
         )

@@ -15,7 +15,8 @@ from gateway.state import AppState, RequestContext
 from observability.records import IgnoredFields
 
 LARGE_BODY = 2**16
-"""Bytes. Larger ones are parsed off the event loop: thousands of small messages take their time."""
+"""Bytes. Larger ones are parsed and checked off the event loop: thousands of small messages take their time, and so do
+the arguments of a tool call."""
 
 Body = TypeVar("Body", bound=RequestModel)
 Parse: TypeAlias = Callable[[bytes, Limits], tuple[Body, list[str]]]
@@ -33,11 +34,13 @@ async def read(request: Request) -> bytes:
 
 async def parsed(raw: bytes, parse: Parse[Body], state: AppState, context: RequestContext) -> Body:
     """A valid request within the limits. Raises ``InvalidRequest``."""
-    if len(raw) > LARGE_BODY:
-        body, passed_over = await state.prompts.run(lambda: parse(raw, state.limits))
-    else:
+
+    def work() -> tuple[Body, list[str]]:
         body, passed_over = parse(raw, state.limits)
-    body.check(state.limits)
+        body.check(state.limits)
+        return body, passed_over
+
+    body, passed_over = await state.prompts.run(work) if len(raw) > LARGE_BODY else work()
     if passed_over:
         state.record(IgnoredFields(tenant=context.tenant.name, count=len(passed_over)))
         if state.limits.unknown_fields == "warn":

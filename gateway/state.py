@@ -18,7 +18,7 @@ from gateway.completion.request import Request as CompletionRequest
 from gateway.completion.streams import Streams
 from gateway.errors import ModelNotFound, Unavailable
 from gateway.prompt import Prompts
-from gateway.protocol.constrained import ConstrainedRequest
+from gateway.protocol.constrained import Wanted
 from gateway.protocol.limits import Limits
 from observability.records import Record
 
@@ -39,7 +39,7 @@ class EventStream(Protocol):
 class Trials(Protocol):
     """What the routes need of ``grammars.trials``."""
 
-    async def accept(self, trial: Trial, param: str, info: EngineInfo) -> Grammar:
+    async def accept(self, trial: Trial, param: str, info: EngineInfo, caller: str) -> Grammar:
         """The grammar to be used. Raises ``InvalidRequest`` naming ``param`` where it cannot be compiled."""
 
     async def close(self) -> None: ...
@@ -115,10 +115,13 @@ class AppState:
     keep_alive: float = 15.0
     """Seconds of silence on a stream after which a comment is sent."""
 
-    async def grammar(self, body: ConstrainedRequest, info: EngineInfo) -> Grammar | None:
-        """What the answer has to look like. Raises ``InvalidRequest`` where no engine could compile it."""
-        wanted = body.wanted(self.limits)
-        return None if wanted is None else await self.trials.accept(wanted.trial, wanted.param, info)
+    async def grammar(self, wanted: Callable[[], Wanted | None], info: EngineInfo, caller: str) -> Grammar | None:
+        """What an answer has to look like. ``wanted`` is called off the event loop: schemas take their time.
+
+        Raises ``InvalidRequest`` where no engine could compile it.
+        """
+        found = await self.prompts.run(wanted)
+        return None if found is None else await self.trials.accept(found.trial, found.param, info, caller)
 
     def engine_info(self) -> EngineInfo:
         """What holds for every replica. Raises ``Unavailable`` until one has been up."""

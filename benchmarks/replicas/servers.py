@@ -27,7 +27,7 @@ from prometheus_client.samples import Sample
 from benchmarks import processes, serving
 from benchmarks.replicas.conversations import Conversation, Shape
 from benchmarks.replicas.report import Outcome, print_table
-from gateway.settings import parse_size
+from gateway.setting_groups import parse_size
 
 VOCABULARY = range(100, 1000)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from typing import Any
+from urllib.parse import unquote
 
 from gateway.errors import InvalidRequest
 
@@ -42,13 +43,18 @@ _SINGLE = ("items", "additionalItems", "additionalProperties")
 def check_schema(schema: dict[str, Any], param: str, max_depth: int) -> None:
     """Raises InvalidRequest naming the place of what cannot be enforced, or is nested too deeply.
 
-    Whether keywords have values that make sense is for the compiler to say.
+    What a reference names is looked at wherever it stands. Whether keywords have values that make sense is for the
+    compiler to say.
     """
     pending: list[tuple[Any, str, int]] = [(schema, param, 1)]
-    while pending:
-        node, path, depth = pending.pop()
-        if isinstance(node, bool):
+    named: list[tuple[Any, str, int]] = []
+    seen: set[int] = set()
+    while pending or named:
+        # Behind a reference there may be what is no schema where it stands, such as a member of an annotation.
+        node, path, depth = pending.pop() if pending else named.pop()
+        if isinstance(node, bool) or id(node) in seen:
             continue
+        seen.add(id(node))
         if not isinstance(node, dict):
             raise _invalid(path, "a schema is an object or a boolean")
         if depth > max_depth:
@@ -57,6 +63,10 @@ def check_schema(schema: dict[str, Any], param: str, max_depth: int) -> None:
             )
             raise _invalid(path, limit)
         _check_keywords(node, path)
+        if node is not schema:
+            _check_base(node, path, old="draft-0" in str(schema.get("$schema")) or "$schema" in node)
+        if isinstance(reference := node.get("$ref"), str):
+            named.append((_named(schema, reference, path), param + reference[1:].replace("/", ".")[:256], depth + 1))
         pending.extend((child, f"{path}.{place}", depth + 1) for place, child in _children(node))
 
 
@@ -69,6 +79,30 @@ def _check_keywords(node: dict[str, Any], path: str) -> None:
     reference = node.get("$ref")
     if isinstance(reference, str) and reference != "#" and not reference.startswith("#/"):
         raise _invalid(f"{path}.$ref", "only references within the schema, #/…, are followed")
+
+
+def _check_base(node: dict[str, Any], path: str, *, old: bool) -> None:
+    """Below an id of its own, the compiler looks for ``#/…`` in that part of the schema; here it is the whole of it.
+
+    ``old``: by the word ``id``, too, as in drafts of long ago.
+    """
+    for keyword in ("$id", "id") if old else ("$id",):
+        if isinstance(node.get(keyword), str):
+            raise _invalid(f"{path}.{keyword}", "only the schema as a whole may have an id")
+
+
+def _named(schema: dict[str, Any], reference: str, path: str) -> Any:
+    """What stands where a JSON pointer, in the form of a fragment, says."""
+    found: Any = schema
+    for part in unquote(reference[1:]).split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isascii() and name.isdecimal() and len(name) < 6 and int(name) < len(found):
+            found = found[int(name)]
+        elif isinstance(found, dict) and name in found:
+            found = found[name]
+        else:
+            raise _invalid(f"{path}.$ref", f"the schema has nothing at '{reference[:64]}'")
+    return found
 
 
 def _children(node: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,6 +21,7 @@ from engine.grammar import Grammar
 from engine.grammar_trial_messages import Setup, Trial, Verdict
 from engine.messages import EngineInfo
 from gateway.errors import InternalError, InvalidRequest, RateLimited
+from gateway.grammars.fair_queue import FairQueue
 from gateway.head_start import environment
 from observability.records import GrammarTried, Record
 
@@ -28,17 +31,36 @@ COMMAND = (sys.executable, "-P", "-m", "engine.grammar_trial")
 """-P: ``-m`` would put the current folder first on the path, where anything may shadow our packages."""
 STARTUP = 60.0
 """Seconds that the process has to import and to read the vocabulary."""
-MEMORY = 1 << 30
-"""Bytes that compiling one grammar may take."""
 LONGEST_LINE = 1 << 27
 MOST_KNOWN = 256
 """Verdicts that are kept."""
-MOST_WAITING = 64
-"""Grammars that may wait to be tried."""
+DOUBTFUL = 60.0
+"""Seconds for which a verdict is kept that says how a trial went, not what is wrong: a busy machine may be to blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A verdict, and until when it counts, on the monotonic clock."""
+
+    verdict: Verdict
+    until: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A grammar that somebody wants to be tried."""
+
+    caller: str
+    key: bytes
+    trial: Trial
+    verdict: asyncio.Future[Verdict]
 
 
 class Trials:
-    """One process, started when the first grammar comes, which tries one grammar after another."""
+    """One process, started when the first grammar comes, which tries one grammar after another.
+
+    Callers take turns: one of them that brings many has the others wait for one of these at most.
+    """
 
     def __init__(
         self,
@@ -46,62 +68,96 @@ class Trials:
         *,
         timeout: float = 5.0,
         max_states: int = 50_000,
+        memory: int = 1 << 30,
+        most_waiting: int = 64,
         record: Callable[[Record], None] = lambda _: None,
         command: tuple[str, ...] = COMMAND,
     ) -> None:
-        """``folder`` holds the model. ``timeout``: seconds that a grammar may take; ``max_states`` of its lexer."""
-        self._folder, self._timeout, self._max_states = folder, timeout, max_states
+        """``folder`` holds the model.
+
+        ``timeout``: seconds that a grammar may take, ``memory``: bytes; ``max_states`` of its lexer. ``most_waiting``:
+        grammars that may wait to be tried.
+        """
+        self._folder, self._timeout, self._max_states, self._memory = folder, timeout, max_states, memory
         self._record, self._command = record, command
-        self._known: OrderedDict[bytes, Verdict] = OrderedDict()
-        self._under_way: dict[bytes, asyncio.Task[Verdict]] = {}
-        self._turn = asyncio.Lock()
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._queue: FairQueue[Waiting] = FairQueue(most_waiting)
+        self._asked: dict[tuple[str, bytes], Waiting] = {}
+        """What waits or is being tried, by caller and grammar: who asks again takes no second place."""
+        self._working: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
-    async def accept(self, trial: Trial, param: str, info: EngineInfo) -> Grammar:
-        """The grammar to be used. ``param`` is the field that it comes from.
+    async def accept(self, trial: Trial, param: str, info: EngineInfo, caller: str) -> Grammar:
+        """The grammar to be used. ``param`` is the field that it comes from; ``caller`` is who takes a turn for it.
 
         Raises InvalidRequest with the reason why it cannot be compiled, RateLimited where too many wait to be tried.
         """
-        verdict = await self._verdict(trial, info)
+        verdict = await self._verdict(trial, info, caller)
         if verdict.grammar is None:
             raise InvalidRequest(f"Invalid '{param}': {verdict.error}.", param=param, code="invalid_grammar")
         return verdict.grammar
 
     async def close(self) -> None:
         """End the process."""
-        for task in list(self._under_way.values()):
-            task.cancel()
+        if self._working is not None:
+            self._working.cancel()
+        for waiting in self._asked.values():
+            waiting.verdict.cancel()
         await self._end()
 
-    async def _verdict(self, trial: Trial, info: EngineInfo) -> Verdict:
+    async def _verdict(self, trial: Trial, info: EngineInfo, caller: str) -> Verdict:
         key = hashlib.blake2b(msgspec.json.encode(trial), digest_size=32).digest()
-        if (known := self._known.get(key)) is not None:
-            self._known.move_to_end(key)
+        if (known := self._lookup(key)) is not None:
             return known
-        task = self._under_way.get(key)
-        if task is None:
-            if len(self._under_way) >= MOST_WAITING:
-                raise RateLimited("Too many grammars are being compiled; try again shortly.", retry_after=1)
-            task = self._under_way[key] = asyncio.create_task(self._try(trial, info))
-            task.add_done_callback(lambda done: self._note(key, done))
-        return await asyncio.shield(task)  # who goes away must not leave an answer unread
+        if (waiting := self._asked.get((caller, key))) is None:
+            waiting = self._enqueue(Waiting(caller, key, trial, asyncio.get_running_loop().create_future()))
+            if self._working is None or self._working.done():
+                self._working = asyncio.create_task(self._work(info))
+        return await asyncio.shield(waiting.verdict)  # others may wait for it as well
 
-    def _note(self, key: bytes, task: asyncio.Task[Verdict]) -> None:
-        del self._under_way[key]
-        if not task.cancelled() and task.exception() is None:
-            self._known[key] = task.result()
-            if len(self._known) > MOST_KNOWN:
-                self._known.popitem(last=False)
+    def _enqueue(self, waiting: Waiting) -> Waiting:
+        self._asked[waiting.caller, waiting.key] = waiting
+        if (out := self._queue.put(waiting.caller, waiting)) is not None:
+            text = "Too many grammars are waiting to be compiled (--max-queue-grammars); try again shortly."
+            self._fail(out, RateLimited(text, retry_after=1))
+        return waiting
 
-    async def _try(self, trial: Trial, info: EngineInfo) -> Verdict:
-        async with self._turn:
-            began = time.monotonic()
+    def _fail(self, waiting: Waiting, error: Exception) -> None:
+        del self._asked[waiting.caller, waiting.key]
+        waiting.verdict.set_exception(error)
+        waiting.verdict.exception()  # there may be nobody left to hear of it
+
+    def _lookup(self, key: bytes) -> Verdict | None:
+        known = self._known.get(key)
+        if known is None or known.until < time.monotonic():
+            return None
+        self._known.move_to_end(key)
+        return known.verdict
+
+    async def _work(self, info: EngineInfo) -> None:
+        """Tries what waits until nothing does. Who goes away in the middle leaves no answer unread."""
+        while self._queue:
+            waiting = self._queue.take()
+            try:
+                verdict = self._lookup(waiting.key) or await self._try(waiting.key, waiting.trial, info)
+            except Exception as error:
+                self._fail(waiting, error)
+            else:
+                del self._asked[waiting.caller, waiting.key]
+                waiting.verdict.set_result(verdict)
+
+    async def _try(self, key: bytes, trial: Trial, info: EngineInfo) -> Verdict:
+        began = time.monotonic()
+        verdict, outcome = await self._ask(await self._running(info), trial)
+        if outcome in ("timeout", "crash"):
+            # What others had compiled there, or what else ran, may be the reason: a new process has the last word.
             verdict, outcome = await self._ask(await self._running(info), trial)
-            if outcome in ("timeout", "crash"):
-                # What others had compiled there, or what else ran, may be the reason: a new process has the last word.
-                verdict, outcome = await self._ask(await self._running(info), trial)
-            self._record(GrammarTried(outcome=outcome, seconds=time.monotonic() - began))
-            return verdict
+        now = time.monotonic()
+        self._record(GrammarTried(outcome=outcome, seconds=now - began))
+        self._known[key] = Known(verdict, now + DOUBTFUL) if outcome in ("timeout", "crash") else Known(verdict)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+        return verdict
 
     async def _ask(self, process: asyncio.subprocess.Process, trial: Trial) -> tuple[Verdict, str]:
         try:
@@ -116,7 +172,8 @@ class Trials:
             raise
         if verdict is None:
             await self._end()
-            return Verdict(error="the compiler fails on it, or takes more memory than it is given"), "crash"
+            text = "the compiler fails on it, or takes more memory than it is given (--grammar-memory)"
+            return Verdict(error=text), "crash"
         return verdict, "ok" if verdict.error is None else "refused"
 
     async def _running(self, info: EngineInfo) -> asyncio.subprocess.Process:
@@ -137,7 +194,7 @@ class Trials:
             vocab_size=info.vocab_size,
             eos_token_ids=info.eos_token_ids,
             max_states=self._max_states,
-            memory=MEMORY,
+            memory=self._memory,
         )
         try:
             async with asyncio.timeout(STARTUP):

@@ -11,13 +11,10 @@ from gateway.errors import InvalidRequest
 from gateway.protocol import fields
 from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, at_most, at_most_items
-from gateway.protocol.messages import AnyMessage, check_messages, text_of
+from gateway.protocol.limits import Limits, at_most
+from gateway.protocol.messages import Messages, check_message_sizes, check_messages, text_of
 from gateway.protocol.reasoning import Effort
-from gateway.protocol.tools import Tool, ToolChoice, check_tools
-
-MOST_MESSAGES = 16_384
-"""More than fits any context, and few enough to be read in no time."""
+from gateway.protocol.tools import Tool, ToolChoice, check_tool_sizes, check_tools
 
 
 class ChatCompletionRequest(ConstrainedRequest):
@@ -25,9 +22,7 @@ class ChatCompletionRequest(ConstrainedRequest):
 
     unsupported: ClassVar[Mapping[str, NoOp]] = fields.CHAT
 
-    messages: list[AnyMessage] = Field(
-        min_length=1, max_length=MOST_MESSAGES, fail_fast=True, description="The conversation so far."
-    )
+    messages: Messages = Field(description="The conversation so far.")
     max_tokens: int | None = Field(
         None, ge=1, description="Older name of max_completion_tokens; where both are given they must agree."
     )
@@ -104,11 +99,12 @@ class ChatCompletionRequest(ConstrainedRequest):
     @classmethod
     def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
         super().check_sizes(data, limits)
-        at_most_items(data.get("tools"), limits.max_tools, "tools", "tools")
+        check_message_sizes(data.get("messages"), limits)
+        check_tool_sizes(data, limits)
 
     def check(self, limits: Limits) -> None:
         super().check(limits)
-        at_most(self.top_logprobs, limits.max_logprobs, "top_logprobs")
+        at_most(self.top_logprobs, limits, "max_logprobs", "top_logprobs")
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest(
                 "'top_logprobs' is only allowed where 'logprobs' is true.", param="top_logprobs", code="invalid_value"
@@ -125,5 +121,5 @@ class ChatCompletionRequest(ConstrainedRequest):
                 param="continue_final_message",
                 code="invalid_value",
             )
-        check_messages(self.messages)
+        check_messages(self.messages, limits)
         check_tools(self.tools or [], self.tool_choice, limits)

@@ -150,11 +150,11 @@ class CompletionRequest(ConstrainedRequest):
     def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
         super().check_sizes(data, limits)
         if _prompt_kind(prompt := data.get("prompt")) in ("~strings", "~token_lists"):
-            at_most_items(prompt, limits.max_prompts, "prompt", "prompts")
+            at_most_items(prompt, limits, "max_prompts", "prompt", "prompts")
 
     def check(self, limits: Limits) -> None:
         super().check(limits)
-        at_most(self.logprobs, limits.max_logprobs, "logprobs")
+        at_most(self.logprobs, limits, "max_logprobs", "logprobs")
         self._check_best_of(limits)
         self._check_suffix()
         if self.max_tokens == 0 and not self.echo:
@@ -169,7 +169,7 @@ class CompletionRequest(ConstrainedRequest):
             )
 
     def _check_best_of(self, limits: Limits) -> None:
-        at_most(self.best_of, limits.max_n, "best_of")
+        at_most(self.best_of, limits, "max_n", "best_of")
         if self.num_generated < self.num_choices:
             raise InvalidRequest(
                 f"Invalid 'best_of': must be at least n, which is {self.num_choices}, but got {self.best_of}.",

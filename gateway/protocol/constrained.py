@@ -16,11 +16,10 @@ from gateway.grammars.closed_objects import close_objects
 from gateway.grammars.json_schema import check_schema
 from gateway.protocol.base import RequestModel, kind_of, wrong_field
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, at_most_items
-from gateway.protocol.parse import decode, explain
+from gateway.protocol.limits import Limits, at_most_items, at_most_long
+from gateway.protocol.parse import decode_text, explain
 from gateway.protocol.sampling import SamplingRequest, TokenId
 
-MOST_TAGS = 128
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 _DIGITS = "-0123456789"
 _FIRST = {
@@ -35,9 +34,9 @@ class Structure(RequestModel):
 
     prefix: ClassVar[str] = "response_format.structures[]."
 
-    begin: Annotated[str, Field(min_length=1, max_length=1024)] = Field(description="How it begins.")
+    begin: Annotated[str, Field(min_length=1)] = Field(description="How it begins.")
     schema_: dict[str, Any] = Field(alias="schema", description="JSON Schema of what stands in it.")
-    end: Annotated[str, Field(max_length=1024)] = Field(description="How it ends.")
+    end: str = Field(description="How it ends.")
 
 
 class TextFormat(RequestModel):
@@ -87,11 +86,11 @@ class StructuralTagFormat(RequestModel):
     }
 
     type: Literal["structural_tag"] = Field(description="structural_tag: text in which triggers begin structures.")
-    structures: Annotated[list[Structure], Field(min_length=1, max_length=MOST_TAGS)] = Field(
+    structures: Annotated[list[Structure], Field(min_length=1)] = Field(
         description="The structured parts; each begins with one of the triggers."
     )
-    triggers: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=1)] = Field(
-        max_length=MOST_TAGS, description="Texts after which a structure has to follow."
+    triggers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = Field(
+        description="Texts after which a structure has to follow."
     )
 
 
@@ -161,6 +160,13 @@ class StructuredOutputs(RequestModel):
         return [name for name, value in values.items() if value is not None]
 
 
+def check_structures(value: Any, param: str, limits: Limits) -> None:
+    """Of the JSON value that is to become a format. Raises ``InvalidRequest`` where it has too many of something."""
+    if isinstance(value, dict):
+        for name in ("structures", "triggers"):
+            at_most_items(value.get(name), limits, "max_structures", f"{param}.{name}", name)
+
+
 class Wanted(msgspec.Struct, frozen=True):
     """What the answer has to look like, to be tried."""
 
@@ -214,18 +220,19 @@ class ConstrainedRequest(SamplingRequest):
     @classmethod
     def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
         super().check_sizes(data, limits)
-        at_most_items(data.get("bad_words"), limits.max_logit_bias, "bad_words", "words")
-        at_most_items(data.get("allowed_token_ids"), limits.max_logit_bias, "allowed_token_ids", "ids")
+        at_most_items(data.get("bad_words"), limits, "max_logit_bias", "bad_words", "words")
+        check_structures(data.get("response_format"), "response_format", limits)
+        at_most_items(data.get("allowed_token_ids"), limits, "max_logit_bias", "allowed_token_ids", "ids")
         outputs = data.get("structured_outputs")
         if isinstance(outputs, dict):
-            at_most_items(outputs.get("choice"), limits.max_choices, "structured_outputs.choice", "strings")
+            at_most_items(outputs.get("choice"), limits, "max_choices", "structured_outputs.choice", "strings")
 
     def check(self, limits: Limits) -> None:
         super().check(limits)
         for word in self.bad_words or []:
             if not word.strip():
                 raise _refuse("bad_words", "a word must hold more than white space")
-            _check_length(word, limits.max_stop_length, "bad_words", "")
+            at_most_long(word, limits, "max_stop_length", "bad_words")
 
     def _by_format(self, limits: Limits) -> Wanted | None:
         match self.response_format:
@@ -264,11 +271,11 @@ class ConstrainedRequest(SamplingRequest):
                 return _text("lark", f"start: {rule}\n", param, limits, begins)
             case _:
                 tags = _object(given.structural_tag, param, limits)
-                return _tags(_tag_format(tags, param), param, limits)
+                return _tags(_tag_format(tags, param, limits), param, limits)
 
 
 def _json(schema: dict[str, Any], param: str, limits: Limits, *, closed: bool = True) -> Wanted:
-    _check_length(msgspec.json.encode(schema).decode(), limits.max_grammar_size, param, "--max-grammar-size")
+    at_most_long(msgspec.json.encode(schema).decode(), limits, "max_grammar_size", param)
     check_schema(schema, param, limits.max_schema_depth)
     kind = schema.get("type")
     begins = _FIRST.get(kind) if isinstance(kind, str) else None
@@ -277,7 +284,7 @@ def _json(schema: dict[str, Any], param: str, limits: Limits, *, closed: bool = 
 
 
 def _text(kind: TrialKind, source: str, param: str, limits: Limits, begins: str | None = None) -> Wanted:
-    _check_length(source, limits.max_grammar_size, param, "--max-grammar-size")
+    at_most_long(source, limits, "max_grammar_size", param)
     return Wanted(param, Trial(kind=kind, source=source), begins)
 
 
@@ -292,7 +299,8 @@ def _tags(given: StructuralTagFormat, param: str, limits: Limits) -> Wanted:
     return _text("lark", structural_tags.tags_grammar(tags, given.triggers), param, limits)
 
 
-def _tag_format(tags: dict[str, Any], param: str) -> StructuralTagFormat:
+def _tag_format(tags: dict[str, Any], param: str, limits: Limits) -> StructuralTagFormat:
+    check_structures(tags, param, limits)
     try:
         return StructuralTagFormat.model_validate(tags)
     except ValidationError as error:
@@ -304,22 +312,8 @@ def _tag_format(tags: dict[str, Any], param: str) -> StructuralTagFormat:
 def _object(given: dict[str, Any] | str | None, param: str, limits: Limits) -> dict[str, Any]:
     if not isinstance(given, str):
         return given or {}
-    _check_length(given, limits.max_grammar_size, param, "--max-grammar-size")
-    try:
-        value = decode(given.encode(), limits.max_json_depth)
-    except InvalidRequest as error:
-        raise _refuse(param, error.message.removeprefix("The request body ").rstrip("."), "invalid_json") from None
-    if not isinstance(value, dict):
-        raise _refuse(param, "must be a JSON object, as text", "invalid_json")
-    return value
-
-
-def _check_length(text: str, limit: int, param: str, flag: str) -> None:
-    if len(text) > limit:
-        named = f" ({flag})" if flag else ""
-        raise _refuse(
-            param, f"at most {limit} characters are allowed here{named}, but got {len(text)}", "string_above_max_length"
-        )
+    at_most_long(given, limits, "max_grammar_size", param)
+    return decode_text(given, param, limits)
 
 
 def _refuse(param: str, why: str, code: str = "invalid_value") -> InvalidRequest:

@@ -12,15 +12,24 @@ UnknownFields = Literal["refuse", "warn", "ignore"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Made from the settings of ``serve``; the last two are fixed."""
+    """Made from the settings of ``serve``, which have the same names and defaults."""
 
     max_body_size: int = 8 * 2**20
     """Bytes."""
+    max_json_depth: int = 64
+    """Levels, of a body and of the arguments of a tool call."""
+    max_json_parts: int = 100_000
+    """Arrays, objects and members of objects in these: millions of tiny ones would take seconds."""
+    max_messages: int = 16_384
+    max_message_items: int = 1024
+    """Parts of one message's content; tool calls of one message."""
     max_n: int = 16
     max_prompts: int = 64
     max_logprobs: int = 20
     max_stop: int = 16
     """Stop strings, and stop token ids."""
+    max_stop_length: int = 256
+    """Characters of one stop string: each is searched for in every piece of text. Also of a bad word."""
     max_logit_bias: int = 1024
     """Entries; also of ``allowed_token_ids`` and ``bad_words``."""
     max_tools: int = 128
@@ -30,29 +39,46 @@ class Limits:
     """Characters of a schema, regular expression or grammar."""
     max_schema_depth: int = 24
     max_choices: int = 1024
+    max_structures: int = 128
+    """Of a structural tag; also triggers."""
     unknown_fields: UnknownFields = "refuse"
-    max_stop_length: int = 256
-    """Characters of one stop string: each is searched for in every piece of text."""
-    max_json_depth: int = 32
 
 
-def at_most(value: int | None, limit: int, param: str) -> None:
-    """Raises ``InvalidRequest`` naming the field, its value and the limit."""
-    if value is not None and value > limit:
+def flag_of(limit: str) -> str:
+    """The flag that sets a member of ``Limits``."""
+    return "--" + limit.replace("_", "-")
+
+
+def at_most(value: int | None, limits: Limits, limit: str, param: str) -> None:
+    """Raises ``InvalidRequest`` naming the field, its value and the limit, a member of ``Limits``, with its flag."""
+    most = getattr(limits, limit)
+    if value is not None and value > most:
         raise InvalidRequest(
-            f"Invalid '{param}': at most {limit} is allowed here, but got {shorten(value)}.",
+            f"Invalid '{param}': at most {most} is allowed here ({flag_of(limit)}), but got {shorten(value)}.",
             param=param,
             code="integer_above_max_value",
         )
 
 
-def at_most_items(value: object, limit: int, param: str, what: str) -> None:
-    """Raises ``InvalidRequest`` naming the field, its length and the limit, where ``value`` is an array or object."""
-    if isinstance(value, list | dict) and len(value) > limit:
+def at_most_items(value: object, limits: Limits, limit: str, param: str, what: str) -> None:
+    """The same of the length of ``value``, where it is an array or object of ``what``."""
+    most = getattr(limits, limit)
+    if isinstance(value, list | dict) and len(value) > most:
         raise InvalidRequest(
-            f"Invalid '{param}': at most {limit} {what} are allowed here, but got {len(value)}.",
+            f"Invalid '{param}': at most {most} {what} are allowed here ({flag_of(limit)}), but got {len(value)}.",
             param=param,
             code="array_above_max_length",
+        )
+
+
+def at_most_long(text: str | bytes, limits: Limits, limit: str, param: str) -> None:
+    """The same of the length of a text in characters, or of JSON in bytes."""
+    most, unit = getattr(limits, limit), "characters" if isinstance(text, str) else "bytes of JSON"
+    if len(text) > most:
+        raise InvalidRequest(
+            f"Invalid '{param}': at most {most} {unit} are allowed here ({flag_of(limit)}), but got {len(text)}.",
+            param=param,
+            code="string_above_max_length",
         )
 
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
+import msgspec
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from gateway.errors import InvalidRequest
 from gateway.protocol import fields
 from gateway.protocol.base import RequestModel, kind_of, unsupported, wrong_field
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import shorten
-from gateway.protocol.parse import decode
+from gateway.protocol.limits import Limits, at_most_items, shorten
+from gateway.protocol.parse import decode_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-MOST_ITEMS = 1024
-"""In one message: more than fits any context, and few enough to be read in no time."""
-MOST_ARGUMENTS_DEPTH = 64
-"""Levels of the arguments of a call."""
 REFUSED_PARTS = {
     "image_url": "this server reads text only",
     "input_audio": "this server reads text only",
@@ -46,7 +43,7 @@ class TextPart(RequestModel):
         return handler(data)
 
 
-TextParts: TypeAlias = Annotated[list[TextPart], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
+TextParts: TypeAlias = Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
 Content: TypeAlias = Annotated[
     Annotated[str, Tag("~string")] | Annotated[TextParts, Tag("~parts")],
     Discriminator(
@@ -130,8 +127,8 @@ class AssistantMessage(Message):
     content: Content | None = Field(None, description="The text; null where there are tool calls alone.")
     reasoning_content: str | None = Field(None, description="Its reasoning, for templates that show it.")
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
-    tool_calls: list[ToolCall] | None = Field(
-        None, max_length=MOST_ITEMS, fail_fast=True, description="The tool calls it made."
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = Field(
+        None, description="The tool calls it made."
     )
 
     def for_template(self) -> dict[str, Any]:
@@ -186,25 +183,33 @@ AnyMessage: TypeAlias = Annotated[
     Discriminator(_tag_of),
     BeforeValidator(_known_role),
 ]
+Messages: TypeAlias = Annotated[list[AnyMessage], Field(min_length=1, fail_fast=True)]
+
+
+def check_message_sizes(messages: Any, limits: Limits) -> None:
+    """Of the JSON value that is to become messages. Raises ``InvalidRequest`` where there are too many of something."""
+    at_most_items(messages, limits, "max_messages", "messages", "messages")
+    for at, message in enumerate(messages if isinstance(messages, list) else []):
+        if isinstance(message, dict):
+            for name, what in (("content", "parts"), ("tool_calls", "calls")):
+                at_most_items(message.get(name), limits, "max_message_items", f"messages[{at}].{name}", what)
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any] | None:
-    """The call's arguments as an object; None where the text is no JSON object."""
-    if not call.function.arguments.strip():
-        return {}
+    """The call's arguments, which have been checked, as an object; None where the text is no JSON object."""
     try:
-        arguments = decode(call.function.arguments.encode("utf-8", "surrogatepass"), MOST_ARGUMENTS_DEPTH)
-    except InvalidRequest:
+        arguments = msgspec.json.decode(call.function.arguments) if call.function.arguments.strip() else {}
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None
     return arguments if isinstance(arguments, dict) else None
 
 
-def check_messages(messages: Sequence[AnyMessage]) -> None:
+def check_messages(messages: Sequence[AnyMessage], limits: Limits) -> None:
     """What the schema of one message cannot say. Raises ``InvalidRequest``."""
     calls: set[str] = set()
     for at, message in enumerate(messages):
         if isinstance(message, AssistantMessage):
-            _check_assistant(message, f"messages[{at}]")
+            _check_assistant(message, f"messages[{at}]", limits)
             calls.update(call.id for call in message.tool_calls or [])
         elif isinstance(message, ToolMessage) and message.tool_call_id not in calls:
             param = f"messages[{at}].tool_call_id"
@@ -216,7 +221,7 @@ def check_messages(messages: Sequence[AnyMessage]) -> None:
             )
 
 
-def _check_assistant(message: AssistantMessage, path: str) -> None:
+def _check_assistant(message: AssistantMessage, path: str, limits: Limits) -> None:
     if message.content is None and not message.tool_calls:
         raise InvalidRequest(
             f"Missing required parameter: '{path}.content' (it may be null only beside tool calls).",
@@ -224,8 +229,5 @@ def _check_assistant(message: AssistantMessage, path: str) -> None:
             code="missing_required_parameter",
         )
     for at, call in enumerate(message.tool_calls or []):
-        if arguments_of(call) is None:
-            param = f"{path}.tool_calls[{at}].function.arguments"
-            raise InvalidRequest(
-                f"Invalid '{param}': must be a JSON object, as text.", param=param, code="invalid_json"
-            )
+        if arguments := call.function.arguments.strip():
+            decode_text(arguments, f"{path}.tool_calls[{at}].function.arguments", limits)

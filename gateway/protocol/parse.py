@@ -18,8 +18,6 @@ Model = TypeVar("Model", bound=RequestModel)
 TAG = "~"
 """Tags of union members begin with it; they are no part of a field's path."""
 
-MOST_PARTS = 100_000
-"""Arrays, objects and members of objects in one body, strings aside."""
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 _EXPECTED = {
@@ -45,9 +43,24 @@ def parse(model: type[Model], body: bytes, limits: Limits) -> tuple[Model, list[
 
 def decode_object(body: bytes, limits: Limits) -> dict[str, Any]:
     """The JSON object that a body is. Raises ``InvalidRequest``."""
-    data = decode(body, limits.max_json_depth)
+    try:
+        data = decode(body, limits)
+    except NotAcceptedError as error:
+        raise InvalidRequest(f"The request body {error}.", code="invalid_json") from None
     if not isinstance(data, dict):
         raise InvalidRequest(f"The request body must be a JSON object, but is {json_type(data)}.", code="invalid_type")
+    return data
+
+
+def decode_text(text: str, param: str, limits: Limits) -> dict[str, Any]:
+    """The JSON object that a member of the body holds as text. Raises ``InvalidRequest``."""
+    try:
+        data = decode(text.encode("utf-8", "surrogatepass"), limits)
+    except NotAcceptedError as error:
+        raise InvalidRequest(f"Invalid '{param}': {error}.", param=param, code="invalid_json") from None
+    if not isinstance(data, dict):
+        message = f"Invalid '{param}': must be a JSON object, as text, but is {json_type(data)}."
+        raise InvalidRequest(message, param=param, code="invalid_json")
     return data
 
 
@@ -61,36 +74,35 @@ def validate(model: type[Model], data: dict[str, Any], limits: Limits) -> tuple[
         raise explain(error.errors(include_url=False)[0]) from None
 
 
-def decode(body: bytes, max_depth: int) -> Any:
-    """Strict JSON: UTF-8, no NaN or Infinity, no lone surrogates, bounded depth. Raises ``InvalidRequest``."""
-    if _has_too_many_parts(body):
-        raise _invalid_json(f"has more than {MOST_PARTS} arrays, objects and members")
+class NotAcceptedError(ValueError):
+    """What is wrong with a JSON text, as the end of a sentence."""
+
+
+def decode(text: bytes, limits: Limits) -> Any:
+    """Strict JSON: UTF-8, no NaN or Infinity, no lone surrogates, within the limits. Raises ``NotAcceptedError``."""
+    most, max_depth = limits.max_json_parts, limits.max_json_depth
+    if _has_too_many_parts(text, most):
+        raise NotAcceptedError(f"has more than {most} arrays, objects and members (--max-json-parts)")
     try:
-        data = msgspec.json.decode(body)
+        data = msgspec.json.decode(text)
         # Counting brackets is far cheaper than the walk, and nearly always enough.
-        too_deep = body.count(b"[") + body.count(b"{") > max_depth and _deeper_than(data, max_depth)
+        too_deep = text.count(b"[") + text.count(b"{") > max_depth and _deeper_than(data, max_depth)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _invalid_json(f"is not valid JSON: {error}") from None
+        raise NotAcceptedError(f"is not valid JSON: {error}") from None
     except RecursionError:
         too_deep = True
     if too_deep:
-        raise _invalid_json(f"is nested more than {max_depth} levels deep")
+        raise NotAcceptedError(f"is nested more than {max_depth} levels deep (--max-json-depth)")
     return data
 
 
-def _invalid_json(what: str) -> InvalidRequest:
-    return InvalidRequest(f"The request body {what}.", code="invalid_json")
+def _has_too_many_parts(text: bytes, most: int) -> bool:
+    """Strings aside: those may be long, as may arrays of token ids."""
+    return _parts_of(text) > most and _parts_of(_STRING.sub(b"", text)) > most
 
 
-def _has_too_many_parts(body: bytes) -> bool:
-    """Millions of tiny parts would take seconds, in which nobody else is served. Text and token ids may be long."""
-    if _parts_of(body) <= MOST_PARTS:
-        return False
-    return _parts_of(_STRING.sub(b"", body)) > MOST_PARTS
-
-
-def _parts_of(body: bytes) -> int:
-    return body.count(b"[") + body.count(b"{") + body.count(b":")
+def _parts_of(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{") + text.count(b":")
 
 
 def _deeper_than(data: Any, max_depth: int) -> bool:

@@ -14,7 +14,7 @@ from gateway.errors import ContextLengthExceeded, InvalidRequest, UnsupportedPar
 from gateway.protocol import fields
 from gateway.protocol.base import RequestModel, kind_of
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, at_most, at_most_items, shorten
+from gateway.protocol.limits import Limits, at_most, at_most_items, at_most_long, shorten
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy decoding: dividing logits by them would overflow."""
@@ -179,26 +179,20 @@ class SamplingRequest(RequestModel):
 
     @classmethod
     def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
-        at_most_items(data.get("stop"), limits.max_stop, "stop", "strings")
-        at_most_items(data.get("stop_token_ids"), limits.max_stop, "stop_token_ids", "ids")
-        at_most_items(data.get("logit_bias"), limits.max_logit_bias, "logit_bias", "entries")
+        at_most_items(data.get("stop"), limits, "max_stop", "stop", "strings")
+        at_most_items(data.get("stop_token_ids"), limits, "max_stop", "stop_token_ids", "ids")
+        at_most_items(data.get("logit_bias"), limits, "max_logit_bias", "logit_bias", "entries")
 
     def check(self, limits: Limits) -> None:
         """What the schema alone cannot say. Raises ``InvalidRequest``."""
-        at_most(self.n, limits.max_n, "n")
-        at_most(self.prompt_logprobs, limits.max_logprobs, "prompt_logprobs")
+        at_most(self.n, limits, "max_n", "n")
+        at_most(self.prompt_logprobs, limits, "max_logprobs", "prompt_logprobs")
         if self.stream and self.prompt_logprobs is not None:
             raise UnsupportedParameter(
                 "'prompt_logprobs' is not supported where 'stream' is true.", param="prompt_logprobs"
             )
         for text in self.stop_strings:
-            if len(text) > limits.max_stop_length:
-                raise InvalidRequest(
-                    f"Invalid 'stop': a string may have at most {limits.max_stop_length} characters, "
-                    f"but one has {len(text)}.",
-                    param="stop",
-                    code="string_above_max_length",
-                )
+            at_most_long(text, limits, "max_stop_length", "stop")
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
                 "'stream_options' is only allowed where 'stream' is true.", param="stream_options", code="invalid_value"

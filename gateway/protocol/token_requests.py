@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field, JsonValue
 
 from gateway.protocol import fields
 from gateway.protocol.base import RequestModel
-from gateway.protocol.chat import MOST_MESSAGES, ChatCompletionRequest
+from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.completions import AnyTokens
 from gateway.protocol.limits import Limits
-from gateway.protocol.messages import AnyMessage
+from gateway.protocol.messages import Messages
 from gateway.protocol.parse import decode_object, validate
 from gateway.protocol.tools import Tool
 
@@ -42,9 +42,7 @@ class TokenizeChatRequest(TokenizeRequest):
 
     unsupported: ClassVar = {name: fields.CHAT[name] for name in ("add_special_tokens", "chat_template")}
 
-    messages: list[AnyMessage] = Field(
-        min_length=1, max_length=MOST_MESSAGES, fail_fast=True, description="The conversation so far."
-    )
+    messages: Messages = Field(description="The conversation so far.")
     add_generation_prompt: bool | None = Field(
         None, description="End the prompt with the beginning of an assistant message. Default true."
     )

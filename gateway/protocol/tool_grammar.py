@@ -18,7 +18,7 @@ from gateway.grammars.json_schema import check_schema
 from gateway.grammars.spelling import Spelling, TokenOf
 from gateway.grammars.tool_calls import CallGrammars, Function, Reasoning, around_answer
 from gateway.protocol.constrained import Wanted
-from gateway.protocol.limits import Limits
+from gateway.protocol.limits import Limits, at_most_long
 from gateway.protocol.tools import AllowedChoice, NamedChoice, Tool, ToolChoice, forces_a_call, may_call
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -99,13 +99,7 @@ class WantedCalls:
         return Wanted(self.param, trial)
 
     def _check_size(self, source: str) -> None:
-        if len(source) > self.limits.max_grammar_size:
-            raise InvalidRequest(
-                f"Invalid 'tools': their schemas come to a grammar of {len(source)} characters, and at most "
-                f"{self.limits.max_grammar_size} are allowed here (--max-grammar-size).",
-                param="tools",
-                code="string_above_max_length",
-            )
+        at_most_long(source, self.limits, "max_grammar_size", "tools")
 
 
 def wanted_calls(

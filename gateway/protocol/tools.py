@@ -12,12 +12,9 @@ from gateway.errors import InvalidRequest
 from gateway.protocol import fields
 from gateway.protocol.base import RequestModel, unsupported
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, shorten
+from gateway.protocol.limits import Limits, at_most_items, at_most_long, shorten
 
-MOST_ALLOWED = 1024
-"""More than there are tools, and few enough to be read in no time."""
-
-_size = msgspec.json.Encoder().encode
+_to_json = msgspec.json.Encoder().encode
 
 
 class FunctionTool(RequestModel):
@@ -122,7 +119,7 @@ class AllowedTools(RequestModel):
     prefix: ClassVar[str] = "tool_choice.allowed_tools."
 
     mode: Literal["auto", "required"] = Field(description="auto: the model may call them; required: it has to.")
-    tools: list[AllowedTool] = Field(min_length=1, max_length=MOST_ALLOWED, description="Some of the tools.")
+    tools: list[AllowedTool] = Field(min_length=1, description="Some of the tools.")
 
 
 class AllowedChoice(RequestModel):
@@ -172,6 +169,15 @@ def may_call(choice: ToolChoice | None, tool: Tool) -> bool:
     return choice != "none" and (not isinstance(choice, NamedChoice) or tool.function.name == choice.function.name)
 
 
+def check_tool_sizes(data: Mapping[str, Any], limits: Limits) -> None:
+    """Of the body's JSON. Raises ``InvalidRequest`` where there are too many of something."""
+    at_most_items(data.get("tools"), limits, "max_tools", "tools", "tools")
+    choice = data.get("tool_choice")
+    allowed = choice.get("allowed_tools") if isinstance(choice, dict) else None
+    if isinstance(allowed, dict):
+        at_most_items(allowed.get("tools"), limits, "max_tools", "tool_choice.allowed_tools.tools", "tools")
+
+
 def check_tools(tools: Sequence[Tool], choice: ToolChoice | None, limits: Limits) -> None:
     """What the schema cannot say. Raises ``InvalidRequest``."""
     names: set[str] = set()
@@ -195,13 +201,7 @@ def check_tools(tools: Sequence[Tool], choice: ToolChoice | None, limits: Limits
 def _check_schema(schema: Mapping[str, Any] | None, param: str, limits: Limits) -> None:
     if schema is None:
         return
-    size = len(_size(schema))
-    if size > limits.max_tool_schema:
-        raise _invalid(
-            param,
-            f"a schema may have at most {limits.max_tool_schema} bytes of JSON, but it has {size}",
-            code="string_above_max_length",
-        )
+    at_most_long(_to_json(schema), limits, "max_tool_schema", param)
     if schema.get("type", "object") != "object":
         raise _invalid(f"{param}.type", "the schema of a function's arguments must be of type 'object'")
     if not isinstance(schema.get("properties", {}), dict):

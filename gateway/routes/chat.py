@@ -22,7 +22,7 @@ from gateway.protocol.parse import parse
 from gateway.protocol.reasoning import limit_of, with_effort
 from gateway.protocol.responses import ChatCompletion, ChatCompletionChunk
 from gateway.protocol.sampling import resolve_max_tokens
-from gateway.protocol.tool_grammar import after_reasoning, wanted_calls
+from gateway.protocol.tool_grammar import WantedCalls, after_reasoning, wanted_calls
 from gateway.protocol.tools import forces_a_call
 from gateway.state import AppState, Context, State
 
@@ -42,7 +42,7 @@ async def render(body: ChatCompletionRequest, state: AppState, info: EngineInfo)
     return body.truncated(prompt), text
 
 
-async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -> Plan:
+async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo, caller: str) -> Plan:
     """Messages → one prompt. Raises ``InvalidRequest`` where the template refuses them or they do not fit."""
     prompt, text = await render(body, state, info)
     max_tokens = resolve_max_tokens(
@@ -66,7 +66,7 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -
     )
     return Plan(
         params=(params,),
-        grammar=await plan_grammar(body, state, info, parsing),
+        grammar=await plan_grammar(body, state, info, caller, parsing),
         options=AnswerOptions(
             prompts=(prompt,),
             n=body.num_choices,
@@ -121,15 +121,28 @@ def plan_parsing(body: ChatCompletionRequest, state: AppState, prompt: str) -> P
 
 
 async def plan_grammar(
-    body: ChatCompletionRequest, state: AppState, info: EngineInfo, parsing: Parsing | None
+    body: ChatCompletionRequest, state: AppState, info: EngineInfo, caller: str, parsing: Parsing | None
 ) -> Grammar | None:
     """What the answer has to look like. Raises ``InvalidRequest`` where that cannot be enforced."""
-    tools, tokenizer, template = body.offered_tools, state.prompts.tokenizer, state.prompts.template
-    wanted = body.wanted(state.limits)
+    if not (body.has_form or body.offered_tools):
+        return None
+    # Off the event loop: schemas take their time.
+    wanted, calls = await state.prompts.run(lambda: _wanted(body, state, parsing))
 
     async def accept(each: Wanted) -> Grammar:
-        return await state.trials.accept(each.trial, each.param, info)
+        return await state.trials.accept(each.trial, each.param, info, caller)
 
+    if calls is not None:
+        return await calls.accepted(accept)
+    return None if wanted is None else await accept(wanted)
+
+
+def _wanted(
+    body: ChatCompletionRequest, state: AppState, parsing: Parsing | None
+) -> tuple[Wanted | None, WantedCalls | None]:
+    """Of an answer without calls, and where calls are enforced, of any answer."""
+    tools, tokenizer, template = body.offered_tools, state.prompts.tokenizer, state.prompts.template
+    wanted = body.wanted(state.limits)
     calls = None
     if template is not None:
         calls = wanted_calls(
@@ -143,8 +156,8 @@ async def plan_grammar(
         )
     if calls is not None:
         body.refuse_another_end(calls.param)
-        return await calls.accepted(accept)
-    return None if wanted is None else await accept(after_reasoning(wanted, parsing, tokenizer.special_id))
+        return None, calls
+    return None if wanted is None else after_reasoning(wanted, parsing, tokenizer.special_id), None
 
 
 CHAT = Endpoint("chatcmpl", partial(parse, ChatCompletionRequest), plan, ChatStream, ChatBody)

@@ -23,7 +23,7 @@ from gateway.state import AppState, Context, State
 router = APIRouter(tags=["OpenAI"])
 
 
-async def plan(body: CompletionRequest, state: AppState, info: EngineInfo) -> Plan:
+async def plan(body: CompletionRequest, state: AppState, info: EngineInfo, caller: str) -> Plan:
     """Prompts → token ids. Raises ``InvalidRequest`` where one is empty, does not fit or is out of vocabulary."""
     skip = body.skip_special_tokens is not False
     texts, given_ids = body.texts, body.token_lists
@@ -47,9 +47,10 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo) -> Pl
         rest = prompts[len(shown) :]
         decoded = await state.prompts.run(lambda: [decode(prompt, skip_special_tokens=skip) for prompt in rest])
         echoed = (*shown, *decoded)
+    grammar = await state.grammar(lambda: body.wanted(state.limits), info, caller) if body.has_form else None
     return Plan(
         params=params,
-        grammar=await state.grammar(body, info),
+        grammar=grammar,
         options=AnswerOptions(
             prompts=prompts,
             n=body.num_generated,

@@ -169,3 +169,8 @@ def test_few_grammars_are_kept_compiled(compiler):
     for number in range(MOST_COMPILED + 5):
         compiler.matcher(Grammar("regex", f"a{number}"))
     assert len(compiler._compiled) == MOST_COMPILED
+
+
+def test_nothing_is_kept_where_nothing_is_to_be(vocabulary):
+    keeper = GrammarCompiler(vocabulary, [EOS], 50_000, most_kept=0)
+    assert Walk(keeper, Grammar("regex", "[0-9]+")) and not keeper._compiled

@@ -164,7 +164,7 @@ class FakeLifecycle:
 class FakeTrials:
     """Takes every grammar as it is, but for those that say ``refuse``."""
 
-    async def accept(self, trial: Trial, param: str, info: EngineInfo) -> Grammar:
+    async def accept(self, trial: Trial, param: str, info: EngineInfo, caller: str) -> Grammar:
         if "refuse" in trial.source:
             raise InvalidRequest(f"Invalid '{param}': refused.", param=param, code="invalid_grammar")
         grammar = Grammar("lark" if trial.kind == "ebnf" else trial.kind, trial.source)

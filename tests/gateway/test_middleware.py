@@ -107,7 +107,10 @@ async def test_a_body_may_have_so_many_bytes():
 
         response = await post("/v1/completions", content=pieces(), headers=JSON)
         assert response.status_code == 413
-        assert response.json()["error"]["message"] == "The request body may have at most 100 bytes, but has more."
+        assert (
+            response.json()["error"]["message"]
+            == "The request body may have at most 100 bytes (--max-body-size), but has more."
+        )
         assert server.records == [Rejection(tenant="default", error_type="validation", reason="body_size")] * 2
 
 

@@ -47,11 +47,27 @@ def test_values_are_not_taken_for_schemas():
         ({"x-guidance": {"lenient": True}}, "schema.x-guidance", "cannot be enforced"),
         ({"additionalProperties": 3}, "schema.additionalProperties", "an object or a boolean"),
         ({"$ref": "https://example.com/a"}, "schema.$ref", "within the schema"),
+        ({"$ref": "#/nothing/there"}, "schema.$ref", "nothing at '#/nothing/there'"),
+        ({"$ref": "#/x-a/b", "x-a": {"b": {"zzz": 1}}}, "schema.x-a.b.zzz", "would be passed over"),
+        ({"items": {"$ref": "#/default"}, "default": {"not": {}}}, "schema.default.not", "cannot be enforced"),
+        ({"$ref": "#/examples/1", "examples": [{}, {"if": {}}]}, "schema.examples.1.if", "cannot be enforced"),
+        ({"$ref": "#/x-a/b%20~1~0c", "x-a": {"b /~c": {"zzz": 1}}}, "schema.x-a.b%20~1~0c.zzz", "not known"),
+        ({"$ref": "#/x-a", "x-a": {"$ref": "#/x-b"}, "x-b": {"zzz": 1}}, "schema.x-b.zzz", "not known"),
+        ({"$ref": "#/x-a", "x-a": 3}, "schema.x-a", "an object or a boolean"),
+        ({"$defs": {"a": {"$id": "http://a", "$ref": "#/b"}}}, "schema.$defs.a.$id", "as a whole"),
+        ({"$schema": "http://json-schema.org/draft-04/schema#", "items": {"id": "a"}}, "schema.items.id", "as a whole"),
     ],
 )
 def test_what_is_not_enforced_is_refused_by_its_place(schema, param, said):
     error = refused(schema)
     assert error.param == param and said in error.message and param in error.message
+
+
+def test_references_may_go_round_and_to_any_schema():
+    part = {"id": "A", "properties": {"id": {"$ref": "#"}, "b": {"$ref": "#/$defs/a"}}}
+    tree = {"$id": "http://a", "$defs": {"a": part}}
+    check_schema(tree | {"$ref": "#/$defs/a"}, "schema", 4)
+    check_schema({"properties": {"a": True, "b": {"$ref": "#/properties/a"}}}, "schema", 3)
 
 
 def test_depth_is_limited():

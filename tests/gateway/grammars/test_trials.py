@@ -66,7 +66,7 @@ def echo() -> tuple[str, ...]:
 
 async def refusal(made: Trials, trial: Trial) -> str:
     with pytest.raises(InvalidRequest) as raised:
-        await made.accept(trial, "field", INFO)
+        await made.accept(trial, "field", INFO, "a key")
     assert raised.value.param == "field" and raised.value.code == "invalid_grammar"
     return raised.value.message
 
@@ -74,35 +74,36 @@ async def refusal(made: Trials, trial: Trial) -> str:
 async def test_verdicts_of_the_real_process():
     async with serving() as (made, records):
         schema = Trial(kind="json_schema", source='{"type": "object"}')
-        assert await made.accept(schema, "field", INFO) == Grammar("json_schema", schema.source)
-        gbnf = await made.accept(Trial(kind="ebnf", source='root ::= "yes" | "no" [0-9]+'), "field", INFO)
+        assert await made.accept(schema, "field", INFO, "a key") == Grammar("json_schema", schema.source)
+        gbnf = await made.accept(Trial(kind="ebnf", source='root ::= "yes" | "no" [0-9]+'), "field", INFO, "a key")
         assert gbnf.kind == "lark" and "start" in gbnf.source
-        lark = await made.accept(Trial(kind="ebnf", source='start: "yes"\n'), "field", INFO)
+        lark = await made.accept(Trial(kind="ebnf", source='start: "yes"\n'), "field", INFO, "a key")
         assert "yes" in lark.source
         assert "objekt" in await refusal(made, Trial(kind="json_schema", source='{"type": "objekt"}'))
         assert "Invalid 'field'" in await refusal(made, Trial(kind="regex", source="("))
         assert "Invalid 'field'" in await refusal(made, Trial(kind="ebnf", source="root ::= ("))
         nested = "start: " + "(" * 30_000 + '"a"' + ")" * 30_000 + "\n"
         assert await refusal(made, Trial(kind="lark", source=nested))
-        assert await made.accept(Trial(kind="regex", source="[0-9]+"), "field", INFO), "the process is there again"
+        digits = Trial(kind="regex", source="[0-9]+")
+        assert await made.accept(digits, "field", INFO, "a key"), "the process is there again"
     assert {each.outcome for each in records} >= {"ok", "refused"}
 
 
 async def test_a_verdict_is_asked_for_once():
     async with serving(command=echo()) as (made, records):
         trial = Trial(kind="lark", source="a")
-        answers = await asyncio.gather(*[made.accept(trial, "field", INFO) for _ in range(20)])
+        answers = await asyncio.gather(*[made.accept(trial, "field", INFO, "a key") for _ in range(20)])
         assert answers == [Grammar("lark", "a")] * 20 and len(records) == 1
-        await made.accept(trial, "field", INFO)
+        await made.accept(trial, "field", INFO, "a key")
         assert len(records) == 1
 
 
 async def test_who_goes_away_leaves_no_answer_behind():
     async with serving(command=echo()) as (made, _):
-        first = asyncio.create_task(made.accept(Trial(kind="lark", source="a"), "field", INFO))
+        first = asyncio.create_task(made.accept(Trial(kind="lark", source="a"), "field", INFO, "a key"))
         await asyncio.sleep(0)
         first.cancel()
-        assert await made.accept(Trial(kind="lark", source="b"), "field", INFO) == Grammar("lark", "b")
+        assert await made.accept(Trial(kind="lark", source="b"), "field", INFO, "a key") == Grammar("lark", "b")
 
 
 async def test_one_that_takes_too_long_is_refused_and_the_next_one_is_not():
@@ -110,7 +111,7 @@ async def test_one_that_takes_too_long_is_refused_and_the_next_one_is_not():
         assert "longer to compile than the 0.2 s" in await refusal(made, Trial(kind="lark", source="sleep"))
         assert records[0].outcome == "timeout"
         made._timeout = 60.0
-        assert await made.accept(Trial(kind="lark", source="a"), "field", INFO) == Grammar("lark", "a")
+        assert await made.accept(Trial(kind="lark", source="a"), "field", INFO, "a key") == Grammar("lark", "a")
         assert "longer" in await refusal(made, Trial(kind="lark", source="sleep")), "it is known by now"
 
 
@@ -127,40 +128,65 @@ async def test_one_that_ends_the_process_once_has_another_chance(tmp_path):
         "os._exit(9)", f"os.path.exists({str(marker)!r}) or (open({str(marker)!r}, 'w'), os._exit(9))"
     )
     async with serving(command=(sys.executable, "-c", program)) as (made, _):
-        assert (await made.accept(Trial(kind="regex", source="die"), "field", INFO)).source == "die"
+        assert (await made.accept(Trial(kind="regex", source="die"), "field", INFO, "a key")).source == "die"
 
 
 async def test_one_that_ends_the_process_is_refused():
     async with serving(command=echo()) as (made, records):
         assert "the compiler fails on it" in await refusal(made, Trial(kind="lark", source="die"))
         assert records[0].outcome == "crash"
-        await made.accept(Trial(kind="lark", source="a"), "field", INFO)
+        await made.accept(Trial(kind="lark", source="a"), "field", INFO, "a key")
         os.kill(made._process.pid, signal.SIGKILL)
         await made._process.wait()
-        assert await made.accept(Trial(kind="lark", source="c"), "field", INFO) == Grammar("lark", "c")
+        assert await made.accept(Trial(kind="lark", source="c"), "field", INFO, "a key") == Grammar("lark", "c")
 
 
-async def test_few_may_wait(monkeypatch):
-    monkeypatch.setattr(trials, "MOST_WAITING", 2)
-    async with serving(command=echo()) as (made, _):
-        waiting = [asyncio.create_task(made.accept(Trial(kind="lark", source=name), "field", INFO)) for name in "ab"]
+async def test_few_may_wait():
+    async with serving(command=echo(), most_waiting=2) as (made, _):
+        waiting = [
+            asyncio.create_task(made.accept(Trial(kind="lark", source=name), "field", INFO, "a key")) for name in "ab"
+        ]
         await asyncio.sleep(0)
-        with pytest.raises(RateLimited):
-            await made.accept(Trial(kind="lark", source="c"), "field", INFO)
+        with pytest.raises(RateLimited, match="--max-queue-grammars"):
+            await made.accept(Trial(kind="lark", source="c"), "field", INFO, "a key")
         assert len(await asyncio.gather(*waiting)) == 2
+
+
+async def test_one_key_that_fills_the_queue_leaves_room_for_another():
+    async with serving(command=echo(), most_waiting=4) as (made, _):
+
+        def ask(caller: str, name: str) -> asyncio.Task[Grammar]:
+            return asyncio.create_task(made.accept(Trial(kind="lark", source=name), "field", INFO, caller))
+
+        many = [ask("greedy", f"{n}") for n in range(4)]
+        await asyncio.sleep(0)
+        assert len(made._queue) == 4
+        others = [ask(caller, caller) for caller in ("modest", "quiet")]
+        answers = await asyncio.gather(*many, *others, return_exceptions=True)
+        assert isinstance(answers[0], Grammar) and isinstance(answers[3], RateLimited)
+        assert [each.source for each in answers[4:]] == ["modest", "quiet"]
+        assert not made._asked
+
+
+async def test_a_verdict_that_tells_of_the_trial_is_asked_for_again_after_a_while(monkeypatch):
+    monkeypatch.setattr(trials, "DOUBTFUL", 0.0)
+    async with serving(command=echo(), timeout=0.2) as (made, records):
+        assert "longer" in await refusal(made, Trial(kind="lark", source="sleep"))
+        assert "longer" in await refusal(made, Trial(kind="lark", source="sleep"))
+        assert len(records) == 2
 
 
 async def test_few_verdicts_are_kept(monkeypatch):
     monkeypatch.setattr(trials, "MOST_KNOWN", 3)
     async with serving(command=echo()) as (made, _):
         for name in "abcdef":
-            await made.accept(Trial(kind="lark", source=name), "field", INFO)
+            await made.accept(Trial(kind="lark", source=name), "field", INFO, "a key")
         assert len(made._known) == 3
 
 
 async def test_the_process_ends_with_its_parent():
     async with serving() as (made, _):
-        await made.accept(Trial(kind="regex", source="a"), "field", INFO)
+        await made.accept(Trial(kind="regex", source="a"), "field", INFO, "a key")
         process = made._process
         process.stdin.close()
         assert await asyncio.wait_for(process.wait(), 60) == 0

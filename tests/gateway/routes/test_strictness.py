@@ -6,9 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from http_for_tests import serving
+from http_for_tests import TEMPLATE, serving
+from tokenizers_for_tests import byte_level
 
+from gateway.chat_template import ChatTemplate
+from gateway.prompt import Prompts
 from gateway.protocol.limits import Limits
+from gateway.settings import ServeSettings
 
 HI = [{"role": "user", "content": "Hi"}]
 ROUTES: dict[str, dict[str, Any]] = {
@@ -31,7 +35,7 @@ RAW = {
     "Infinity": b'{"temperature": Infinity}',
     "a lone surrogate": b'{"prompt": "\\ud800", "messages": "\\udfff", "tokens": "\\ud800"}',
     "no UTF-8": b'{"prompt": "\xff"}',
-    "too deep": b'{"prompt": ' + b"[" * 64 + b"]" * 64 + b"}",
+    "too deep": b'{"prompt": ' + b"[" * 128 + b"]" * 128 + b"}",
     "too many parts": b'{"prompt": [' + b"[1]," * 100_001 + b"[1]]}",
 }
 
@@ -111,3 +115,131 @@ async def test_messages_that_are_none(path, messages, param):
     async with serving() as server:
         response = await server.client.post(path, json={"messages": messages})
         assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+def tool(**function):
+    return {"type": "function", "function": {"name": "f", **function}}
+
+
+def called(arguments):
+    return {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+
+def calling(arguments):
+    return {"messages": [{"role": "assistant", "tool_calls": [called(arguments)]}]}
+
+
+def allowed(tools):
+    return {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": tools}}
+
+
+def outputs(**fields):
+    return {"structured_outputs": fields}
+
+
+def tags(structures, triggers):
+    return {"response_format": {"type": "structural_tag", "structures": structures, "triggers": triggers}}
+
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+STRUCTURE = {"begin": "<a>", "schema": {"type": "object"}, "end": "</a>"}
+LIMITED = [
+    ("max_n", 3, CHAT, lambda most: {"n": most}, "n"),
+    ("max_n", 3, TEXT, lambda most: {"best_of": most}, "best_of"),
+    ("max_prompts", 3, TEXT, lambda most: {"prompt": ["a"] * most}, "prompt"),
+    ("max_logprobs", 3, CHAT, lambda most: {"logprobs": True, "top_logprobs": most}, "top_logprobs"),
+    ("max_logprobs", 3, TEXT, lambda most: {"logprobs": most}, "logprobs"),
+    ("max_logprobs", 3, TEXT, lambda most: {"prompt_logprobs": most}, "prompt_logprobs"),
+    ("max_stop", 3, CHAT, lambda most: {"stop": ["a"] * most}, "stop"),
+    ("max_stop", 3, CHAT, lambda most: {"stop_token_ids": [5] * most}, "stop_token_ids"),
+    ("max_stop_length", 9, CHAT, lambda most: {"stop": "a" * most}, "stop"),
+    ("max_stop_length", 9, CHAT, lambda most: {"bad_words": ["a" * most]}, "bad_words"),
+    ("max_logit_bias", 3, CHAT, lambda most: {"logit_bias": {str(n): 1 for n in range(most)}}, "logit_bias"),
+    ("max_logit_bias", 3, CHAT, lambda most: {"bad_words": ["a"] * most}, "bad_words"),
+    ("max_logit_bias", 3, CHAT, lambda most: {"allowed_token_ids": [5] * most}, "allowed_token_ids"),
+    ("max_messages", 3, CHAT, lambda most: {"messages": HI * most}, "messages"),
+    (
+        "max_message_items",
+        3,
+        CHAT,
+        lambda most: {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * most}]},
+        "messages[0].content",
+    ),
+    (
+        "max_message_items",
+        3,
+        CHAT,
+        lambda most: {"messages": [*HI, {"role": "assistant", "content": "a", "tool_calls": [called("{}")] * most}]},
+        "messages[1].tool_calls",
+    ),
+    ("max_json_depth", 20, CHAT, lambda most: {"logit_bias": nested(most - 1)}, None),
+    (
+        "max_json_depth",
+        20,
+        CHAT,
+        lambda most: calling(json.dumps(nested(most))),
+        "messages[0].tool_calls[0].function.arguments",
+    ),
+    ("max_json_parts", 50, TEXT, lambda most: {"logit_bias": {str(n): 0 for n in range(most - 4)}}, None),
+    (
+        "max_json_parts",
+        50,
+        CHAT,
+        lambda most: calling(json.dumps({"a": [[]] * (most - 3)})),
+        "messages[0].tool_calls[0].function.arguments",
+    ),
+    ("max_tools", 3, CHAT, lambda most: {"tools": [tool(name=f"f{n}") for n in range(most)]}, "tools"),
+    (
+        "max_tools",
+        3,
+        CHAT,
+        lambda most: {"tools": [tool()], "tool_choice": allowed([tool()] * most)},
+        "tool_choice.allowed_tools.tools",
+    ),
+    (
+        "max_tool_schema",
+        100,
+        CHAT,
+        lambda most: {"tools": [tool(parameters={"title": "a" * (most - 12)})]},
+        "tools[0].function.parameters",
+    ),
+    ("max_grammar_size", 30, CHAT, lambda most: outputs(regex="a" * most), "structured_outputs.regex"),
+    ("max_grammar_size", 30, CHAT, lambda most: outputs(json={"title": "a" * (most - 12)}), "structured_outputs.json"),
+    ("max_schema_depth", 3, CHAT, lambda most: outputs(json=schema_of(most)), f"structured_outputs.json{'.items' * 3}"),
+    ("max_choices", 3, CHAT, lambda most: outputs(choice=["a"] * most), "structured_outputs.choice"),
+    ("max_structures", 3, CHAT, lambda most: tags([STRUCTURE] * most, ["<"]), "response_format.structures"),
+    ("max_structures", 3, CHAT, lambda most: tags([STRUCTURE], ["<"] * most), "response_format.triggers"),
+]
+
+
+def nested(levels):
+    value = {}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
+def schema_of(levels):
+    return {"items": schema_of(levels - 1)} if levels > 1 else {}
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "path", "fields", "param"), LIMITED, ids=[f"{each[0]} of {each[4]}" for each in LIMITED]
+)
+async def test_what_is_at_a_limit_is_taken_and_what_is_beyond_is_told_the_limit(limit, most, path, fields, param):
+    prompts = Prompts(byte_level(), ChatTemplate("{{ tools | tojson if tools }}" + TEMPLATE))
+    async with serving(limits=Limits(**{limit: most}), prompts=prompts, tool_format="hermes") as server:
+        within, beyond = (ROUTES[path] | fields(each) for each in (most, most + 1))
+        response = await server.client.post(path, json=within)
+        assert f"--{limit.replace('_', '-')}" not in response.text, response.text
+        response = await server.client.post(path, json=beyond)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, param)
+        assert f"--{limit.replace('_', '-')}" in error["message"] and f"{most}" in error["message"]
+
+
+def test_every_limit_is_tried_and_has_a_flag_with_its_default():
+    tried = {each[0] for each in LIMITED} | {"max_body_size", "unknown_fields"}
+    assert tried == set(Limits.__dataclass_fields__)
+    for name, field in Limits.__dataclass_fields__.items():
+        assert ServeSettings.model_fields[name].default == field.default
