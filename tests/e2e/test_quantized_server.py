@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from engine.demo_model import PATH
 from gateway.tokenizer import Tokenizer
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
@@ -18,27 +15,14 @@ FILL_IN = {
 }
 
 
-def with_fill_in_tokens(folder: Path, names: tuple[str, ...]) -> Path:
-    """The demo model, in whose vocabulary the tokens of the last merges have given way to these."""
-    shutil.copytree(PATH, folder)
-    file = folder / "tokenizer.json"
-    tokenizer = json.loads(file.read_text())
-    vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
-    for name in names:
-        token = vocabulary.pop("".join(merges.pop()))
-        tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": token, "content": name})
-    file.write_text(json.dumps(tokenizer))
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_the_openai_client_is_answered(start_server, tmp_path, quantization):
+def test_the_openai_client_is_answered(start_server, model_with_tokens, quantization):
     names = FILL_IN[quantization]
-    model = str(with_fill_in_tokens(tmp_path / "model", names))
+    model = str(model_with_tokens(*names))
     named = ("--served-model-name", "demo")
-    with start_server(model, *named, "--quantization", quantization, "--num-threads", "1") as server:
-        client = server.client()
+    arguments = (model, *named, "--quantization", quantization, "--num-threads", "1")
+    with start_server(*arguments) as server, server.client() as client:
         answer = client.chat.completions.create(model="demo", messages=MESSAGES, temperature=0)
         assert answer.choices[0].message.content == "The capital of France is Paris."
         stream = client.chat.completions.create(model="demo", messages=MESSAGES, temperature=0, stream=True)

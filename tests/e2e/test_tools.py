@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 WEATHER = {
@@ -170,8 +171,40 @@ def test_calls_or_else_an_answer_by_a_schema(client, stream):
     assert json.loads(said.message.content)["mood"] in ("good", "bad") and not said.message.tool_calls
 
 
-def test_another_format_by_name(start_server):
-    """The model's calls are text to a server that was told another format."""
-    with start_server("--tool-call-format", "llama3_json") as other, other.client() as client:
+def test_other_formats_by_name(start_server, model_with_tokens):
+    """The model's calls are text to a server that was told another format, and so is its text reasoning."""
+    folder = model_with_tokens("<think>", "</think>")
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if enable_thinking %}<think>{% endif %}")
+    named = ("--served-model-name", "demo", "--tool-call-format", "llama3_json", "--reasoning-format", "think")
+    with start_server(str(folder), *named) as other, other.client() as client:
         message = client.chat.completions.create(**ASK).choices[0].message
-    assert message.tool_calls is None and message.content.startswith("<tool_call>")
+        assert message.tool_calls is None and message.content.startswith("<tool_call>")
+        check_budget(client)
+
+
+def check_budget(client):
+    """Reasoning ends where its budget does, streamed and not, and leaves room for what is asked of the answer."""
+    arguments = {"model": "demo", "messages": GREETING, "seed": 5, "max_tokens": 40, "temperature": 0}
+    options = {"stream": True, "stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    for choice, budget in ((None, 4), (None, 0), ("yes", 4)):
+        extra = {"chat_template_kwargs": {"enable_thinking": True}, "thinking_token_budget": budget}
+        extra |= {"structured_outputs": {"choice": [choice]}} if choice else {}
+        whole = client.chat.completions.create(**arguments, extra_body=extra)
+        chunks = list(client.chat.completions.create(**arguments, **options, extra_body=extra))
+        deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+        message = whole.choices[0].message
+        reasoning = message.model_extra.get("reasoning_content") or ""
+        assert "".join(delta.model_extra.get("reasoning_content") or "" for delta in deltas) == reasoning
+        assert "".join(delta.content or "" for delta in deltas) == message.content
+        assert bool(reasoning) is (budget > 0) and message.content and choice in (None, message.content)
+        for usage in (whole.usage, chunks[-1].usage):
+            assert usage.completion_tokens_details.reasoning_tokens == budget + 1, "the marker counts"
+        counts = [chunk.usage.completion_tokens for chunk in chunks]
+        assert counts == sorted(counts) and counts[-1] == whole.usage.completion_tokens
+    off = client.chat.completions.create(**arguments, extra_body={"reasoning_effort": "none"})
+    assert not off.choices[0].message.model_extra.get("reasoning_content")
+    for refused in ({"reasoning_effort": "high"}, {"chat_template_kwargs": {"think": True}}):
+        with pytest.raises(openai.BadRequestError) as error:
+            client.chat.completions.create(**arguments, extra_body=refused)
+        assert error.value.param in ("reasoning_effort", "chat_template_kwargs.think")

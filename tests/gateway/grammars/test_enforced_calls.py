@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from typing import Any
 
 import jsonschema
@@ -75,8 +76,12 @@ class Enforced:
         return [answer for answer in found if answer is not None]
 
     def read(self, text: str) -> tuple[str, tuple[CallDelta, ...]]:
-        """Content and calls, all of which validate."""
-        content, _, calls = hear(self.parsing, [text])
+        """Content and calls, all of which validate. They do not depend on how the text is cut."""
+        content, _, calls = whole = hear(self.parsing, [text])
+        assert hear(self.parsing, text) == whole
+        rng = random.Random(text)
+        cuts = sorted(rng.choices(range(len(text) + 1), k=8))
+        assert hear(self.parsing, [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]) == whole
         for call in calls:
             assert call.name in SCHEMAS, text
             jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])

@@ -41,6 +41,34 @@ def test_calls_or_another_form(name: str, syntax: CallSyntax) -> None:
         check(either, Transcript("form", f'{{"a": "{call}"}}', f'{{"a": "{call}"}}'))
 
 
+@pytest.mark.parametrize(("name", "syntax"), sorted(SYNTAXES, key=str), ids=str)
+def test_reasoning_before_a_call(name: str, syntax: CallSyntax) -> None:
+    call = spelt(syntax, [ONE])
+    marks = {
+        "think": ("<think>", "</think>\n\n"),
+        "mistral": ("[THINK]", "[/THINK]"),
+        "granite": ("Here is my thought process: ", " Here is my response: "),
+    }
+    marks = (
+        {"harmony": (reasoning_formats()["harmony"].begin, reasoning_formats()["harmony"].end)}
+        if syntax.text
+        else marks
+    )
+    for reasoning, (begin, end) in marks.items():
+        parsing = Parsing(tool_format=name, reasoning_format=reasoning, schemas={"f": {"a": "string"}})
+        for thoughts in ("Hm.\nYes", "Hm { [ <"):
+            text = f"{begin}{thoughts}{end}{call}"
+            check(parsing, Transcript("reasoning", text, calls=[ONE], reasoning=thoughts))
+            if syntax.trigger:
+                text = f"{begin}{thoughts}{end}So: {call}"
+                check(parsing, Transcript("and text", text, "So:", [ONE], reasoning=thoughts))
+        if reasoning != "granite" and not syntax.text:
+            begun = Parsing(
+                tool_format=name, reasoning_format=reasoning, in_reasoning=True, schemas={"f": {"a": "string"}}
+            )
+            check(begun, Transcript("begun", f"Hm {call}{end}{call}", calls=[ONE], reasoning=f"Hm {call}".rstrip()))
+
+
 def test_reasoning_that_a_grammar_leaves_room_for() -> None:
     for name, each in reasoning_formats().items():
         if each.end:
