@@ -106,6 +106,7 @@ class Engine:
         self._record = record
         self._patience = patience or Patience()
         self._steps = 0
+        self._plan_time = self._compute_time = 0.0
         self.step_limit = self._patience.limit
         """Seconds after which the step under way is stuck, or the next one late; None while nothing tells."""
 
@@ -149,6 +150,7 @@ class Engine:
         ``compute`` and ``finish`` complete the oldest. Until ``finish`` is called, choices may start and be aborted:
         that concerns steps that have not begun.
         """
+        began = self._clock()
         if self._record is not None:
             self._record.clear()
         while len(self._under_way) < self._executor.depth:
@@ -165,10 +167,13 @@ class Engine:
         self.step_limit = self._patience.limit
         if self._record is not None:
             self._record.write(*union(self._rows))
+        self._plan_time = self._clock() - began
 
     def compute(self) -> None:
         """Blocks until the step's tokens are known. Another thread may call what follows meanwhile."""
+        began = self._clock()
         self._result = self._executor.collect()
+        self._compute_time = self._clock() - began
 
     def prepare(self) -> None:
         """Do what can be done of the next step before the tokens of this one are known."""
@@ -181,7 +186,7 @@ class Engine:
         self._patience.end()
         self.step_limit = self._patience.limit
         outputs = self._scheduler.update(plan, self._result, ended)
-        stats = self._stats(plan, outputs, ended - plan.began)
+        stats = self._stats(plan, outputs, ended)
         self._steps += 1
         return StepOutput(started=plan.started, outputs=outputs, stats=[stats])
 
@@ -212,10 +217,13 @@ class Engine:
         """Raises IntegrityError where a block has leaked or the prefix index is wrong. O(blocks): for idle times."""
         self._scheduler.check_integrity()
 
-    def _stats(self, plan: Schedule, outputs: list[Tokens], duration: float) -> StepStats:
+    def _stats(self, plan: Schedule, outputs: list[Tokens], ended: float) -> StepStats:
         return StepStats(
             step=self._steps,
-            duration=duration,
+            duration=ended - plan.began,
+            plan_time=self._plan_time,
+            compute_time=self._compute_time,
+            update_time=self._clock() - ended,
             scheduled_tokens=plan.scheduled_tokens,
             prompt_tokens=plan.scheduled_tokens - plan.decode_tokens,
             generated_tokens=sum(len(output.ids) for output in outputs),

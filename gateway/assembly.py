@@ -79,7 +79,9 @@ async def assemble(
     keys = Keys.load(settings.api_key, settings.api_keys)
     tokenizer = Tokenizer.load(folder)
     template = ChatTemplate.load(folder, tokenizer.special_tokens, settings.chat_template)
-    metrics = Metrics(CollectorRegistry(), model=served_names(settings)[0], version=VERSION)
+    metrics = Metrics(
+        CollectorRegistry(), model=served_names(settings)[0], version=VERSION, compat=settings.metrics_compat
+    )
     lifecycle = Lifecycle(tokenizer, record=metrics.record, router=Router(settings.routing), replicas=settings.replicas)
     admission = Admission(
         lifecycle, max_queue_requests=settings.max_queue_requests, max_queue_tokens=settings.max_queue_tokens

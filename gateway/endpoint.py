@@ -142,6 +142,7 @@ class Endpoint(Generic[Body]):
             grammar=plan.grammar,
             cache_salt=_cache_salt(body.cache_salt or "", context, shared=not state.keys),
             session=_session(body.session, context),
+            traceparent=context.traceparent,
         )
 
 

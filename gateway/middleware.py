@@ -23,6 +23,7 @@ from gateway.admission import Keys, Tenant
 from gateway.errors import APIError, InternalError, NotFound, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from gateway.state import RequestContext
 from observability.logging import log_context
+from observability.trace_context import sampled
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("gateway.access")
@@ -63,7 +64,9 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        context = RequestContext(_request_id(scope), self._clock())
+        headers = Headers(scope=scope)
+        parent = sampled(headers.get("traceparent", ""))
+        context = RequestContext(_request_id(headers), self._clock(), traceparent=parent)
         scope["penstock.context"] = context
         status = 0
 
@@ -112,8 +115,8 @@ class RequestMiddleware:
         )
 
 
-def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
 
 

@@ -15,6 +15,7 @@ from engine.quantization import quantization_names
 from gateway.completion.formats import AUTO, NONE, reasoning_formats, tool_formats
 from gateway.replicas.router import Routing
 from observability.logging import LogFormat, LogLevel
+from observability.metrics_compat import MetricsCompat
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -303,4 +304,12 @@ class LoggingSettings(BaseModel):
     log_level: Annotated[LogLevel, Option("Logging")] = Field("info", description="Least important lines to write.")
     log_format: Annotated[LogFormat, Option("Logging")] = Field(
         "text", description="json writes one object a line. Prompts and keys are never logged."
+    )
+
+
+class ObservabilitySettings(BaseModel):
+    """What is told of it to other programs."""
+
+    metrics_compat: Annotated[MetricsCompat, Option("Observability")] = Field(
+        "none", description="Whose names of metrics are served beside Penstock's: vllm, for dashboards made for it."
     )

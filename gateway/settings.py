@@ -22,12 +22,13 @@ from gateway.setting_groups import (
     LimitSettings,
     LoggingSettings,
     ModelSettings,
+    ObservabilitySettings,
     Option,
     ServerSettings,
 )
 
 ENV_PREFIX = "PENSTOCK_"
-GROUPS = ("Model", "Server", "Engine", "Limits", "Access", "Logging")
+GROUPS = ("Model", "Server", "Engine", "Limits", "Access", "Logging", "Observability")
 
 
 class SettingsError(Exception):
@@ -39,7 +40,14 @@ class SettingsError(Exception):
 
 
 class ServeSettings(
-    ModelSettings, ServerSettings, EngineSettings, LimitSettings, AccessSettings, LoggingSettings, BaseSettings
+    ModelSettings,
+    ServerSettings,
+    EngineSettings,
+    LimitSettings,
+    AccessSettings,
+    LoggingSettings,
+    ObservabilitySettings,
+    BaseSettings,
 ):
     """Everything ``penstock serve`` can be told. Immutable; made by :meth:`load`, or directly in tests."""
 

@@ -93,8 +93,8 @@ class AppState:
     prompts: Prompts
     trials: Trials
     admission: Admission
-    render_metrics: Callable[[], bytes]
-    """In Prometheus' plain text format."""
+    render_metrics: Callable[[str], tuple[bytes, str]]
+    """For a header ``Accept`` gives the text and its content type."""
     keys: Keys = field(default_factory=Keys)
     admin_keys: Keys = field(default_factory=Keys)
     """Without any there are no admin routes."""
@@ -151,6 +151,8 @@ class RequestContext:
     tenant: Tenant = field(default_factory=Tenant)
     key: bytes = b""
     """The hash of the API key that it came with."""
+    traceparent: str = ""
+    """The span that its work is a part of, in W3C's form; empty where it is not traced."""
     accepted: bool = False
     """Handed to the completion layer, which from then on reports how it ends."""
     headers: dict[str, str] = field(default_factory=dict)

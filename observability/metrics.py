@@ -1,347 +1,178 @@
-"""The declared table of metrics and the one :meth:`Metrics.record` that feeds it.
-
-A row says where its value comes from: the records that feed it, the field of the record, and its labels, of which
-``model`` and ``replica`` are the recorder's and all others are fields of the record. ``docs/metrics.md`` is generated
-from the table. Names and buckets suit the dashboards and alerts of the field; a latency target that a dashboard
-shows must be the bound of a bucket.
-"""
+"""The metrics of a gateway: :meth:`Metrics.record` feeds every row of the table that a record feeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import typing
+from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric as Samples
 
-from observability.records import (
-    BuildInfo,
-    CacheConfig,
-    Conviction,
-    EngineEvent,
-    EngineState,
-    GrammarTried,
-    IgnoredFields,
-    InterTokenLatencies,
-    JournalCommit,
-    JournalState,
-    Record,
-    Rejection,
-    Replay,
-    RequestStats,
-    Resume,
-    Routed,
-    StepStats,
-)
-
-PREFIX = "penstock_"
-
-# One more series for each counter and histogram, which no dashboard reads.
-disable_created_metrics()
-
-
-def _doubling(first: float, count: int) -> tuple[float, ...]:
-    return tuple(first * 2**power for power in range(count))
-
-
-FIRST_TOKEN = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160,
-)  # fmt: skip
-PER_TOKEN = (
-    0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075,
-    0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10, 20,
-)  # fmt: skip
-END_TO_END = _doubling(0.01, 18)
-COMMIT_SECONDS = _doubling(0.00005, 16)
-STEP_SECONDS = _doubling(0.0005, 16)
-TOKENS = _doubling(1, 18)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One row of the table."""
-
-    name: str
-    """Without the prefix; a counter's ends in ``_total``."""
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    fed_by: tuple[type, ...] = ()
-    """Records; empty for a gauge that is read when somebody looks, see :meth:`Metrics.watch`."""
-    field: str = ""
-    """Of the record; empty counts the records themselves. A list feeds a histogram with each of its values."""
-    labels: tuple[str, ...] = ("model",)
-    buckets: tuple[float, ...] = ()
-
-
-MODEL, REPLICA, TENANT = ("model",), ("model", "replica"), ("model", "tenant")
-
-METRICS = (
-    # --- requests, at their end ---
-    Metric(
-        name="time_to_first_token_seconds", kind="histogram", buckets=FIRST_TOKEN,
-        fed_by=(RequestStats,), field="time_to_first_token",
-        help="From the arrival of a request at the gateway to its first output token.",
-    ),
-    Metric(
-        name="inter_token_latency_seconds", kind="histogram", buckets=PER_TOKEN,
-        fed_by=(InterTokenLatencies,), field="values",
-        help="Gaps between successive output tokens of a choice; those that arrive together share the gap evenly.",
-    ),
-    Metric(
-        name="time_per_output_token_seconds", kind="histogram", buckets=PER_TOKEN,
-        fed_by=(RequestStats,), field="time_per_output_token",
-        help="Mean time of an output token after the first, one value for each request.",
-    ),
-    Metric(
-        name="request_duration_seconds", kind="histogram", buckets=END_TO_END,
-        fed_by=(RequestStats,), field="end_to_end",
-        help="From the arrival of a request to the end of its answer.",
-    ),
-    Metric(
-        name="request_queue_time_seconds", kind="histogram", buckets=FIRST_TOKEN,
-        fed_by=(RequestStats,), field="queue_time",
-        help="Time a request waited before the first step that computed it.",
-    ),
-    Metric(
-        name="request_prefill_time_seconds", kind="histogram", buckets=FIRST_TOKEN,
-        fed_by=(RequestStats,), field="prefill_time",
-        help="From the first step that computed a request to its first output token.",
-    ),
-    Metric(
-        name="request_prompt_tokens", kind="histogram", buckets=TOKENS,
-        fed_by=(RequestStats,), field="prompt_tokens", help="Prompt tokens of a request.",
-    ),
-    Metric(
-        name="request_generated_tokens", kind="histogram", buckets=TOKENS,
-        fed_by=(RequestStats,), field="generated_tokens", help="Output tokens of a request, all choices together.",
-    ),
-    Metric(
-        name="requests_total", kind="counter", labels=("model", "tenant", "finish_reason"),
-        fed_by=(RequestStats,), help="Requests that have ended, by how they ended.",
-    ),
-    Metric(
-        name="cached_prompt_tokens_total", kind="counter", labels=TENANT,
-        fed_by=(RequestStats,), field="cached_tokens", help="Prompt tokens that came from the prefix cache.",
-    ),
-    Metric(
-        name="errors_total", kind="counter", labels=("model", "tenant", "error_type"),
-        fed_by=(RequestStats, Rejection),
-        help="Requests that failed or were turned away, after the headers of a stream as well as before.",
-    ),
-    Metric(
-        name="rejections_total", kind="counter", labels=("model", "tenant", "reason"),
-        fed_by=(Rejection,), help="Requests turned away before they were accepted.",
-    ),
-    Metric(
-        name="ignored_fields_total", kind="counter", labels=TENANT,
-        fed_by=(IgnoredFields,), field="count", help="Unknown request fields let through by --unknown-fields.",
-    ),
-    Metric(
-        name="grammar_compile_seconds", kind="histogram", labels=("model", "outcome"), buckets=FIRST_TOKEN,
-        fed_by=(GrammarTried,), field="seconds",
-        help="Time to compile a grammar before its request is accepted; those known from earlier requests take none.",
-    ),
-    Metric(
-        name="requests_queued", kind="gauge", help="Requests accepted and not yet begun by an engine."),
-    Metric(
-        name="requests_running", kind="gauge", help="Requests that an engine has begun and that have not ended."),
-    # --- streams that may be resumed ---
-    Metric(
-        name="streams_held", kind="gauge", help="Streams that may be resumed: running, or complete and still kept."),
-    Metric(
-        name="resumes_total", kind="counter", labels=("model", "outcome"),
-        fed_by=(Resume,), help="Readers that came back for a stream, by what they were answered.",
-    ),
-    Metric(
-        name="journal_commit_seconds", kind="histogram", buckets=COMMIT_SECONDS,
-        fed_by=(JournalCommit,), field="duration", help="Duration of a commit of the durable journal.",
-    ),
-    Metric(
-        name="journal_entries_total", kind="counter",
-        fed_by=(JournalCommit,), field="entries", help="Messages of tokens that the durable journal has committed.",
-    ),
-    Metric(
-        name="journal_failed", kind="gauge",
-        fed_by=(JournalState,), field="failed",
-        help="1 while the durable journal cannot be written: streams go on, and would not outlive the server.",
-    ),
-    # --- engine steps, as they happen ---
-    Metric(
-        name="step_duration_seconds", kind="histogram", labels=REPLICA, buckets=STEP_SECONDS,
-        fed_by=(StepStats,), field="duration", help="Duration of an engine step.",
-    ),
-    Metric(
-        name="step_tokens", kind="histogram", labels=REPLICA, buckets=TOKENS,
-        fed_by=(StepStats,), field="scheduled_tokens", help="Tokens computed in a step, prompt and decode together.",
-    ),
-    Metric(
-        name="prompt_tokens_total", kind="counter", labels=REPLICA,
-        fed_by=(StepStats,), field="prompt_tokens", help="Prompt tokens computed; cached ones are not computed.",
-    ),
-    Metric(
-        name="generated_tokens_total", kind="counter", labels=REPLICA,
-        fed_by=(StepStats,), field="generated_tokens", help="Output tokens generated.",
-    ),
-    Metric(
-        name="prefix_cache_queries_total", kind="counter", labels=REPLICA,
-        fed_by=(StepStats,), field="prefix_queries", help="Prompt tokens looked up in the prefix cache.",
-    ),
-    Metric(
-        name="prefix_cache_hits_total", kind="counter", labels=REPLICA,
-        fed_by=(StepStats,), field="prefix_hits", help="Prompt tokens found in the prefix cache.",
-    ),
-    Metric(
-        name="preemptions_total", kind="counter", labels=REPLICA,
-        fed_by=(StepStats,), field="preemptions", help="Sequences that gave up their blocks to others.",
-    ),
-    Metric(
-        name="sequences_running", kind="gauge", labels=REPLICA,
-        fed_by=(EngineState,), field="running", help="Sequences that hold KV-cache blocks.",
-    ),
-    Metric(
-        name="sequences_waiting", kind="gauge", labels=REPLICA,
-        fed_by=(EngineState,), field="waiting", help="Sequences in the engine's waiting queue.",
-    ),
-    Metric(
-        name="kv_cache_usage_ratio", kind="gauge", labels=REPLICA,
-        fed_by=(EngineState,), field="kv_cache_usage", help="Share of KV-cache blocks in use by sequences, 0 to 1.",
-    ),
-    # --- engines and the build ---
-    Metric(
-        name="engine_up", kind="gauge", labels=REPLICA,
-        fed_by=(EngineEvent,), field="up", help="1 while the replica's engine serves.",
-    ),
-    Metric(
-        name="engine_restarts_total", kind="counter", labels=REPLICA,
-        fed_by=(EngineEvent,), field="restarted", help="Engines that came up again after a loss.",
-    ),
-    Metric(
-        name="engine_losses_total", kind="counter", labels=("model", "replica", "cause"),
-        fed_by=(EngineEvent,), field="lost",
-        help="Engines lost, by cause: signal, exit, error, silent, stalled or garbled; see docs/reliability.md.",
-    ),
-    Metric(
-        name="poison_requests_total", kind="counter",
-        fed_by=(Conviction,), help="Requests given up because the engine crashed each time it computed them.",
-    ),
-    Metric(
-        name="routed_total", kind="counter", labels=("model", "replica", "reason"),
-        fed_by=(Routed,), help="Choices sent to a replica, by what decided it; see docs/replicas.md.",
-    ),
-    Metric(
-        name="replays_total", kind="counter", labels=REPLICA,
-        fed_by=(Replay,), help="Choices handed to an engine again after a loss, to go on where they were.",
-    ),
-    Metric(
-        name="cache_config_info", kind="gauge", labels=("model", "replica", "block_size", "num_blocks"),
-        fed_by=(CacheConfig,), help="Always 1; its labels are the tokens in a block and the number of blocks.",
-    ),
-    Metric(
-        name="build_info", kind="gauge", labels=("version",),
-        fed_by=(BuildInfo,), help="Always 1; its label is the version of Penstock.",
-    ),
-)  # fmt: skip
+from observability import vllm_names
+from observability.metrics_compat import MetricsCompat
+from observability.metrics_table import METRICS, Metric
+from observability.records import Adapters, BuildInfo, CacheConfig, Record, RequestStats
+from observability.series import Family
 
 
 class Metrics:
     """The metrics of one gateway process. Used from one thread, the event loop's."""
 
-    def __init__(self, registry: CollectorRegistry, *, model: str, version: str) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, *, model: str, version: str, compat: MetricsCompat = "none"
+    ) -> None:
+        """``compat``: whose names are served beside ours."""
         self._registry = registry
         self._model = model
-        self._collectors = {metric.name: _collector(metric, registry) for metric in METRICS}
-        self._feeds: dict[type, list[_Feed]] = {}
+        self._compat = compat
+        self._families = {metric.name: Family(metric) for metric in METRICS}
+        self._plain: dict[type, _Plain] = {}
+        self._labelled: dict[type, list[_Labelled]] = {}
         for metric in METRICS:
-            for record in metric.fed_by:
-                self._feeds.setdefault(record, []).append(_Feed(metric, self._collectors[metric.name], model))
+            for kind in metric.fed_by:
+                if metric.own_labels:
+                    feed = _Labelled(metric, self._families[metric.name], model)
+                    self._labelled.setdefault(kind, []).append(feed)
+                else:
+                    self._plain.setdefault(kind, _Plain(model)).join(kind, metric, self._families[metric.name])
+        self._exemplars = [self._families[metric.name] for metric in METRICS if metric.exemplar]
         ProcessCollector(registry=registry)
+        registry.register(self)
         self.record(BuildInfo(version=version))
+        self.record(Adapters())
 
     def record(self, record: Record, *, replica: str = "0") -> None:
         """Feed every metric that this kind of record feeds."""
-        if isinstance(record, CacheConfig):
+        kind = type(record)
+        if kind is CacheConfig:
             self._begin(replica)
-        for feed in self._feeds[type(record)]:
+        plain = self._plain.get(kind)
+        if plain is not None:
+            plain(record, replica)
+        for feed in self._labelled.get(kind, ()):
             feed(record, replica)
-
-    def _begin(self, replica: str) -> None:
-        """Let every series of a new replica stand at zero, so that a first event shows as a rise."""
-        for feeds in self._feeds.values():
-            for feed in feeds:
-                feed.begin(replica)
+        if isinstance(record, RequestStats) and record.trace_id:
+            self._show(record)
 
     def watch(self, name: str, read: Callable[[], float]) -> None:
         """Let a gauge that no record feeds call ``read`` whenever the metrics are rendered."""
-        self._collectors[name].labels(self._model).set_function(read)
+        self._families[name].number((self._model,)).read = read
 
-    def render(self) -> bytes:
-        """All metrics in Prometheus' plain text format, version 0.0.4."""
-        return generate_latest(self._registry)
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """All metrics as text, and its content type.
+
+        OpenMetrics, which has exemplars, for who accepts it (a header ``Accept``), else Prometheus' plain format.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def collect(self) -> Iterator[Samples]:
+        """For the registry."""
+        for family in self._families.values():
+            yield family.collect()
+        if self._compat == "vllm":
+            yield from vllm_names.families(self._families)
+
+    def describe(self) -> list[Samples]:
+        """For the registry, which would else collect everything to learn the names."""
+        return []
+
+    def _begin(self, replica: str) -> None:
+        """Let every series of a new replica stand at zero, so that a first event shows as a rise."""
+        for plain in self._plain.values():
+            plain.open(replica)
+        for feeds in self._labelled.values():
+            for feed in feeds:
+                feed.begin(replica)
+
+    def _show(self, record: RequestStats) -> None:
+        """Its trace beside the buckets that its latencies fall into."""
+        for family in self._exemplars:
+            value = getattr(record, family.metric.exemplar)
+            if value is not None:
+                family.distribution((self._model,)).show(value, record.trace_id)
 
 
-def _collector(metric: Metric, registry: CollectorRegistry) -> Any:
-    name = PREFIX + metric.name
-    if metric.kind == "histogram":
-        return Histogram(name, metric.help, metric.labels, registry=registry, buckets=metric.buckets)
-    return {"counter": Counter, "gauge": Gauge}[metric.kind](name, metric.help, metric.labels, registry=registry)
+class _Plain:
+    """All rows that one kind of record feeds and whose labels are the recorder's: the fields are read at once."""
 
-
-class _Feed:
-    """One row fed by one kind of record. Its series are looked up in a plain dict, which halves the cost."""
-
-    def __init__(self, metric: Metric, collector: Any, model: str) -> None:
-        self._metric = metric
-        self._collector = collector
+    def __init__(self, model: str) -> None:
         self._model = model
-        self._value = attrgetter(metric.field) if metric.field else None
-        self._takes_zero = metric.kind != "counter"
-        self._own_labels = [label for label in metric.labels if label not in ("model", "replica")]
-        self._series: dict[tuple[object, ...], Any] = {}
+        self._rows: list[tuple[Family, bool]] = []
+        self._fields: list[str] = []
+        self._read: Callable[[Any], tuple[Any, ...]] = lambda _: ()
+        self._adders: dict[str, list[Callable[..., None]]] = {}
+        """Of each replica, in the order of the rows."""
+
+    def join(self, kind: type, metric: Metric, family: Family) -> None:
+        """Add a row; ``kind`` is the record that feeds it."""
+        self._rows.append((family, _is_list(kind, metric.field)))
+        self._fields.append(metric.field)
+        fields = self._fields
+        if not all(fields):
+            self._read = lambda record: tuple(getattr(record, name) if name else 1 for name in fields)
+        elif len(fields) == 1:
+            read = attrgetter(fields[0])
+            self._read = lambda record: (read(record),)
+        else:
+            self._read = attrgetter(*fields)
 
     def __call__(self, record: Record, replica: str) -> None:
-        value = 1 if self._value is None else self._value(record)
-        if value is None:
+        adders = self._adders.get(replica) or self.open(replica)
+        for add, value in zip(adders, self._read(record), strict=True):
+            if value is not None:
+                add(value)
+
+    def open(self, replica: str) -> list[Callable[..., None]]:
+        """Make the series of a replica."""
+        known = {"model": self._model, "replica": replica}
+        self._adders[replica] = adders = [
+            family.adder(tuple(known[label] for label in family.metric.labels), several=several)
+            for family, several in self._rows
+        ]
+        return adders
+
+
+class _Labelled:
+    """One row with labels that are fields of the record."""
+
+    def __init__(self, metric: Metric, family: Family, model: str) -> None:
+        self._metric = metric
+        self._family = family
+        self._model = model
+        self._describes = metric.kind == "gauge"
+        self._adders: dict[tuple[object, ...], Callable[..., None]] = {}
+
+    def __call__(self, record: Record, replica: str) -> None:
+        value = getattr(record, self._metric.field) if self._metric.field else 1
+        key = (replica, *(getattr(record, label) for label in self._metric.own_labels))
+        if value is None or None in key:
             return
-        key: tuple[object, ...] = (replica,)
-        if self._own_labels:
-            key += tuple(getattr(record, label) for label in self._own_labels)
-        add = self._series.get(key)
+        add = self._adders.get(key)
         if add is None:
-            if None in key:
-                return
-            if self._metric.kind == "gauge" and self._own_labels:
+            if self._describes:
                 self._forget(replica)
-            add = self._series[key] = self._adder(key)
-        if isinstance(value, list):
-            for item in value:
-                add(item)
-        elif value or self._takes_zero:
-            add(value)
+            add = self._adders[key] = self._adder(key)
+        add(value)
 
     def begin(self, replica: str) -> None:
-        """Make the series of a replica, where no record is needed to know its labels."""
-        if not self._own_labels and (replica,) not in self._series:
-            self._series[replica,] = self._adder((replica,))
+        """Make the series of a replica, where it is known which there may be."""
+        for value in self._metric.known:
+            self._adders.setdefault((replica, value), self._adder((replica, value)))
 
     def _forget(self, replica: str) -> None:
         """Labels that describe a thing: a restart that changes them must not leave the old series behind."""
-        self._series.clear()
+        self._adders.clear()
         if "replica" in self._metric.labels:
-            self._collector.remove_by_labels({"replica": replica})
+            self._family.forget("replica", replica)
 
-    def _adder(self, key: tuple[object, ...]) -> Callable[[float], None]:
-        """The method of a new series that takes a value: ``inc``, ``set`` or ``observe``."""
-        known = dict(zip(("replica", *self._own_labels), key, strict=True), model=self._model)
-        series = self._collector.labels(*(known[name] for name in self._metric.labels))
-        method = {"counter": "inc", "gauge": "set", "histogram": "observe"}[self._metric.kind]
-        adder: Callable[[float], None] = getattr(series, method)
-        return adder
+    def _adder(self, key: tuple[object, ...]) -> Callable[..., None]:
+        known = dict(zip(("replica", *self._metric.own_labels), map(str, key), strict=True)) | {"model": self._model}
+        return self._family.adder(tuple(known[label] for label in self._metric.labels))
+
+
+def _is_list(kind: type, field: str) -> bool:
+    return typing.get_origin(typing.get_type_hints(kind).get(field)) is list

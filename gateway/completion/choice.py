@@ -143,7 +143,12 @@ class Choice:
             if self.request.first_token_at is None:
                 self.request.first_token_at = now
         else:
-            gaps.extend([(now - self.last_token_at) / count] * count)
+            gap = (now - self.last_token_at) / count
+            gaps.extend([gap] * count)
+            if gap > self.request.longest_gap:
+                self.request.longest_gap = gap
+            if len(self.emitted.ids) == self.held:  # the first of a new attempt
+                self.request.pauses.append(now - self.last_token_at)
         self.last_token_at = now
 
 
@@ -163,6 +168,10 @@ class ActiveRequest:
     """Whether the engine has computed anything for it."""
     first_token_at: float | None = None
     first_stats: ChoiceStats | None = None
+    longest_gap: float = 0.0
+    """Between successive tokens of a choice."""
+    pauses: list[float] = field(default_factory=list)
+    """Of choices that had begun and lost their engine, from token to token."""
     scored_prompts: set[int] = field(default_factory=set)
 
     @property
@@ -190,6 +199,7 @@ class ActiveRequest:
 
     def stats(self, now: float, error: APIError | None) -> RequestStats:
         first = self.first_stats
+        longest = max(self.choices, key=lambda choice: choice.fold.num_tokens)
         return RequestStats(
             tenant=self.request.tenant,
             finish_reason="error" if error is not None else self.choices[0].finish_reason or "abort",
@@ -200,12 +210,23 @@ class ActiveRequest:
             queue_time=first.queue_time if first is not None else None,
             prefill_time=first.prefill_time if first is not None else None,
             time_to_first_token=self.first_token_at - self.submitted_at if self.first_token_at is not None else None,
-            time_per_output_token=self._time_per_output_token(),
+            time_per_output_token=self._time_per_output_token(longest),
+            decode_time=self._decode_time(),
+            longest_gap=self.longest_gap or None,
+            pauses=self.pauses,
             end_to_end=now - self.submitted_at,
+            choices=len(self.choices),
+            max_tokens=max(params.max_tokens for params in self.request.params),
+            longest_choice=longest.fold.num_tokens,
+            trace_id=self.request.trace_id,
         )
 
-    def _time_per_output_token(self) -> float | None:
-        longest = max(self.choices, key=lambda choice: choice.fold.num_tokens)
+    def _decode_time(self) -> float | None:
+        ends = [choice.last_token_at for choice in self.choices if choice.last_token_at is not None]
+        return None if self.first_token_at is None else max(ends, default=self.first_token_at) - self.first_token_at
+
+    @staticmethod
+    def _time_per_output_token(longest: Choice) -> float | None:
         if longest.first_token_at is None or longest.last_token_at is None or longest.fold.num_tokens < 2:
             return None
         return (longest.last_token_at - longest.first_token_at) / (longest.fold.num_tokens - 1)

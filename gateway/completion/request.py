@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.grammar import Grammar
 from engine.sampling_params import SamplingParams
 from gateway.completion.parser import Parser, Parsing
+from observability.trace_context import trace_id_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +36,19 @@ class Request:
     """What every answer has to look like. It has been tried: an engine can compile it."""
     session: bytes | None = None
     """Requests of a session go to the same replica where they can."""
+    traceparent: str = ""
+    """The span that it is a part of, as W3C's Trace Context writes it; empty where it is not traced."""
 
     def parser(self, choice: int) -> Parser | None:
         """For one choice's text."""
         if self.parsing is None:
             return None
         return Parser(self.parsing, seed=self.seed, choice=choice, prompt=self.prompts[choice // self.n])
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits, or empty."""
+        return trace_id_of(self.traceparent)
 
     @property
     def num_choices(self) -> int:

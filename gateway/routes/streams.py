@@ -15,7 +15,7 @@ from gateway.protocol.openapi import errors, event_stream
 from gateway.protocol.responses import ChatCompletionChunk
 from gateway.respond import streamed
 from gateway.state import Context, State
-from observability.records import Resume
+from observability.records import Resume, ResumeOutcome
 
 router = APIRouter(tags=["Penstock"])
 
@@ -72,7 +72,7 @@ async def end_stream(stream_id: str, state: State, context: Context) -> None:
     context.log |= {"stream_id": stream_id}
 
 
-_OUTCOMES: dict[type[APIError], str] = {NotFound: "not_found", Gone: "gone"}
+_OUTCOMES: dict[type[APIError], ResumeOutcome] = {NotFound: "not_found", Gone: "gone"}
 
 
 def _seen(recording: Recording, last_event_id: str | None, starting_after: str | None) -> EventIds:

@@ -201,7 +201,7 @@ def make_state(lifecycle: FakeLifecycle, records: list[Record], **changes: Any) 
         streams=Streams(lifecycle, tokenizer),
         prompts=Prompts(tokenizer, ChatTemplate(TEMPLATE, {"bos_token": "<s>"})),
         admission=Admission(lifecycle),
-        render_metrics=lambda: b"# HELP up\n",
+        render_metrics=lambda accept: (f"# HELP up {accept}\n".encode(), "text/plain; version=0.0.4"),
         record=records.append,
         created=1_700_000_000,
     )

@@ -45,7 +45,7 @@ async def test_every_answer_has_openais_headers():
 
 
 async def test_an_unexpected_failure_is_a_500_in_shape(caplog):
-    def broken() -> bytes:
+    def broken(accept: str) -> tuple[bytes, str]:
         assert current_context()["request_id"] == "abc"
         raise ZeroDivisionError("secret detail")
 

@@ -2,11 +2,15 @@
 
 import dataclasses
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from observability.metrics import METRICS, PREFIX, Metrics
+from observability import vllm_names
+from observability.metrics import Metrics
+from observability.metrics_table import METRICS, PREFIX
 from observability.records import (
     CacheConfig,
     EngineEvent,
@@ -29,6 +33,9 @@ STEP = StepStats(
     preemptions=2,
     prefix_queries=64,
     prefix_hits=48,
+    plan_time=0.001,
+    compute_time=0.017,
+    update_time=0.002,
 )
 REQUEST = RequestStats(
     tenant="alice",
@@ -40,8 +47,15 @@ REQUEST = RequestStats(
     prefill_time=0.02,
     time_to_first_token=0.05,
     time_per_output_token=0.01,
+    decode_time=0.35,
+    longest_gap=0.03,
     end_to_end=0.4,
+    choices=2,
+    max_tokens=64,
+    longest_choice=25,
 )
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 
 @pytest.fixture
@@ -50,7 +64,7 @@ def metrics() -> Metrics:
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    families = text_string_to_metric_families(metrics.render().decode())
+    families = text_string_to_metric_families(metrics.render()[0].decode())
     return {
         (sample.name, tuple(sorted((k, v) for k, v in sample.labels.items() if k != "model"))): sample.value
         for family in families
@@ -78,6 +92,9 @@ def test_a_step_feeds_histograms_counters_and_gauges(metrics: Metrics) -> None:
         "sequences_running": 12,
         "sequences_waiting": 3,
         "kv_cache_usage_ratio": 0.25,
+        "step_plan_seconds_total": 0.002,
+        "step_compute_seconds_total": 0.034,
+        "step_update_seconds_total": 0.004,
     }
     assert {name: value(metrics, name, replica="3") for name in expected} == pytest.approx(expected)
 
@@ -92,12 +109,19 @@ def test_a_request_feeds_its_histograms_once(metrics: Metrics) -> None:
         "request_prefill_time_seconds": 0.02,
         "request_prompt_tokens": 30,
         "request_generated_tokens": 40,
+        "request_decode_time_seconds": 0.35,
+        "request_inference_time_seconds": 0.37,
+        "request_longest_choice_tokens": 25,
+        "request_choices": 2,
+        "request_max_tokens": 64,
     }
     for name, total in sums.items():
         assert value(metrics, f"{name}_sum") == pytest.approx(total)
         assert value(metrics, f"{name}_count") == 1
     assert value(metrics, "requests_total", tenant="alice", finish_reason="stop") == 1
     assert value(metrics, "cached_prompt_tokens_total", tenant="alice") == 16
+    assert value(metrics, "tenant_prompt_tokens_total", tenant="alice") == 30
+    assert value(metrics, "tenant_generated_tokens_total", tenant="alice") == 40
     assert not [name for name, _ in samples(metrics) if name.startswith(PREFIX + "errors")]
 
 
@@ -149,9 +173,86 @@ def test_a_new_cache_replaces_the_old_one_of_its_replica_alone(metrics: Metrics)
         metrics.record(CacheConfig(block_size=16, num_blocks=blocks), replica=replica)
     infos = {labels for name, labels in samples(metrics) if name == PREFIX + "cache_config_info"}
     assert infos == {
-        (("block_size", "16"), ("num_blocks", "12"), ("replica", "0")),
-        (("block_size", "16"), ("num_blocks", "10"), ("replica", "1")),
+        (("block_size", "16"), ("num_gpu_blocks", "12"), ("replica", "0")),
+        (("block_size", "16"), ("num_gpu_blocks", "10"), ("replica", "1")),
     }
+
+
+def test_every_pause_of_a_replayed_request_is_observed(metrics: Metrics) -> None:
+    metrics.record(msgspec.structs.replace(REQUEST, pauses=[0.3, 5.0]))
+    assert value(metrics, "replay_pause_seconds_count") == 2
+    assert value(metrics, "replay_pause_seconds_sum") == pytest.approx(5.3)
+
+
+def test_events_whose_kinds_are_known_begin_at_zero(metrics: Metrics) -> None:
+    metrics.record(CacheConfig(block_size=16, num_blocks=10), replica="1")
+    assert value(metrics, "engine_losses_total", replica="1", cause="signal") == 0
+    assert value(metrics, "resumes_total", outcome="gone") == 0
+    metrics.record(EngineEvent(kind="lost", cause="signal"), replica="1")
+    assert value(metrics, "engine_losses_total", replica="1", cause="signal") == 1
+
+
+def test_a_traced_request_is_an_exemplar_of_its_latencies_and_of_nothing_else(metrics: Metrics) -> None:
+    metrics.record(InterTokenLatencies(values=[0.01, 0.03]))
+    metrics.record(REQUEST)
+    assert " # {" not in metrics.render(OPENMETRICS)[0].decode()
+    metrics.record(msgspec.structs.replace(REQUEST, trace_id=TRACE))
+    text, content_type = metrics.render(OPENMETRICS)
+    assert content_type.startswith("application/openmetrics-text")
+    with_exemplar = {
+        sample.name: (sample.labels["le"], sample.exemplar.value)
+        for family in openmetrics_families(text.decode())
+        for sample in family.samples
+        if sample.exemplar and sample.exemplar.labels == {"trace_id": TRACE}
+    }
+    assert with_exemplar == {
+        PREFIX + "time_to_first_token_seconds_bucket": ("0.06", 0.05),
+        PREFIX + "inter_token_latency_seconds_bucket": ("0.03", 0.03),
+        PREFIX + "time_per_output_token_seconds_bucket": ("0.01", 0.01),
+        PREFIX + "request_duration_seconds_bucket": ("0.64", 0.4),
+        PREFIX + "request_queue_time_seconds_bucket": ("0.005", 0.003),
+        PREFIX + "request_prefill_time_seconds_bucket": ("0.02", 0.02),
+        PREFIX + "request_decode_time_seconds_bucket": ("0.64", 0.35),
+        PREFIX + "request_inference_time_seconds_bucket": ("0.64", 0.37),
+    }
+
+
+@pytest.mark.parametrize("accept", ["", "text/html", "text/plain;version=0.0.4", "application/openmetrics;q=x"])
+def test_who_does_not_accept_openmetrics_gets_plain_text(metrics: Metrics, accept: str) -> None:
+    metrics.record(msgspec.structs.replace(REQUEST, trace_id=TRACE))
+    text, content_type = metrics.render(accept)
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert TRACE not in text.decode()
+
+
+def test_vllm_names_show_the_same_values_only_where_they_are_asked_for(metrics: Metrics) -> None:
+    assert vllm_names.PREFIX not in metrics.render()[0].decode()
+    compatible = Metrics(CollectorRegistry(), model="demo", version="1", compat="vllm")
+    compatible.record(CacheConfig(block_size=16, num_blocks=10), replica="1")
+    compatible.record(STEP, replica="1")
+    compatible.record(STEP.state, replica="1")
+    for tenant in ("alice", "bob"):
+        compatible.record(msgspec.structs.replace(REQUEST, tenant=tenant))
+    text = compatible.render()[0].decode()
+    seen = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+    def of(name: str, **labels: str) -> float:
+        return seen[vllm_names.PREFIX + name, frozenset({"model_name": "demo", **labels}.items())]
+
+    assert of("num_requests_running", engine="1") == 12
+    assert of("num_requests_waiting", engine="1") == 3
+    assert of("kv_cache_usage_perc", engine="1") == 0.25
+    assert of("generation_tokens_total", engine="1") == 10
+    assert of("iteration_tokens_total_sum", engine="1") == 100
+    assert of("e2e_request_latency_seconds_count", engine="0") == 2
+    assert of("request_success_total", engine="0", finished_reason="stop") == 2
+    assert of("cache_config_info", engine="1", block_size="16", num_gpu_blocks="10") == 1
+    names = {name.removeprefix(vllm_names.PREFIX) for name, _ in seen if name.startswith(vllm_names.PREFIX)}
+    assert all(name in names or f"{name}_count" in names for name in vllm_names.NAMES)
 
 
 def test_series_of_a_replica_begin_at_zero(metrics: Metrics) -> None:
@@ -191,6 +292,8 @@ def test_a_row_names_what_exists_and_follows_the_naming_rules(metric) -> None:
     for record in metric.fed_by:
         for name in [*own, *([metric.field] if metric.field else [])]:
             assert name in record.__struct_fields__ or isinstance(getattr(record, name, None), property)
+    assert not metric.exemplar or hasattr(RequestStats, metric.exemplar)
+    assert not metric.known or len(own) == 1
 
 
 def test_latency_buckets_hold_the_targets_of_the_alerts() -> None:

@@ -534,9 +534,34 @@ async def test_request_stats_are_measured_on_the_gateways_clock(world: World) ->
             prefill_time=0.2,
             time_to_first_token=1.0,
             time_per_output_token=1.0,
+            decode_time=2.0,
+            longest_gap=1.5,
             end_to_end=3.0,
+            max_tokens=3,
+            longest_choice=3,
         )
     ]
+
+
+async def test_a_pause_is_measured_from_the_last_token_before_a_loss_to_the_first_after_it(world: World) -> None:
+    world.lifecycle.submit(make_request(max_tokens=3))
+    world.clock.time = 101.0
+    world.engine.say("r:0", 0, ABC[0])
+    world.engine.lose()
+    engine = world.restart()
+    world.clock.time = 105.0
+    engine.say("r:0", 1, ABC[1], attempt=2)
+    world.clock.time = 105.5
+    engine.say("r:0", 2, ABC[2], attempt=2)
+    (stats,) = world.ended
+    assert (stats.pauses, stats.longest_gap, stats.decode_time) == ([4.0], 4.0, 4.5)
+
+
+async def test_a_request_of_a_trace_says_so_in_its_stats(world: World) -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    world.lifecycle.submit(replace(make_request(max_tokens=1), traceparent=traceparent))
+    world.engine.say("r:0", 0, ABC[0])
+    assert [stats.trace_id for stats in world.ended] == ["0af7651916cd43dd8448eb211c80319c"]
 
 
 async def test_gaps_of_a_step_come_in_one_record(world: World) -> None:

@@ -44,8 +44,8 @@ async def test_ready_tells_why_there_is_no_engine():
 async def test_version_and_metrics():
     async with serving() as server:
         assert (await server.client.get("/version")).json() == {"version": "1.2.3"}
-        response = await server.client.get("/metrics")
-        assert response.text == "# HELP up\n"
+        response = await server.client.get("/metrics", headers={"accept": "application/openmetrics-text"})
+        assert response.text == "# HELP up application/openmetrics-text\n"
         assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
