@@ -106,7 +106,7 @@ class Engine:
         self._record = record
         self._patience = patience or Patience()
         self._steps = 0
-        self._plan_time = self._compute_time = 0.0
+        self._planned_at = self._plan_time = 0.0
         self.step_limit = self._patience.limit
         """Seconds after which the step under way is stuck, or the next one late; None while nothing tells."""
 
@@ -167,13 +167,12 @@ class Engine:
         self.step_limit = self._patience.limit
         if self._record is not None:
             self._record.write(*union(self._rows))
-        self._plan_time = self._clock() - began
+        self._planned_at = self._clock()
+        self._plan_time = self._planned_at - began
 
     def compute(self) -> None:
         """Blocks until the step's tokens are known. Another thread may call what follows meanwhile."""
-        began = self._clock()
         self._result = self._executor.collect()
-        self._compute_time = self._clock() - began
 
     def prepare(self) -> None:
         """Do what can be done of the next step before the tokens of this one are known."""
@@ -222,7 +221,7 @@ class Engine:
             step=self._steps,
             duration=ended - plan.began,
             plan_time=self._plan_time,
-            compute_time=self._compute_time,
+            compute_time=ended - self._planned_at,
             update_time=self._clock() - ended,
             scheduled_tokens=plan.scheduled_tokens,
             prompt_tokens=plan.scheduled_tokens - plan.decode_tokens,

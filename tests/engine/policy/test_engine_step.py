@@ -76,14 +76,15 @@ def test_a_step_reports_what_it_did() -> None:
     first, second, third = (engine.step() for _ in range(3))
     assert (first.started, first.outputs) == (["a"], [])
     (stats,) = first.stats
-    assert (stats.step, stats.duration, stats.scheduled_tokens, stats.prompt_tokens) == (0, 0.5, 16, 16)
+    assert (stats.step, stats.duration, stats.scheduled_tokens, stats.prompt_tokens) == (0, 1.0, 16, 16)
+    assert (stats.plan_time, stats.compute_time, stats.update_time) == (1.0, 0.5, 0.5)
     assert stats.state == EngineState(running=1, waiting=1, blocks_used=4, blocks_total=64)
     assert (stats.generated_tokens, stats.preemptions, stats.prefix_queries, stats.prefix_hits) == (0, 0, 20, 0)
     assert second.started == ["b"]
     assert [(o.id, o.at, o.ids) for o in second.outputs] == [("a", 0, [20]), ("b", 0, [2])]
-    # Arrived at 100.0 and 100.5; the first step began at 101.0 and the second took from 102.0 to 102.5.
+    # Arrived at 100.0 and 100.5; the first step began at 101.5 and the second took from 104.0 to 105.0.
     a, b = (output.stats for output in second.outputs)
-    assert (a.queue_time, a.prefill_time) == (1.0, 1.5) and (b.queue_time, b.prefill_time) == (1.5, 0.5)
+    assert (a.queue_time, a.prefill_time) == (1.5, 3.5) and (b.queue_time, b.prefill_time) == (3.5, 1.0)
     assert (third.stats[0].step, third.stats[0].scheduled_tokens, third.stats[0].prompt_tokens) == (2, 2, 0)
     assert third.stats[0].generated_tokens == 2
     assert engine.steps == 3 and engine.num_pending == 2
