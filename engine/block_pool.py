@@ -47,6 +47,10 @@ class BlockPool:
     def references(self, block: int) -> int:
         return self._references[block]
 
+    def is_published(self, block: int) -> bool:
+        """Whether it can be found by what it holds."""
+        return block in self._digests
+
     def allocate(self, count: int) -> list[int]:
         """Take ``count`` blocks off the free queue, all or none; what they held can no longer be found.
 

@@ -14,8 +14,9 @@ from engine.config import EngineConfig
 from engine.errors import ConfigurationError
 from engine.executor.base import Executor, ModelFacts
 from engine.flight_record import FlightRecord, union
-from engine.messages import Abort, CacheEvents, Rejected, Start, StepOutput, Tokens
+from engine.messages import Abort, CacheEvents, PoolPicture, Rejected, Start, StepOutput, Tokens
 from engine.patience import Patience
+from engine.pool_picture import draw
 from engine.request import fitted, refusal
 from engine.sampling_params import SamplingParams
 from engine.schedule import PromptShare, Schedule
@@ -62,7 +63,7 @@ def prompt_share(config: EngineConfig, facts: ModelFacts) -> PromptShare:
 
 
 class Engine:
-    """One call at a time. Only ``compute`` goes with another: ``start``, ``abort``, ``reset_cache`` or ``prepare``.
+    """One call at a time. Only ``compute`` goes with another: what takes in messages, ``picture`` or ``prepare``.
 
     ``steps``, ``num_pending`` and ``step_limit`` may be read by any thread.
     """
@@ -207,6 +208,10 @@ class Engine:
     def reset_cache(self) -> None:
         """Nothing that is in the prefix cache now can be found any more. Sequences keep the blocks they hold."""
         self._pool.withdraw_all()
+
+    def picture(self, cells: int) -> PoolPicture:
+        """Who holds which blocks, ``cells`` of them at most. O(blocks in use)."""
+        return draw(self._pool, self._scheduler.running, self.state, cells)
 
     def check_executor(self) -> None:
         """Raises RankError where a rank is lost: for idle times, in which nothing else would show it."""

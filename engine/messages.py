@@ -73,6 +73,13 @@ class ResetCache(msgspec.Struct, frozen=True, kw_only=True, tag="reset_cache"):
     """Choices that are started after this find nothing in the prefix cache of what is there now."""
 
 
+class Look(msgspec.Struct, frozen=True, kw_only=True, tag="look"):
+    """Send one ``PoolPicture``: somebody watches."""
+
+    cells: int
+    """Most blocks to show."""
+
+
 class Alive(msgspec.Struct, frozen=True, kw_only=True, tag="alive"):
     """The gateway is there. Sent at a fixed interval, within which it may have nothing else to say."""
 
@@ -137,6 +144,31 @@ class Idle(msgspec.Struct, frozen=True, kw_only=True, tag="idle"):
     """Nothing is pending any more, and it was an abort that ended it: no step will report the new state."""
 
     state: EngineState
+
+
+class SequencePicture(msgspec.Struct, frozen=True, array_like=True):
+    """One running sequence, for people to see; it tells nothing of whose it is."""
+
+    owner: int
+    """As in the cells of the picture."""
+    prompt_tokens: int
+    cached_tokens: int
+    """Those of them that came from the prefix cache when it was last admitted."""
+    output_tokens: int
+    blocks: int
+
+
+class PoolPicture(msgspec.Struct, frozen=True, kw_only=True, tag="pool_picture"):
+    """Who holds which blocks at one moment: the answer to ``Look``."""
+
+    state: EngineState
+    stride: int
+    """The picture shows block 0 and every ``stride``-th after it."""
+    cells: bytes
+    """One for each block shown: 0 empty, 1 free but findable by its prefix, 2 held by several sequences, and from 3 on
+    the owner that alone holds it."""
+    sequences: list[SequencePicture]
+    """The oldest first; not all where there are many."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
@@ -207,8 +239,10 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """True for a mistake in the model or the settings (no traceback helps), False for a fault of ours."""
 
 
-ToEngine: TypeAlias = Start | Abort | Serve | Drain | Alive | ResetCache
-FromEngine: TypeAlias = StepOutput | Idle | CacheEvents | Rejected | Heartbeat | Loading | Standing | Ready | Failed
+ToEngine: TypeAlias = Start | Abort | Serve | Drain | Alive | ResetCache | Look
+FromEngine: TypeAlias = (
+    StepOutput | Idle | CacheEvents | Rejected | Heartbeat | Loading | Standing | Ready | Failed | PoolPicture
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine = msgspec.msgpack.Decoder(ToEngine)

@@ -41,6 +41,7 @@ from engine.messages import (
     Heartbeat,
     Idle,
     Loading,
+    Look,
     Ready,
     ResetCache,
     Serve,
@@ -159,6 +160,8 @@ class EngineLoop:
             case ResetCache():
                 self._engine.reset_cache()
                 self._send_cache_events()
+            case Look():
+                self._transport.send(self._engine.picture(message.cells))
             case Drain():
                 self._draining = True
 

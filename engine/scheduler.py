@@ -22,6 +22,7 @@ in a step under way is neither planned nor preempted before that step has ended.
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Sequence as SequenceOf
 
 import numpy as np
 
@@ -83,6 +84,11 @@ class Scheduler:
         self.block_tables: IntArray = np.zeros((max_num_seqs, self._blocks_for(max_model_len)), np.int32)
         """Of the running sequences, each in its ``table_row``; what a shorter one leaves of a row means nothing."""
         self._free_rows = list(range(max_num_seqs))
+
+    @property
+    def running(self) -> SequenceOf[Sequence]:
+        """Those that hold blocks; to be read only."""
+        return self._running
 
     @property
     def num_running(self) -> int:

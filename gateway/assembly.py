@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.completion.lifecycle import Lifecycle
     from gateway.completion.streams import Streams
     from gateway.http_server import HttpServer
+    from gateway.lookout import Lookout
     from gateway.prompt import Prompts
     from gateway.replicas.fleet import Fleet
     from gateway.state import AppState
@@ -68,6 +69,7 @@ async def assemble(
     from gateway.admission import Admission, Keys
     from gateway.chat_template import ChatTemplate
     from gateway.completion.lifecycle import Lifecycle
+    from gateway.lookout import Lookout
     from gateway.prompt import Prompts
     from gateway.replicas.fleet import Fleet
     from gateway.replicas.launchers import find
@@ -93,19 +95,19 @@ async def assemble(
     metrics.watch("requests_queued", lambda: lifecycle.queued_requests)
     metrics.watch("requests_running", lambda: lifecycle.running_requests)
     launcher, configs = find("process"), settings.engine_configs(folder)
-    standby = settings.standby
-    fleet = Fleet(configs, launcher(head_start=head_start), lifecycle, standby=standby, on_loading=report)
+    standby, lookout = settings.standby, Lookout(lifecycle)
+    fleet = Fleet(configs, launcher(head_start=head_start), lookout, standby=standby, on_loading=report)
     fleet.start()
     try:
         await asyncio.sleep(0)  # the engines are told what to serve before the web framework is imported
         prompts = Prompts(tokenizer, template)
-        state = _app_state(settings, folder, lifecycle, streams, prompts, admission, keys, metrics, leaving)
+        state = _app_state(settings, folder, lifecycle, streams, prompts, admission, keys, metrics, leaving, lookout)
         with ThreadPoolExecutor(1, thread_name_prefix="import") as importing:
             http = await asyncio.get_running_loop().run_in_executor(importing, _http_server, state)
     except BaseException:
         await fleet.stop()
         raise
-    return Assembly(lifecycle, streams, fleet, lambda: Fleet(configs, launcher(), lifecycle, standby=standby), http)
+    return Assembly(lifecycle, streams, fleet, lambda: Fleet(configs, launcher(), lookout, standby=standby), http)
 
 
 def _streams(
@@ -141,6 +143,7 @@ def _app_state(
     keys: Keys,
     metrics: Metrics,
     leaving: Callable[[], bool],
+    lookout: Lookout,
 ) -> AppState:
     from gateway.admission import Keys
     from gateway.completion.formats import choose_reasoning_format, choose_tool_format
@@ -174,6 +177,7 @@ def _app_state(
         tool_format=choose_tool_format(settings.tool_call_format, shown),
         reasoning_format=choose_reasoning_format(settings.reasoning_format, shown),
         record=metrics.record,
+        look=lookout.look,
         failure=lambda: lifecycle.failure,
         leaving=leaving,
         cors_origins=settings.cors_origins,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from engine.grammar import Grammar
 from engine.grammar_trial_messages import Trial
-from engine.messages import EngineInfo
+from engine.messages import EngineInfo, PoolPicture
 from gateway.admission import Admission, Keys, Tenant
 from gateway.completion.choice import ReplicaView
 from gateway.completion.events import Event
@@ -81,6 +81,11 @@ class Completions(Protocol):
         """Gives the replicas that were told."""
 
 
+async def nobody_looks() -> dict[int, PoolPicture]:
+    """Where no engine can be asked."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppState:
     """Given to ``create_app``."""
@@ -105,6 +110,8 @@ class AppState:
     """The same of reasoning."""
     record: Callable[[Record], None] = lambda _: None
     """Where records for the metrics go."""
+    look: Callable[[], Awaitable[dict[int, PoolPicture]]] = nobody_looks
+    """What the engines of replicas look like inside, asked of them now."""
     failure: Callable[[], str | None] = lambda: None
     """Why the supervisor has given up, or None while it has not."""
     leaving: Callable[[], bool] = lambda: False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import zmq
 
@@ -20,6 +20,7 @@ from engine.messages import (
     FromEngine,
     Idle,
     Loading,
+    PoolPicture,
     Ready,
     Rejected,
     Serve,
@@ -35,6 +36,9 @@ from gateway.replicas.watched_engine import Ended, Limits, WatchedEngine
 
 logger = logging.getLogger(__name__)
 
+News: TypeAlias = StepOutput | CacheEvents | Idle | Rejected | PoolPicture
+"""What an engine that is up says to others than its supervisor."""
+
 
 class Listener(Protocol):
     """Who is told; the lifecycle."""
@@ -43,7 +47,7 @@ class Listener(Protocol):
 
     def lost(self, replica: int, epoch: int, loss: Loss) -> None: ...
 
-    def receive(self, replica: int, epoch: int, message: StepOutput | CacheEvents | Idle | Rejected) -> None: ...
+    def receive(self, replica: int, epoch: int, message: News) -> None: ...
 
     def gave_up(self, replica: int, message: str) -> None: ...
 
@@ -182,7 +186,7 @@ class Supervisor:
 
     def _deliver(self, incarnation: _Incarnation, message: FromEngine) -> None:
         match message:
-            case StepOutput() | CacheEvents() | Idle() | Rejected():
+            case StepOutput() | CacheEvents() | Idle() | Rejected() | PoolPicture():
                 if isinstance(message, StepOutput) and any(output.ids for output in message.outputs):
                     self._backoff = self._limits.first_backoff
                 self._listener.receive(self._replica, incarnation.epoch, message)

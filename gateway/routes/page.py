@@ -1,4 +1,4 @@
-"""The chat page: ``GET /`` and the files it is made of, from package data.
+"""The chat page at ``/``, the live page at ``/live``, and the files they are made of, from package data.
 
 The files are plain HTML, CSS and JavaScript modules, served as they lie in ``gateway/static``. The page may load
 nothing from elsewhere, and nothing that a model writes can become markup or run: its own code inserts text only, and
@@ -82,6 +82,12 @@ FILES = {file.name: StaticFile.read(file) for file in resources.files("gateway")
 async def page(request: Request) -> Response:
     """The chat page."""
     return FILES["index.html"].answer(request)
+
+
+@router.api_route("/live", methods=["GET", "HEAD"])
+async def live(request: Request) -> Response:
+    """The live page: what the server does now."""
+    return FILES["live.html"].answer(request)
 
 
 @router.api_route("/static/{file}", methods=["GET", "HEAD"])

@@ -1,6 +1,6 @@
 // The tokens of an answer, shaded by how sure the model was of each, with what else it might have written.
 
-import { element } from "./elements.js";
+import { byId, element } from "./elements.js";
 
 const MOST = 8000; // tokens that are drawn: each is an element of its own
 
@@ -47,7 +47,8 @@ function showCard(card, node, span, chosen, top) {
   );
   card.hidden = false;
   const [box, place] = [node.getBoundingClientRect(), span.getClientRects()[0]];
-  card.style.top = `${place.bottom - box.top + 4}px`;
+  const isLow = place.bottom + card.offsetHeight + 8 > byId("scroller").getBoundingClientRect().bottom;
+  card.style.top = `${isLow ? place.top - box.top - card.offsetHeight - 4 : place.bottom - box.top + 4}px`;
   card.style.left = `${Math.max(0, Math.min(place.left - box.left, box.width - card.offsetWidth))}px`;
 }
 

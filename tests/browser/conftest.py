@@ -41,6 +41,33 @@ QUIET = [
     "--disable-sync",
 ]
 
+POOR_CONTRAST = r"""() => {
+  const rgb = (text) => text.match(/[\d.]+/g).map(Number);
+  const linear = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const ground = (node) => {
+    for (; ; node = node.parentElement) {
+      const color = rgb(getComputedStyle(node).backgroundColor);
+      if (color.length < 4 || color[3] === 1) return color;
+    }
+  };
+  const poor = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    if (!own || !node.checkVisibility() || node.disabled || node.matches("option")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) poor.push([node.outerHTML.slice(0, 80), (a + 0.05) / (b + 0.05)]);
+  }
+  return poor;
+}"""
+"""Texts below WCAG AA's contrast of 4.5 to 1."""
+
+
+@pytest.fixture
+def poor_contrast() -> str:
+    """A function for ``page.evaluate``: texts that are hard to read."""
+    return POOR_CONTRAST
+
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:

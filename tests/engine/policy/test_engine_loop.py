@@ -15,6 +15,8 @@ from engine.messages import (
     Drain,
     FromEngine,
     Idle,
+    Look,
+    PoolPicture,
     Rejected,
     ResetCache,
     Start,
@@ -227,6 +229,17 @@ def test_a_reset_of_the_cache_is_told_of_at_once() -> None:
     script = Script([ResetCache()])
     loop(Caching(), script).run()
     assert script.sent == [CacheEvents(stored=[], evicted=[b"all"])]
+
+
+def test_who_looks_is_answered_at_once_also_in_mid_step() -> None:
+    class Drawn(CountingEngine):
+        def picture(self, cells: int) -> PoolPicture:
+            return PoolPicture(state=self.state, stride=cells, cells=b"", sequences=[])
+
+    script = Script([Look(cells=1)], [start("a")], during=([Look(cells=2)],))
+    loop(Drawn(), script).run()
+    pictures = [(at, said) for at, said in enumerate(script.sent) if isinstance(said, PoolPicture)]
+    assert [(at, picture.stride, picture.state.running) for at, picture in pictures] == [(0, 1, 0), (1, 2, 1)]
 
 
 def test_a_fault_in_a_step_comes_after_what_the_other_thread_was_at() -> None:

@@ -100,6 +100,15 @@ def test_the_last_token_leaves_nothing_behind() -> None:
     engine.check_integrity()
 
 
+def test_an_engine_draws_its_pool() -> None:
+    engine = make_engine()
+    engine.start(start("a", 9))
+    engine.step()
+    picture = engine.picture(64)
+    (only,) = picture.sequences
+    assert picture.state == engine.state and picture.cells.count(only.owner) == only.blocks == 3
+
+
 def test_abort_ends_a_choice() -> None:
     engine = make_engine()
     engine.start(start("a", 5))
