@@ -52,15 +52,18 @@ def json_rule(schema: dict[str, Any]) -> str:
     return "%json " + msgspec.json.encode(schema | {"x-guidance": JSON_OPTIONS}).decode()
 
 
-def regex_rule(pattern: str) -> str:
-    """What a Lark rule says for a text that this matches from its beginning to its end."""
+def regex_rule(pattern: str, ascii_only: str = "") -> str:
+    """What a Lark rule says for a text that this matches from its beginning to its end.
+
+    ``ascii_only``: letters of the classes that are so, such as ``dw`` for digits and words as JavaScript has them.
+    """
     from llguidance import regex_to_lark
 
     if not pattern:
         raise GrammarError("the regular expression is empty")
     if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
         raise GrammarError("the regular expression ends in a lone backslash")
-    return f"/{regex_to_lark(pattern, '')}/"
+    return f"/{regex_to_lark(pattern, ascii_only)}/"
 
 
 def text_rule(text: str) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from engine.grammar import json_rule, text_rule
+from engine.grammar import json_rule, regex_rule, text_rule
 from gateway.completion.formats.base import ArgumentSyntax, CallSyntax
 from gateway.grammars.json_schema import ENFORCED
+from gateway.grammars.keyword_values import wrong_value
 from gateway.grammars.safe_strings import without
 from gateway.grammars.spelling import ANY_TEXT, Spelling
 
@@ -17,8 +18,10 @@ ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
 _DEFINITIONS = ("$defs", "definitions")
 _SPELT_APART = frozenset(("type", "properties", "required", "additionalProperties"))
 """What may say something of arguments that are written one by one. Any other keyword is about the whole object."""
-_PLAIN = frozenset(("type", "enum", "const", "minLength", "maxLength"))
+_PLAIN = frozenset(("type", "enum", "const", "minLength", "maxLength", "pattern"))
 """What may say something of a text that is written as it is."""
+_ESCAPED, _CLASS = re.compile(r"\\."), re.compile(r"\[[^\]]*\]")
+"""In a regular expression."""
 _OPEN_NAME = "/[A-Za-z_][A-Za-z0-9_]{0,63}/"
 
 
@@ -45,6 +48,8 @@ def arguments_rules(name: str, schema: dict[str, Any], syntax: CallSyntax, spell
 
     Raises ``CannotSpellError``.
     """
+    if (path := wrong_value(schema)) is not None:
+        raise CannotSpellError(path, "it cannot have such a value")
     if syntax.arguments is None:
         return [f"{name}: {json_rule(without(syntax.never, schema))}"]
     return list(_OneByOne(name, schema, syntax, syntax.arguments, spelling).rules())
@@ -144,6 +149,8 @@ class _OneByOne:
         least, most = schema.get("minLength", 0), schema.get("maxLength")
         end = written.after.strip()
         given = [schema["const"]] if "const" in schema else schema.get("enum")
+        if given is not None and "pattern" in schema:
+            raise CannotSpellError(f"{path}.pattern", f"it cannot be enforced beside given values {self._why()}")
         if given is not None:
             texts = [each for each in given if isinstance(each, str) and least <= len(each) and end not in each]
             texts = [each for each in texts if most is None or len(each) <= most]
@@ -152,8 +159,12 @@ class _OneByOne:
             yield f"{rule}: ({' | '.join(map(text_rule, texts))}) {self._spelling.rule(written.after)}"
             return
         length = "*" if not least and most is None else f"{{{least},{'' if most is None else most}}}"
-        text = self._spelling.text_without([end], ANY_TEXT.replace("*", length))
-        yield self._spelling.up_to(rule, text, written.after)
+        text = ANY_TEXT.replace("*", length)
+        if "pattern" in schema:
+            terminal = f"{rule.upper()}-PATTERN"
+            text += f" & {terminal}"
+            yield f"{terminal}: {found_in_text(schema['pattern'], f'{path}.pattern')}"
+        yield self._spelling.up_to(rule, self._spelling.text_without([end], text), written.after)
 
     def _json(self, schema: dict[str, Any]) -> str:
         if any(_references(schema, "")):
@@ -162,6 +173,31 @@ class _OneByOne:
 
     def _why(self) -> str:
         return "in the form in which this model writes arguments"
+
+
+def found_in_text(pattern: str, path: str) -> str:
+    """A terminal's body for texts in which a schema's pattern is found. Raises ``CannotSpellError``."""
+    first, last = pattern.startswith("^"), pattern.endswith("$") and not _escaped_at_end(pattern[:-1])
+    body = pattern[first : len(pattern) - last]
+    outside = _CLASS.sub("", _ESCAPED.sub("", body))
+    if "^" in outside or "$" in outside or ((first or last) and _has_choice(outside)):
+        raise CannotSpellError(path, "where it stands in the text is not clear from its beginning and its end")
+    parts = ["" if first else ANY_TEXT, regex_rule(body, "dw") if body else "", "" if last else ANY_TEXT]
+    return " ".join(part for part in parts if part) or '""'
+
+
+def _escaped_at_end(text: str) -> bool:
+    return (len(text) - len(text.rstrip("\\"))) % 2 == 1
+
+
+def _has_choice(pattern: str) -> bool:
+    """Whether a bar stands outside of all groups."""
+    depth = 0
+    for character in pattern:
+        depth += (character == "(") - (character == ")")
+        if character == "|" and depth == 0:
+            return True
+    return False
 
 
 def _references(node: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -67,7 +67,7 @@ def check_schema(schema: dict[str, Any], param: str, max_depth: int) -> None:
             _check_base(node, path, old="draft-0" in str(schema.get("$schema")) or "$schema" in node)
         if isinstance(reference := node.get("$ref"), str):
             named.append((_named(schema, reference, path), param + reference[1:].replace("/", ".")[:256], depth + 1))
-        pending.extend((child, f"{path}.{place}", depth + 1) for place, child in _children(node))
+        pending.extend((child, f"{path}.{place}", depth + 1) for place, child in children(node))
 
 
 def _check_keywords(node: dict[str, Any], path: str) -> None:
@@ -105,7 +105,8 @@ def _named(schema: dict[str, Any], reference: str, path: str) -> Any:
     return found
 
 
-def _children(node: dict[str, Any]) -> list[tuple[str, Any]]:
+def children(node: dict[str, Any]) -> list[tuple[str, Any]]:
+    """(place, schema) of the schemas within one."""
     found: list[tuple[str, Any]] = []
     for keyword in _MAPS:
         if isinstance(value := node.get(keyword), dict):

@@ -49,8 +49,7 @@ def reasoning_before(reasoning: Reasoning | None, spelling: Spelling) -> Before:
     markers = reasoning.format
     begin = "" if reasoning.begun else spelling.rule(markers.begin)
     # The parser ends the reasoning at a marker however it is spelt.
-    spelt = [each for each in markers.markers if each not in markers.begin and each != markers.end]
-    spelt += [markers.end] if spelling.is_token(markers.end) else []
+    spelt = {*markers.other_ends, *([markers.end] if spelling.is_token(markers.end) else [])}
     rules = [
         f"reasoning: {begin} thoughts SPACE",
         spelling.up_to("thoughts", spelling.text_without(spelt), markers.end),

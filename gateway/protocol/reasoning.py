@@ -65,8 +65,8 @@ def limit_of(
         why = "it is not known how this model sets its reasoning apart (--reasoning-format)"
         raise UnsupportedParameter(f"'{BUDGET}' is not supported: {why}.", param=BUDGET)
     found = reasoning_formats()[name]
-    end = token_of(found.end) if found.end else None
-    begin = None if parsing.in_reasoning or not found.begin else token_of(found.begin)
+    end = token_of(found.end)
+    begin = None if parsing.in_reasoning else token_of(found.begin)
     if end is None or (begin is None and not parsing.in_reasoning):
         why = "the model's reasoning does not begin and end with tokens of their own"
         raise UnsupportedParameter(f"'{BUDGET}' is not supported: {why}.", param=BUDGET)

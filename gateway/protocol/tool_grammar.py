@@ -150,7 +150,7 @@ def wanted_calls(
         ],
         syntax=syntax,
         spelling=spelling,
-        reasoning=_reasoning(parsing, param),
+        reasoning=_reasoning(parsing),
         has_to_call=has_to_call,
         single=isinstance(choice, NamedChoice) or parsing.single_call,
         form=form,
@@ -162,10 +162,8 @@ def after_reasoning(wanted: Wanted, parsing: Parsing | None, token_of: TokenOf) 
     """The same with room for the model's reasoning before the answer."""
     if parsing is None or parsing.reasoning_format is None:
         return wanted
-    found = reasoning_formats()[parsing.reasoning_format]
-    if not found.end:
-        return wanted
-    around = around_answer(Reasoning(found, parsing.in_reasoning), Spelling(parsing.markers, token_of))
+    found = Reasoning(reasoning_formats()[parsing.reasoning_format], parsing.in_reasoning)
+    around = around_answer(found, Spelling(parsing.markers, token_of))
     return Wanted(wanted.param, Trial(kind=wanted.trial.kind, source=wanted.trial.source, around=around))
 
 
@@ -181,13 +179,10 @@ def _check_told_apart(form: Wanted, syntax: CallSyntax, name: str) -> None:
         )
 
 
-def _reasoning(parsing: Parsing, param: str) -> Reasoning | None:
+def _reasoning(parsing: Parsing) -> Reasoning | None:
     if parsing.reasoning_format is None:
         return None
-    found = reasoning_formats()[parsing.reasoning_format]
-    if not found.end:
-        raise _unsupported(param, f"the model's reasoning, {parsing.reasoning_format}, has no markers to end by")
-    return Reasoning(found, parsing.in_reasoning)
+    return Reasoning(reasoning_formats()[parsing.reasoning_format], parsing.in_reasoning)
 
 
 def _offered(tool: Tool, param: str, syntax: CallSyntax, spelling: Spelling, limits: Limits) -> _Offered:

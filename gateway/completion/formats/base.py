@@ -90,9 +90,11 @@ class ReasoningFormat(ABC):
     models: ClassVar[str]
     markers: ClassVar[tuple[str, ...]] = ()
     """As of ``ToolFormat``."""
-    begin: ClassVar[str] = ""
-    end: ClassVar[str] = ""
-    """The markers around it, for a grammar; empty where it has none."""
+    begin: ClassVar[str]
+    end: ClassVar[str]
+    """The markers around it, for a grammar."""
+    other_ends: ClassVar[tuple[str, ...]] = ()
+    """What the parser takes for the end beside that."""
     answer: ClassVar[str] = ""
     """What stands before the answer, for a grammar, reasoning or not."""
     efforts: ClassVar[tuple[str, ...] | None] = None

@@ -13,7 +13,8 @@ from gateway.completion.formats.reader import Reader, Steps
 TOKEN, TAG = "<|tool_call|>", "<tool_call>"
 _BEGIN = Markers(TOKEN, TAG)
 THOUGHTS = ("Here is my thought process:", "Here's my thought process:")
-_RESPONSE = Markers("Here is my response:", "Here's my response:")
+RESPONSE = ("Here is my response:", "Here's my response:")
+_RESPONSE = Markers(*RESPONSE)
 
 
 class Granite(ToolFormat):
@@ -48,6 +49,7 @@ class Granite(ToolFormat):
 
 class GraniteReasoning(ReasoningFormat):
     models = "Granite 3.2"
+    begin, end, other_ends = THOUGHTS[0], RESPONSE[0], RESPONSE[1:]
 
     def detect(self, template: str) -> bool:
         return "Here is my thought process:" in template

@@ -56,6 +56,7 @@ class HarmonyReasoning(ReasoningFormat):
     markers = _MARKERS
     efforts = ("low", "medium", "high")
     begin, end, answer = ANALYSIS, NEXT, FINAL
+    other_ends = (START, END, RETURN, CALL)
 
     def detect(self, template: str) -> bool:
         return CHANNEL in template and MESSAGE in template

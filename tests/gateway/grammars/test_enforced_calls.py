@@ -26,10 +26,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "n": {"type": "integer", "minimum": -5, "maximum": 99},
             "kind": {"type": "string", "enum": ["a", "a b", "é\"'\n</"]},
             "on": {"type": "boolean"},
+            "plate": {"type": "string", "pattern": "^[A-C]{1,3}-\\d+$", "maxLength": 6},
+            "code": {"type": "string", "pattern": "[0-9]x", "maxLength": 8},
             "maybe": {"anyOf": [{"type": "null"}, {"type": "string", "maxLength": 3}]},
             "list": {"type": "array", "items": {"$ref": "#/$defs/item"}, "maxItems": 2},
         },
-        "required": ["text", "n", "list"],
+        "required": ["text", "n", "list", "plate"],
         "additionalProperties": False,
         "$defs": {"item": {"type": "string", "maxLength": 4}},
     },
@@ -39,6 +41,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 FUNCTIONS = [Function(name, schema) for name, schema in SCHEMAS.items()]
 TYPES = {"f": {"text": "string", "n": "integer", "kind": "string", "on": "boolean", "list": "array"}}
+TYPES["f"] |= {"plate": "string", "code": "string"}
 TYPES |= {"o.p-q": {"map": "object"}}
 TEMPLATES = {
     "mistral": ("", "[ARGS]"),

@@ -69,12 +69,14 @@ def test_reasoning_before_a_call(name: str, syntax: CallSyntax) -> None:
             check(begun, Transcript("begun", f"Hm {call}{end}{call}", calls=[ONE], reasoning=f"Hm {call}".rstrip()))
 
 
-def test_reasoning_that_a_grammar_leaves_room_for() -> None:
-    for name, each in reasoning_formats().items():
-        if each.end:
-            parsing = Parsing(reasoning_format=name)
-            check(parsing, Transcript("both", f"{each.begin}Hm{each.end}{each.answer}\n\nYes", "Yes", reasoning="Hm"))
-            if not each.answer:
-                begun = Parsing(reasoning_format=name, in_reasoning=True)
-                check(begun, Transcript("begun", f"Hm{each.end}\nYes", "Yes", reasoning="Hm"))
-    assert {name for name, each in reasoning_formats().items() if each.end} == {"harmony", "think", "mistral"}
+@pytest.mark.parametrize("name", reasoning_formats())
+def test_reasoning_that_a_grammar_leaves_room_for(name: str) -> None:
+    each = reasoning_formats()[name]
+    parsing = Parsing(reasoning_format=name)
+    check(parsing, Transcript("both", f"{each.begin}Hm{each.end}{each.answer}\n\nYes", "Yes", reasoning="Hm"))
+    for end in each.other_ends:
+        if not each.answer:
+            check(parsing, Transcript("another end", f"{each.begin}Hm{end}\nYes", "Yes", reasoning="Hm"))
+    if name in ("think", "mistral"):
+        begun = Parsing(reasoning_format=name, in_reasoning=True)
+        check(begun, Transcript("begun", f"Hm{each.end}\nYes", "Yes", reasoning="Hm"))
