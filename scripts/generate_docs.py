@@ -1,4 +1,4 @@
-"""Write the documentation that comes from code: ``docs/cli.md``, ``docs/metrics.md`` and ``docs/api.md``.
+"""Write the files that come from code: pages of the documentation, Grafana's dashboards and Prometheus' rules.
 
 Run as ``make docs``; ``make check`` runs it with ``--check``, which only compares and fails where a file is stale.
 """
@@ -24,9 +24,11 @@ from gateway.protocol.token_requests import DetokenizeRequest, TokenizeChatReque
 from gateway.routes import routers
 from gateway.settings import ServeSettings, names_of_group, option_of, variable_of
 from scripts.metrics_page import metrics_page
+from scripts.monitoring.boards import DASHBOARDS
+from scripts.monitoring.rules import alerts_file
 from scripts.page import NOTICE, table
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
 
 
 def cli() -> str:
@@ -126,28 +128,34 @@ def _no_ops(fields: Mapping[str, NoOp]) -> str:
     return table(("Field", "Accepted", "Why it is not supported"), rows)
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"cli.md": cli, "metrics.md": metrics_page, "api.md": api}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "docs/cli.md": cli,
+    "docs/metrics.md": metrics_page,
+    "docs/api.md": api,
+    "observability/alerts.yml": alerts_file,
+    **{f"observability/grafana/dashboards/{board.title.lower()}.json": board.json for board in DASHBOARDS},
+}
 
 
 def stale() -> list[str]:
-    """Names of the pages that differ from what the code says."""
+    """Names of the files that differ from what the code says."""
     return [
         name
         for name, write in PAGES.items()
-        if not (DOCS / name).is_file() or (DOCS / name).read_text(encoding="utf-8") != write()
+        if not (ROOT / name).is_file() or (ROOT / name).read_text(encoding="utf-8") != write()
     ]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare only; exit status 1 where a page is stale")
+    parser.add_argument("--check", action="store_true", help="compare only; exit status 1 where a file is stale")
     if parser.parse_args().check:
         for name in stale():
-            print(f"docs/{name} is not what the code says; run `make docs`", file=sys.stderr)
+            print(f"{name} is not what the code says; run `make docs`", file=sys.stderr)
         return int(bool(stale()))
-    DOCS.mkdir(exist_ok=True)
     for name, write in PAGES.items():
-        (DOCS / name).write_text(write(), encoding="utf-8")
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / name).write_text(write(), encoding="utf-8")
     return 0
 
 

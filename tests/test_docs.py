@@ -33,7 +33,7 @@ def test_generated_pages_name_every_setting_and_the_reader_finds_staleness(
     for name in ServeSettings.model_fields:
         assert f"`{variable_of(name)}`" in page
         assert flag_of(name) in page or name == "model"
-    monkeypatch.setattr(generate_docs, "DOCS", tmp_path)
+    monkeypatch.setattr(generate_docs, "ROOT", tmp_path)
     assert set(generate_docs.stale()) == set(generate_docs.PAGES)
 
 

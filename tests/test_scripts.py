@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+COMMANDS = ("chromium", "cc", "prometheus", "promtool", "docker-compose")
 CROSS = "" if platform.machine() == "aarch64" else " gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 
 
@@ -32,7 +33,15 @@ def run(machine: Path, script: str, *arguments: str) -> subprocess.CompletedProc
 
 
 def test_nothing_is_installed_where_nothing_is_missing(machine: Path) -> None:
-    for name in ("chromium", "cc", "aarch64-linux-gnu-gcc", "qemu-aarch64-static"):
+    for name in (
+        "chromium",
+        "cc",
+        "prometheus",
+        "promtool",
+        "docker-compose",
+        "aarch64-linux-gnu-gcc",
+        "qemu-aarch64-static",
+    ):
         command(machine, name, "exit 0")
     command(machine, "apt-get", "echo called; exit 1")
     result = run(machine, "install-debian-packages")
@@ -56,7 +65,7 @@ def test_missing_packages_are_installed_without_a_question(machine: Path) -> Non
     assert run(machine, "install-debian-packages").returncode == 0
     assert calls.read_text().splitlines() == [
         ": update",
-        f"noninteractive: install -y --no-install-recommends chromium gcc libc6-dev{CROSS}",
+        f"noninteractive: install -y --no-install-recommends chromium gcc libc6-dev prometheus docker-compose{CROSS}",
     ]
 
 
