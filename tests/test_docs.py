@@ -89,7 +89,7 @@ def test_the_curl_command_is_one_command() -> None:
 
 def test_compose_builds_a_service_with_a_health_check() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-    gateway = compose["services"]["gateway"]
-    names = {name for name in gateway["environment"] if name.startswith("PENSTOCK_")}
-    assert names <= {variable_of(name) for name in ServeSettings.model_fields}
+    for name in ("gateway-cpu", "gateway-nvidia"):
+        names = {name for name in compose["services"][name]["environment"] if name.startswith("PENSTOCK_")}
+        assert names <= {variable_of(name) for name in ServeSettings.model_fields}
     assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
