@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import msgspec
-
 from gateway.completion.formats.markers import Markers
 from gateway.completion.formats.reader import Reader, Steps
 
@@ -56,8 +54,13 @@ class TaggedArguments:
 
 
 def _is_json(text: str) -> bool:
+    """Numbers of any size are; they are nowhere made numbers here."""
     try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
+    except (ValueError, RecursionError):
         return False
     return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is Python's, not JSON's")

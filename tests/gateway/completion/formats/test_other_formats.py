@@ -68,6 +68,16 @@ GLM = [
         calls=[("f", {"n": "one"})],
     ),
     Transcript(
+        "a number of any size",
+        "<tool_call>f<arg_key>n</arg_key><arg_value>-7e67967</arg_value></tool_call>",
+        calls=[("f", {"n": -float("inf")})],
+    ),
+    Transcript(
+        "what is no JSON",
+        "<tool_call>f<arg_key>n</arg_key><arg_value>NaN</arg_value></tool_call>",
+        calls=[("f", {"n": "NaN"})],
+    ),
+    Transcript(
         "empty text", "<tool_call>f<arg_key>s</arg_key><arg_value></arg_value></tool_call>", calls=[("f", {"s": ""})]
     ),
     Transcript(
