@@ -111,6 +111,16 @@ class Benchmark:
         roof = read / self.limits.copy_bytes_per_second
         return {"streams": streams, **found._asdict(), "roofline_share": 1e3 * roof / found.step_ms}
 
+    def without_graphs(self, section: dict[str, Any]) -> None:
+        for name, shape in self.shapes.items():
+            model = self._model(shape, cuda_graphs=False)
+            try:
+                for streams in (1, 4) if self.small else (1, 32):
+                    if self.in_time:
+                        section["rows"].append({"model": name, **self._decode(model, shape, streams)})
+            finally:
+                model.close()
+
     def prefill(self, section: dict[str, Any]) -> None:
         for name, shape in self.shapes.items():
             model = self._model(shape)
@@ -159,14 +169,15 @@ class Benchmark:
                     row = {"model": name, "streams": streams, "ours": ours[streams], "transformers": rate}
                     section["rows"].append(row | {"ratio": ours[streams] / rate})
 
-    def _model(self, shape: Shape, *, deterministic: bool = False) -> Model:
-        return Model(shape.write(self._folder), self.device.type, small=self.small, deterministic=deterministic)
+    def _model(self, shape: Shape, **settings: bool) -> Model:
+        return Model(shape.write(self._folder), self.device.type, small=self.small, **settings)
 
 
 SECTIONS: dict[str, Callable[[Benchmark, dict[str, Any]], None]] = {
     "kernels": Benchmark.kernels,
     "peaks": Benchmark.peaks,
     "decoding": Benchmark.decoding,
+    "without_graphs": Benchmark.without_graphs,
     "prefill": Benchmark.prefill,
     "deterministic": Benchmark.deterministic,
     "transformers": Benchmark.transformers,

@@ -48,6 +48,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_num_seqs: int = 128
     """Most sequences in a step."""
     enable_prefix_caching: bool = True
+    cuda_graphs: bool = True
+    """Whether a GPU decodes by graphs, captured when the first step of a size comes."""
     deterministic: bool = False
     """Whether an answer may depend on nothing but its request: a GPU's kernels are chosen for it. A CPU's are so."""
     cache_events: bool = False

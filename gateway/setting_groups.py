@@ -72,7 +72,7 @@ class ModelSettings(BaseModel):
         "auto", description="Type of weights and activations; auto keeps the checkpoint's."
     )
     quantization: Annotated[str, Option("Model", "NAME")] = Field(
-        "none", description="Narrower weights, made while loading, on a CPU: none, int8 or int4."
+        "none", description="Narrower weights, made while loading: none, int8 or int4."
     )
     load_format: Annotated[LoadFormat, Option("Model")] = Field(
         "auto", description="Where weights come from; dummy makes random ones, to measure speed without a download."
@@ -195,6 +195,9 @@ class EngineSettings(BaseModel):
     max_num_seqs: Annotated[Count, Option("Engine", "COUNT")] = Field(128, description="Sequences in one step.")
     enable_prefix_caching: Annotated[bool, Option("Engine")] = Field(
         True, description="Compute a prompt's beginning once and share it among requests."
+    )
+    cuda_graphs: Annotated[bool, Option("Engine")] = Field(
+        True, description="On a GPU, launch a step of decoding as a whole rather than kernel by kernel."
     )
     deterministic: Annotated[bool, Option("Engine")] = Field(
         False, description="Take a GPU's kernels whose answers do not depend on other requests, or refuse to start."

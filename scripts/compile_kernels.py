@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,12 +78,12 @@ class Compiled(NamedTuple):
     spills: int
 
 
-def launches() -> Iterator[Launch]:
-    """Every different one that the examples of the ops lead to."""
+def launches(only: Sequence[str] = ()) -> Iterator[Launch]:
+    """Every different one that the examples of the ops, or only of some, lead to."""
     seen: set[str] = set()
     for op in ops():
         for provider in providers(op.name):
-            if not provider.name.startswith("triton"):
+            if not provider.name.startswith("triton") or (only and op.name not in only):
                 continue
             implementation = provider.load()
             for dtype in op.tolerances:
@@ -95,6 +95,17 @@ def launches() -> Iterator[Launch]:
                         if launch.key not in seen:
                             seen.add(launch.key)
                             yield launch
+
+
+def first_of_each(found: Iterable[Launch]) -> Iterator[Launch]:
+    """Of the launches that differ in their sizes alone, or in how these divide, one: the first."""
+    seen: set[tuple[Any, ...]] = set()
+    for launch in found:
+        kind = (launch.constants.get("FORMAT"), launch.options.get("enable_fp_fusion"))
+        key = (launch.op, launch.kernel.fn.__name__, launch.dtype, *kind)
+        if key not in seen:
+            seen.add(key)
+            yield launch
 
 
 def _recorded(op: Any, implementation: Any, example: Any) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
@@ -216,21 +227,26 @@ def table(compiled: Sequence[Compiled]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="Markdown file to write")
-    parser.add_argument("--ops", nargs="+", help="only these")
+    parser.add_argument("--ops", nargs="+", default=[], help="only these")
+    parser.add_argument(
+        "--first", action="store_true", help="one example of each kernel and dtype, not the worst of all"
+    )
     parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     options = parser.parse_args(arguments)
     compiled = []
-    for launch in launches():
-        if options.ops and launch.op not in options.ops:
-            continue
+    found = launches(options.ops)
+    for launch in first_of_each(found) if options.first else found:
         for target in options.targets:
             compiled.append(compile_for(launch, target))
             print(*compiled[-1], file=sys.stderr)
+    called = "scripts.compile_kernels" + " --first" * options.first
+    of_which = "the first example" if options.first else "the example that takes most"
     text = (
         "# What the GPU kernels take\n\n"
-        f"Written by `python -m scripts.compile_kernels` with Triton {triton.__version__}; nothing of it ran on a\n"
-        "GPU. For each kernel the most that any of its op's examples takes: registers of a thread, shared memory of a\n"
-        "program, and bytes (NVIDIA) or registers (AMD) spilled.\n\n"
+        f"Written by `python -m {called}` with Triton {triton.__version__};\n"
+        f"nothing of it ran on a GPU. For each kernel what {of_which} of its op takes: registers of a thread,\n"
+        "shared memory of a program, and bytes (NVIDIA) or registers (AMD) spilled. A kernel of several forms stands\n"
+        "here once, with the most that any of them takes.\n\n"
         f"{table(worst(compiled))}\n"
     )
     if options.out:

@@ -10,6 +10,7 @@ TITLES = {
     "kernels": "Kernels against their references",
     "peaks": "What the device can do",
     "decoding": "Decoding",
+    "without_graphs": "Decoding without CUDA graphs",
     "prefill": "Prompts",
     "deterministic": "With --deterministic",
     "transformers": "Beside transformers' generate",

@@ -44,7 +44,8 @@ class Decoding(NamedTuple):
 class Model:
     """One engine. ``close`` gives its memory back."""
 
-    def __init__(self, folder: Path, device: str, *, small: bool, deterministic: bool = False) -> None:
+    def __init__(self, folder: Path, device: str, *, small: bool, **settings: bool) -> None:
+        """``settings``: of the engine, beside those that follow from the rest."""
         began = time.perf_counter()
         config = EngineConfig(
             model=str(folder),
@@ -56,7 +57,7 @@ class Model:
             max_num_batched_tokens=64 if small else 8192,
             kv_cache_memory=1 << 25 if small else None,
             enable_prefix_caching=False,
-            deterministic=deterministic,
+            **settings,
         )
         self._executor = UniprocExecutor(config, lambda *_: None)
         self.facts = self._executor.load()

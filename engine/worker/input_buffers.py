@@ -17,16 +17,18 @@ class Buffer:
     """An array on the host and its tensor on the device: the same memory on a CPU, a copy on a GPU."""
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        self._host = torch.zeros(shape, dtype=dtype)
+        self._host = torch.zeros(shape, dtype=dtype, pin_memory=device.type == "cuda")
         self._device = self._host.to(device)  # The same tensor where the device is the host.
         self.array: npt.NDArray[Any] = self._host.numpy()
 
-    def upload(self, *size: int) -> Tensor:
-        """The leading part of that size, on the device."""
-        part = tuple(slice(length) for length in size)
+    def upload(self, rows: int) -> None:
+        """Begin to copy the first rows. The array may be written to again once the step has ended."""
         if self._device is not self._host:
-            self._device[part].copy_(self._host[part])  # Waits, as the next step writes to the array again.
-        return self._device[part]
+            self._device[:rows].copy_(self._host[:rows], non_blocking=True)
+
+    def part(self, *size: int) -> Tensor:
+        """The leading part of that size, on the device."""
+        return self._device[tuple(slice(length) for length in size)]
 
 
 class InputBuffers:
@@ -38,21 +40,30 @@ class InputBuffers:
         self._block_tables = Buffer((max_seqs, max_blocks), torch.int32, device)
         self._query_start_loc = Buffer((max_seqs + 1,), torch.int32, device)
         self._seq_lens = Buffer((max_seqs,), torch.int32, device)
-        self._numbers = np.arange(max(max_tokens, max_seqs))
+        self._numbers = np.arange(max(max_tokens, max_seqs) + 1)
 
     def whole(self) -> tuple[Tensor, AttentionMetadata]:
         """(input ids, metadata) of the largest step, over the very memory that ``fill`` hands out the beginnings of."""
         tokens, (sequences, blocks) = len(self._input_ids.array), self._block_tables.array.shape
+        return self._views(tokens, sequences, blocks, tokens, blocks * self._block_size)
+
+    def decoding(self, sequences: int, length: int) -> tuple[Tensor, AttentionMetadata]:
+        """The same of steps with so many sequences, each with one token, none of them longer than ``length``."""
+        return self._views(sequences, sequences, self._block_tables.array.shape[1], 1, length)
+
+    def _views(
+        self, tokens: int, sequences: int, blocks: int, max_query_len: int, max_seq_len: int
+    ) -> tuple[Tensor, AttentionMetadata]:
         metadata = AttentionMetadata(
-            positions=self._positions.upload(tokens),
-            slot_mapping=self._slot_mapping.upload(tokens),
-            block_tables=self._block_tables.upload(sequences, blocks),
-            query_start_loc=self._query_start_loc.upload(sequences + 1),
-            seq_lens=self._seq_lens.upload(sequences),
-            max_query_len=tokens,
-            max_seq_len=blocks * self._block_size,
+            positions=self._positions.part(tokens),
+            slot_mapping=self._slot_mapping.part(tokens),
+            block_tables=self._block_tables.part(sequences, blocks),
+            query_start_loc=self._query_start_loc.part(sequences + 1),
+            seq_lens=self._seq_lens.part(sequences),
+            max_query_len=max_query_len,
+            max_seq_len=max_seq_len,
         )
-        return self._input_ids.upload(tokens), metadata
+        return self._input_ids.part(tokens), metadata
 
     def write(self, batch: ScheduledBatch) -> None:
         """Write a batch into the host's arrays: where these are the device's own memory, a captured pass reads them."""
@@ -74,17 +85,30 @@ class InputBuffers:
         np.add(context_lens, query_lens, out=self._seq_lens.array[:sequences])
         self._block_tables.array[:sequences, : batch.block_tables.shape[1]] = batch.block_tables
 
+    def pad(self, sequences: int, padded: int, block: int) -> None:
+        """Beside so many sequences of one token each, which are written, others that begin in ``block``."""
+        rest = slice(sequences, padded)
+        self._input_ids.array[rest] = self._positions.array[rest] = 0
+        self._slot_mapping.array[rest] = block * self._block_size
+        self._block_tables.array[rest, 0] = block
+        self._seq_lens.array[rest] = 1
+        self._query_start_loc.array[sequences + 1 : padded + 1] = self._numbers[sequences + 1 : padded + 1]
+
+    def upload(self, tokens: int, sequences: int) -> None:
+        """Begin to copy what is written of so many."""
+        for buffer in (self._input_ids, self._positions, self._slot_mapping):
+            buffer.upload(tokens)
+        for buffer in (self._block_tables, self._seq_lens):
+            buffer.upload(sequences)
+        self._query_start_loc.upload(sequences + 1)
+
+    def longest(self, sequences: int) -> int:
+        """Tokens of the longest of the sequences that are written."""
+        return int(self._seq_lens.array[:sequences].max())
+
     def fill(self, batch: ScheduledBatch) -> tuple[Tensor, AttentionMetadata]:
         """(input ids [T], metadata) of a batch; they live until the next call."""
         self.write(batch)
         tokens, (sequences, blocks) = len(batch.input_ids), batch.block_tables.shape
-        metadata = AttentionMetadata(
-            positions=self._positions.upload(tokens),
-            slot_mapping=self._slot_mapping.upload(tokens),
-            block_tables=self._block_tables.upload(sequences, blocks),
-            query_start_loc=self._query_start_loc.upload(sequences + 1),
-            seq_lens=self._seq_lens.upload(sequences),
-            max_query_len=int(batch.query_lens.max()),
-            max_seq_len=int(self._seq_lens.array[:sequences].max()),
-        )
-        return self._input_ids.upload(tokens), metadata
+        self.upload(tokens, sequences)
+        return self._views(tokens, sequences, blocks, int(batch.query_lens.max()), self.longest(sequences))

@@ -13,6 +13,7 @@ from engine.layers.attention import AttentionMetadata
 from engine.messages import TokenLogprobs
 from engine.models.base import Model
 from engine.parallel import ALONE, Parallel
+from engine.worker.cuda_graphs import Capturing, DecodeGraphs
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache
 from engine.worker.sampler import Drawn, Sampler
@@ -33,12 +34,16 @@ class ModelRunner:
         kernels: Kernels,
         dtype: torch.dtype,
         parallel: Parallel = ALONE,
+        capturing: Capturing | None = None,
     ) -> None:
-        """``dtype``: of hidden states."""
+        """``dtype``: of hidden states; ``capturing``: what makes graphs of steps, where the device can."""
         self._model, self._buffers, self._sampler, self._parallel = model, buffers, sampler, parallel
         self._machine = kernels.machine
         self._last_rows = kernels.select(last_rows.OP, last_rows.LastRowsSpec(dtype))
         self._replay: Replay | None = None
+        self._capturing = capturing
+        self._graphs: DecodeGraphs[tuple[Tensor, Drawn | None]] | None = None
+        self._spare = 0
         input_ids, _ = buffers.whole()
         self._inputs = input_ids
         """What the largest step begins with: token ids or, after the first stage, what the stage before sends."""
@@ -47,8 +52,22 @@ class ModelRunner:
 
     @torch.inference_mode()
     def capture(self, cache: KVCache) -> None:
-        """From now on every step is over ``cache`` and, where the machine can, one replay of the captured pass."""
-        _, metadata = self._buffers.whole()
+        """From now on every step is over ``cache`` and, where the machine can, one replay of the captured pass.
+
+        The last block of the cache is then for rows that nothing is asked of, where there is ``capturing``.
+        """
+        input_ids, metadata = self._buffers.whole()
+        if self._capturing is not None:
+
+            def decode(sequences: int, length: int) -> tuple[Tensor, Drawn | None]:
+                input_ids, metadata = self._buffers.decoding(sequences, length)
+                hidden = self._model.forward(input_ids, cache.layers, metadata)
+                return hidden, self._draw(hidden, metadata)
+
+            self._spare = cache.num_blocks - 1
+            most = min(len(input_ids), len(metadata.seq_lens))
+            self._graphs = DecodeGraphs(self._capturing, decode, most, metadata.max_seq_len)
+            return
         self._replay = capture(
             self._machine,
             lambda: self._model.forward(self._inputs, cache.layers, metadata),
@@ -61,6 +80,14 @@ class ModelRunner:
 
         None on a rank that does not sample.
         """
+        try:
+            return self._execute(batch, cache)
+        finally:
+            # Memory of the host's that is copied from is written to in the next step.
+            if self._inputs.is_cuda:
+                torch.cuda.current_stream().synchronize()
+
+    def _execute(self, batch: ScheduledBatch, cache: KVCache) -> StepResult | None:
         hidden, drawn = self.forward(batch, cache)
         if not self._parallel.last:
             assert self._parallel.pipe is not None, "there is a next stage"
@@ -82,6 +109,8 @@ class ModelRunner:
         Before the last stage of a pipeline it is what the next one goes on from; a rank that does not sample has None.
         """
         tokens, sequences = len(batch.input_ids), len(batch.query_lens)
+        if self._graphs is not None and tokens == sequences:
+            return self._decode(batch, self._graphs)
         if self._parallel.samples:
             self._sampler.prepare(batch.samples, sequences)
         if not self._parallel.first:
@@ -97,6 +126,19 @@ class ModelRunner:
         hidden = self._model.forward(inputs, cache.layers, metadata)
         greedy = all(sample.params.greedy for sample in batch.samples)
         return hidden, self._draw(hidden, metadata, greedy=greedy)
+
+    def _decode(
+        self, batch: ScheduledBatch, graphs: DecodeGraphs[tuple[Tensor, Drawn | None]]
+    ) -> tuple[Tensor, Drawn | None]:
+        """``forward`` of a step with one token for each sequence."""
+        sequences = len(batch.query_lens)
+        padded = graphs.sequences(sequences)
+        self._sampler.prepare(batch.samples, padded)
+        self._buffers.write(batch)
+        self._buffers.pad(sequences, padded, self._spare)
+        self._buffers.upload(padded, padded)
+        hidden, drawn = graphs.run(padded, self._buffers.longest(sequences))
+        return hidden[:sequences], drawn and Drawn(*(column[:sequences] for column in drawn))
 
     def _draw(self, hidden: Tensor, metadata: AttentionMetadata, *, greedy: bool = False) -> Drawn | None:
         """After the last token of each sequence, on the rank that samples; see ``Sampler.draw``."""

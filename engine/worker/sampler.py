@@ -77,12 +77,13 @@ class Sampler:
     def prepare(self, requests: Sequence[SampleRequest], rows: int) -> None:
         """Write what the requests' rows are drawn with to where ``draw`` reads it; the other rows are greedy."""
         self._columns.write([request for request in requests if not _is_drawn_late(request)], rows)
+        self._columns.upload(rows)
         self._masks.expect(requests)
 
     def draw(self, logits: Tensor, *, greedy: bool = False) -> Drawn:
         """A token of each row of logits [R, V] float32; with ``greedy`` all were prepared to be the likeliest."""
         likeliest, best = self._argmax(logits)
-        tokens = likeliest if greedy else self._draw(logits, *self._columns.upload(len(logits)))
+        tokens = likeliest if greedy else self._draw(logits, *self._columns.parts(len(logits)))
         return Drawn(logits, best, tokens)
 
     def finish(self, drawn: Drawn, requests: Sequence[SampleRequest]) -> Sampled:
@@ -116,11 +117,13 @@ class Sampler:
         changed = adjust(logits, requests)
         if constraints is not None:
             self._bits.array[: len(requests)] = constraints.bits
-            changed = self._apply_bitmask(changed, self._bits.upload(len(requests)))
+            self._bits.upload(len(requests))
+            changed = self._apply_bitmask(changed, self._bits.part(len(requests)))
         tokens, best = self._argmax(changed)
         if not all(request.params.greedy for request in requests):
             self._columns.write([msgspec.structs.replace(r, row=row) for row, r in enumerate(requests)], len(requests))
-            tokens = self._draw(changed, *self._columns.upload(len(requests)))
+            self._columns.upload(len(requests))
+            tokens = self._draw(changed, *self._columns.parts(len(requests)))
         constraints = constraints or Constraints(self._bits.array[:0])
         refusals = {place: NOTHING_LEFT for place, value in enumerate(best.tolist()) if value == -math.inf}
         refusals |= constraints.refusals
@@ -182,6 +185,8 @@ class Columns:
 
         self._temperature, self._top_p, self._min_p = (column(torch.float64) for _ in range(3))
         self._top_k, self._seeds, self._choices, self._positions = (column(torch.int64) for _ in range(4))
+        filters = (self._temperature, self._top_k, self._top_p, self._min_p)
+        self._columns = (*filters, self._seeds, self._choices, self._positions)
 
     def write(self, requests: Sequence[SampleRequest], rows: int) -> None:
         """Rows of greedy requests, or of none, get a temperature of 0, beside which the other columns do not matter."""
@@ -199,8 +204,11 @@ class Columns:
         self._choices.array[at] = [request.choice for request in drawn]
         self._positions.array[at] = [request.position for request in drawn]
 
-    def upload(self, rows: int) -> tuple[Tensor, ...]:
+    def upload(self, rows: int) -> None:
+        """Begin to copy what is written of the leading rows."""
+        for column in self._columns:
+            column.upload(rows)
+
+    def parts(self, rows: int) -> tuple[Tensor, ...]:
         """Of the leading rows, in the order in which ``sample_tokens`` takes them."""
-        columns = (self._temperature, self._top_k, self._top_p, self._min_p)
-        noise = (self._seeds, self._choices, self._positions)
-        return tuple(column.upload(rows) for column in (*columns, *noise))
+        return tuple(column.part(rows) for column in self._columns)

@@ -24,6 +24,7 @@ from engine.models.hf_config import HFConfig
 from engine.parallel import ALONE, Parallel
 from engine.quantization import NONE, find_quantization
 from engine.vocabulary import Vocabulary
+from engine.worker.cuda_graphs import Capturing, CudaCapturing
 from engine.worker.grammar_mask import GrammarMasks
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache, block_bytes
@@ -32,7 +33,7 @@ from engine.worker.model_runner import ModelRunner
 from engine.worker.profiling import full_step
 from engine.worker.sampler import Sampler
 from engine.worker.whole import Whole
-from kernels.registry import Kernels, Machine, NotInvariantError
+from kernels.registry import REFERENCE, Kernels, Machine, NotInvariantError
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,10 @@ class Worker:
             config.max_num_seqs,
         )
         sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device, self._masks)
-        self._runner = ModelRunner(self._model, self._buffers(), sampler, kernels, context.dtype, self._parallel)
+        self._capturing = choose_capturing(config, device, kernels)
+        self._runner = ModelRunner(
+            self._model, self._buffers(), sampler, kernels, context.dtype, self._parallel, self._capturing
+        )
         return ModelFacts(
             device=str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
             dtype=_name(self._dtype),
@@ -136,7 +140,7 @@ class Worker:
 
     def allocate_cache(self, num_blocks: int) -> None:
         """Make the cache that ``execute`` reads and writes."""
-        self._cache = self._new_cache(num_blocks)
+        self._cache = self._new_cache(num_blocks + (self._capturing is not None))
         self._runner.capture(self._cache)
 
     def use_idle_time(self) -> bool:
@@ -226,6 +230,14 @@ def choose_device(config: EngineConfig, rank: int) -> torch.device:
             f"--replicas {config.replicas}{ranks}: each takes a GPU of its own, and torch finds {count}"
         )
     return torch.device("cuda", config.replica * config.ranks + rank)
+
+
+def choose_capturing(config: EngineConfig, device: torch.device, kernels: Kernels) -> Capturing | None:
+    """None where steps cannot be captured: ranks send messages in them, and PyTorch's references ask the host."""
+    asking = REFERENCE in {kernels.chosen.get(op) for op in ("paged_attention", "sample_tokens")}
+    if device.type != "cuda" or not config.cuda_graphs or config.ranks > 1 or asking:
+        return None
+    return CudaCapturing(device)
 
 
 @contextmanager

@@ -1,0 +1,130 @@
+"""Steps of decoding by graphs: their sizes, and the host's side of them with a stand-in for the device."""
+
+import random
+
+import pytest
+import torch
+
+from engine.config import EngineConfig
+from engine.engine import Engine
+from engine.executor.uniproc import UniprocExecutor
+from engine.messages import Start
+from engine.sampling_params import SamplingParams
+from engine.worker import worker as worker_module
+from engine.worker.cuda_graphs import DecodeGraphs
+from kernels.registry import Kernels, Machine
+
+
+class Remembering:
+    """In place of a GPU: a replay computes again, and into the memory of the first time."""
+
+    def __init__(self):
+        self.captured = self.replayed = 0
+
+    def capture(self, run):
+        self.captured += 1
+        hidden, drawn = run()
+
+        def replay():
+            self.replayed += 1
+            again, drawn_again = run()
+            hidden.copy_(again)
+            for kept, new in zip(drawn, drawn_again, strict=True):
+                kept.copy_(new)
+
+        return (hidden, drawn), replay
+
+
+def graphs(most=256, longest=5000):
+    calls = []
+
+    class Capturing:
+        def capture(self, run):
+            return run(), lambda: calls.append("replayed")
+
+    return DecodeGraphs(Capturing(), lambda *size: calls.append(size) or size, most, longest), calls
+
+
+def test_there_are_graphs_of_few_sizes():
+    found = graphs(100)[0]
+    sizes = [found.sequences(wanted) for wanted in range(1, 101)]
+    assert sorted(set(sizes)) == [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 96, 100]
+    assert all(size >= wanted for wanted, size in enumerate(sizes, 1))
+
+
+def test_a_graph_is_captured_once_for_each_size_and_length():
+    found, calls = graphs()
+    assert found.run(8, 1) == found.run(8, 1024) == (8, 1024)
+    assert found.run(8, 1025) == (8, 2048)
+    assert found.run(8, 4097) == (8, 5000), "none is longer than what is served"
+    assert found.run(16, 1) == (16, 1024)
+    assert calls == [
+        (8, 1024), "replayed", "replayed", (8, 2048), "replayed", (8, 5000), "replayed", (16, 1024), "replayed",
+    ]  # fmt: skip
+
+
+def answers(folder, monkeypatch, capturing, batched_tokens):
+    """Tokens with their log-probabilities of requests that come and end at different times, and the cache then."""
+    monkeypatch.setattr(worker_module, "choose_capturing", lambda *_: capturing)
+    config = EngineConfig(
+        model=str(folder),
+        num_threads=1,
+        block_size=4,
+        max_num_seqs=13,
+        max_num_batched_tokens=batched_tokens,
+        kv_cache_memory=1 << 20,
+        max_model_len=96,
+    )
+    executor = UniprocExecutor(config, lambda *_: None)
+    facts = executor.load()
+    engine = Engine(config, executor, facts, executor.initialize_cache())
+    draw, found = random.Random(5), {}
+    for wave in (1, 11, 3, 6):
+        for number in range(wave):
+            params = SamplingParams(
+                max_tokens=draw.randrange(2, 12),
+                temperature=draw.choice([0.0, 0.9]),
+                top_p=0.9,
+                presence_penalty=draw.choice([0.0, 0.0, 0.5]),
+                logprobs=draw.choice([None, 2]),
+            )
+            prompt = [draw.randrange(facts.vocab_size) for _ in range(draw.randrange(1, 20))]
+            engine.start(Start(id=f"{wave}-{number}", attempt=0, prompt=prompt, params=params, seed=number))
+        while engine.is_busy:
+            for output in engine.step().outputs:
+                assert output.failure is None
+                found.setdefault(output.id, []).append((output.ids, output.logprobs))
+    assert len(found) == 21
+    layers = [part for layer in executor._worker._cache.layers for part in layer]
+    return found, layers
+
+
+@pytest.mark.parametrize("batched_tokens", [7, 64])
+def test_padded_steps_give_the_very_answers_of_others(make_checkpoint, monkeypatch, batched_tokens):
+    folder = make_checkpoint("Qwen3ForCausalLM")
+    device = Remembering()
+    plain, plain_cache = answers(folder, monkeypatch, None, batched_tokens)
+    padded, padded_cache = answers(folder, monkeypatch, device, batched_tokens)
+    assert padded == plain
+    assert device.replayed > device.captured > 2
+    for one, other in zip(padded_cache, plain_cache, strict=True):
+        assert len(one) == len(other) + 1, "rows that are left over have a block of their own"
+        assert torch.equal(one[:-1], other)
+    assert padded_cache[0][-1].any(), "there were such rows"
+
+
+def test_steps_are_captured_where_they_can_be(monkeypatch):
+    monkeypatch.setattr(worker_module, "CudaCapturing", lambda device: f"graphs on {device}")
+    gpu = torch.device("cuda", 0)
+
+    def chosen(device=gpu, references=(), **config):
+        kernels = Kernels(Machine("cuda", "sm_90", "a GPU", 1))
+        for op in ("paged_attention", "sample_tokens"):
+            kernels._chosen[op, ""] = "torch 2" if op in references else "triton 1"
+        return worker_module.choose_capturing(EngineConfig(model="m", **config), device, kernels)
+
+    assert chosen() == "graphs on cuda:0"
+    assert chosen(device=torch.device("cpu")) is None
+    assert chosen(cuda_graphs=False) is None
+    assert chosen(tensor_parallel_size=2) is None
+    assert chosen(references=["sample_tokens"]) is None
