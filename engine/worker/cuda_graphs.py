@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -33,7 +33,8 @@ class CudaCapturing:
     """Graphs that share one pool of memory: what one computes lasts until the next one is replayed."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+        stream: Any = torch.cuda.Stream  # Without types.
+        self._stream = stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
     def capture(self, run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
