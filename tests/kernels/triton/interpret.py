@@ -25,7 +25,7 @@ from kernels.registry import Example, Op, Provider, Tolerance, ops, providers
 
 TRUNCATED = Tolerance(8e-2, 2.0**-7)
 """The interpreter makes a bfloat16 by cutting off, where a GPU rounds: a norm of such sums is further off."""
-FEW = {"paged_attention": (torch.bfloat16, torch.float16)}
+FEW = dict.fromkeys(("paged_attention", "linear"), (torch.bfloat16, torch.float16))
 """dtypes of which half of the examples are tried: the interpreter takes seconds for each."""
 
 

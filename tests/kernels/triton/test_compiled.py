@@ -10,18 +10,17 @@ import pytest
 
 PROGRAM = """
 import json
-from scripts.compile_kernels import TARGETS, compile_for, launches
-seen, found = set(), []
-for launch in launches():
-    # One of each kernel, attention in float32 and in half precision.
-    key = (launch.op, launch.kernel.fn.__name__, launch.dtype if launch.op == "paged_attention" else "")
-    if key in seen or launch.dtype == "float16":
-        continue
-    seen.add(key)
-    found += [compile_for(launch, target) for target in TARGETS]
+import torch
+from kernels.registry import ops
+from scripts.compile_kernels import TARGETS, compile_for, first_of_each, launches
+narrow = {op.name for op in ops() if torch.bfloat16 in op.tolerances}
+found = []
+for launch in first_of_each(launches()):
+    if launch.dtype == ("bfloat16" if launch.op in narrow else "float32"):
+        found += [compile_for(launch, target) for target in TARGETS]
 print(json.dumps(found))
 """
-REGISTERS = {"attend": 255, "attend_split": 232, "sample_tokens": 168, "multiply": 255, "multiply_split": 208}
+REGISTERS = {"attend": 232, "attend_split": 168, "multiply": 232, "multiply_split": 200}
 """Of a thread at most; the kernels not named here 128."""
 SHARED = {"multiply": 96 << 10, "multiply_split": 96 << 10}
 """Bytes of a program at most; the kernels not named here 48 KiB, what every GPU gives without being asked for more."""
@@ -39,7 +38,13 @@ def test_every_kernel_compiles_for_every_target_within_limits() -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert {kernel for _, kernel, *_ in found} >= {"attend", "attend_split", "rms_norm", "rope_and_cache", "argmax"}
+    assert {kernel for _, kernel, *_ in found} >= {
+        "attend",
+        "attend_split",
+        "multiply",
+        "multiply_split",
+        "sample_tokens",
+    }
     assert {target for _, _, _, target, *_ in found} == {"sm_80", "sm_90", "gfx942"}
     for op, kernel, dtype, target, registers, shared, spills in found:
         name = f"{op}: {kernel} {dtype} for {target}"
