@@ -11,12 +11,14 @@ import pytest
 from kernels.registry import Machine, ops, providers
 
 OPS = [op.name for op in ops() if any(provider.name == "triton" for provider in providers(op.name))]
+LONG = [["paged_attention"], ["linear"], ["sample_tokens"]]
+"""Those that take long, each in a process of its own."""
 linux = pytest.mark.skipif(platform.system() != "Linux", reason="there is no Triton for this system")
 
 
 @linux
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [["paged_attention"], [name for name in OPS if name != "paged_attention"]])
+@pytest.mark.parametrize("names", [*LONG, [name for name in OPS if [name] not in LONG]])
 def test_triton_providers_agree_with_the_references(names: list[str]) -> None:
     script = Path(__file__).with_name("interpret.py")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
