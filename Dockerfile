@@ -13,7 +13,7 @@ COPY kernels/providers/cpu/variants.py kernels/providers/cpu/variants.py
 FROM sources AS build-cpu
 # An index with CPU builds of torch saves gigabytes; README.md says which to name here.
 ARG PIP_EXTRA_INDEX_URL=""
-RUN /opt/penstock/bin/pip install --no-cache-dir .
+RUN /opt/penstock/bin/pip install --no-cache-dir '.[tracing]'
 COPY gateway gateway
 COPY engine engine
 COPY kernels kernels
@@ -22,7 +22,7 @@ RUN rm -rf build && /opt/penstock/bin/pip install --no-cache-dir --no-deps --for
 
 FROM sources AS build-cuda
 # The builds of torch on PyPI bring CUDA's libraries; the driver is the host's.
-RUN /opt/penstock/bin/pip install --no-cache-dir .
+RUN /opt/penstock/bin/pip install --no-cache-dir '.[tracing]'
 COPY gateway gateway
 COPY engine engine
 COPY kernels kernels

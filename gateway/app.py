@@ -21,6 +21,7 @@ from gateway.protocol.openapi import finish
 from gateway.protocol.parse import explain
 from gateway.routes import routers
 from gateway.state import AppState, RequestContext
+from gateway.tracing_middleware import TracingMiddleware
 from observability.records import Rejection
 
 DESCRIPTION = """An LLM server with OpenAI's API.
@@ -86,6 +87,7 @@ def _middleware(state: AppState) -> Sequence[Middleware]:
     return [
         *(cors if state.cors_origins else []),
         Middleware(RequestMiddleware, leaving=state.leaving),
+        *([Middleware(TracingMiddleware, tracing=state.tracing)] if state.tracing is not None else []),
         Middleware(HeadMiddleware),
         Middleware(AccessMiddleware, keys=state.keys, admin_keys=state.admin_keys, refused=refused),
         Middleware(BodyMiddleware, max_body_size=state.limits.max_body_size, refused=refused),

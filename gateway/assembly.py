@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.messages import Loading
 from gateway.head_start import HeadStart
 from gateway.settings import ServeSettings
+from observability.records import RequestTrace
 
 if TYPE_CHECKING:
     from gateway.admission import Admission, Keys
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from gateway.state import AppState
     from gateway.tokenizer import Tokenizer
     from observability.metrics import Metrics
+    from observability.records import Record, Recorder
+    from observability.tracing import Tracing
 
 DEMO_NAME = "demo"
 
@@ -84,7 +88,9 @@ async def assemble(
     metrics = Metrics(
         CollectorRegistry(), model=served_names(settings)[0], version=VERSION, compat=settings.metrics_compat
     )
-    lifecycle = Lifecycle(tokenizer, record=metrics.record, router=Router(settings.routing), replicas=settings.replicas)
+    tracing = _tracing(settings, tokenizer)
+    record = _recorder(metrics, tracing)
+    lifecycle = Lifecycle(tokenizer, record=record, router=Router(settings.routing), replicas=settings.replicas)
     admission = Admission(
         lifecycle, max_queue_requests=settings.max_queue_requests, max_queue_tokens=settings.max_queue_tokens
     )
@@ -101,13 +107,39 @@ async def assemble(
     try:
         await asyncio.sleep(0)  # the engines are told what to serve before the web framework is imported
         prompts = Prompts(tokenizer, template)
-        state = _app_state(settings, folder, lifecycle, streams, prompts, admission, keys, metrics, leaving, lookout)
+        state = _app_state(
+            settings, folder, lifecycle, streams, prompts, admission, keys, metrics, tracing, leaving, lookout
+        )
         with ThreadPoolExecutor(1, thread_name_prefix="import") as importing:
             http = await asyncio.get_running_loop().run_in_executor(importing, _http_server, state)
     except BaseException:
         await fleet.stop()
         raise
     return Assembly(lifecycle, streams, fleet, lambda: Fleet(configs, launcher(), lookout, standby=standby), http)
+
+
+def _tracing(settings: ServeSettings, tokenizer: Tokenizer) -> Tracing | None:
+    from gateway.version import VERSION
+    from observability.tracing import Tracing
+
+    if settings.otlp_endpoint is None:
+        return None
+    decode = partial(tokenizer.decode, skip_special_tokens=False) if settings.trace_content else None
+    return Tracing.connect(settings.otlp_endpoint, version=VERSION, model=served_names(settings)[0], decode=decode)
+
+
+def _recorder(metrics: Metrics, tracing: Tracing | None) -> Recorder:
+    """Traces go to who makes spans of them, everything else to the metrics."""
+    if tracing is None:
+        return metrics.record
+
+    def record(record: Record, *, replica: str = "0") -> None:
+        if isinstance(record, RequestTrace):
+            tracing.emit(record)
+        else:
+            metrics.record(record, replica=replica)
+
+    return record
 
 
 def _streams(
@@ -142,6 +174,7 @@ def _app_state(
     admission: Admission,
     keys: Keys,
     metrics: Metrics,
+    tracing: Tracing | None,
     leaving: Callable[[], bool],
     lookout: Lookout,
 ) -> AppState:
@@ -176,6 +209,7 @@ def _app_state(
         limits=Limits(**limits),
         tool_format=choose_tool_format(settings.tool_call_format, shown),
         reasoning_format=choose_reasoning_format(settings.reasoning_format, shown),
+        tracing=tracing,
         record=metrics.record,
         look=lookout.look,
         failure=lambda: lifecycle.failure,

@@ -49,11 +49,20 @@ def run(settings: ServeSettings, head_start: HeadStart | None = None, predecesso
     from gateway.chat_template import ChatTemplateError
     from gateway.completion.durable import JournalError
     from gateway.replicas.supervisor import EngineGoneError
+    from observability.tracing import TracingError
 
     server = _Server(settings, head_start, predecessor)
     try:
         handed_over = uvloop.run(server.run())
-    except (StartError, EngineError, EngineGoneError, JournalError, KeysFileError, ChatTemplateError) as error:
+    except (
+        StartError,
+        EngineError,
+        EngineGoneError,
+        JournalError,
+        KeysFileError,
+        ChatTemplateError,
+        TracingError,
+    ) as error:
         Console(stderr=True).print(f"penstock: error: {error}", markup=False, highlight=False, soft_wrap=True)
         if predecessor is not None:
             predecessor.fail(str(error))

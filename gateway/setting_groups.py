@@ -316,3 +316,16 @@ class ObservabilitySettings(BaseModel):
     metrics_compat: Annotated[MetricsCompat, Option("Observability")] = Field(
         "none", description="Whose names of metrics are served beside Penstock's: vllm, for dashboards made for it."
     )
+    otlp_endpoint: Annotated[str | None, Option("Observability", "URL", "none, nothing is traced")] = Field(
+        None, description="OpenTelemetry collector that takes traces over HTTP, such as http://localhost:4318."
+    )
+    trace_content: Annotated[bool, Option("Observability")] = Field(
+        False, description="Put prompts and answers into traces."
+    )
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must be an address such as http://localhost:4318")
+        return value

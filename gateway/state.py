@@ -21,6 +21,7 @@ from gateway.prompt import Prompts
 from gateway.protocol.constrained import Wanted
 from gateway.protocol.limits import Limits
 from observability.records import Record
+from observability.tracing import Tracing
 
 
 class EventStream(Protocol):
@@ -108,6 +109,8 @@ class AppState:
     """Name of the format in which the model writes tool calls; None where that is not known."""
     reasoning_format: str | None = None
     """The same of reasoning."""
+    tracing: Tracing | None = None
+    """None where no traces are sent."""
     record: Callable[[Record], None] = lambda _: None
     """Where records for the metrics go."""
     look: Callable[[], Awaitable[dict[int, PoolPicture]]] = nobody_looks

@@ -226,6 +226,48 @@ class BuildInfo(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
+class AttemptTrace(msgspec.Struct, kw_only=True):
+    """One attempt of a choice, from its dispatch to its end; times are those of the gateway's clock."""
+
+    number: int
+    """Counted from 1."""
+    replica: int
+    epoch: int
+    held: int
+    """Output tokens that it began with."""
+    began_at: float
+    first_token_at: float | None = None
+    prefill_time: float | None = None
+    """By the engine's clock."""
+    ended_at: float = 0.0
+
+
+class RequestTrace(msgspec.Struct, frozen=True, kw_only=True):
+    """A traced request at its end; times are those of the gateway's clock."""
+
+    traceparent: str
+    """The span that it is a part of, as W3C's Trace Context writes it."""
+    id: str
+    operation: str
+    """``chat`` or ``text_completion``."""
+    tenant: str
+    submitted_at: float
+    ended_at: float
+    error_type: ErrorType | None
+    finish_reasons: list[str]
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    max_tokens: int
+    temperature: float
+    top_p: float
+    attempts: list[list[AttemptTrace]]
+    """Of each choice."""
+    prompts: list[list[int]]
+    outputs: list[list[int]]
+    """Of each choice."""
+
+
 Record: TypeAlias = (
     StepStats
     | EngineState
@@ -243,9 +285,10 @@ Record: TypeAlias = (
     | Adapters
     | IgnoredFields
     | GrammarTried
+    | RequestTrace
     | BuildInfo
 )
-"""What the metrics are fed with. :class:`ChoiceStats` is not among them: the gateway sums it up in RequestStats."""
+"""What the metrics are fed with, and traces. :class:`ChoiceStats` is not among them: RequestStats sums it up."""
 
 
 class Recorder(Protocol):

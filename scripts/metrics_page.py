@@ -17,9 +17,10 @@ All labels are bounded: `model` and `replica` by what is served, `tenant` by the
 """
 _EXEMPLARS = """\
 In OpenMetrics, the histograms of latencies carry exemplars: beside a bucket, the `trace_id` of the last request whose
-value fell there. A request has a trace where its client sends a `traceparent` header that says it is recorded.
-Prometheus keeps exemplars with `--enable-feature=exemplar-storage`, and Grafana draws them as points that lead to the
-trace. The exemplar of `penstock_inter_token_latency_seconds` is a request's longest gap.
+value fell there. A request has a trace where its client sends a `traceparent` header that says it is recorded, and
+where the server [traces](tracing.md) by itself. Prometheus keeps exemplars with `--enable-feature=exemplar-storage`,
+and Grafana draws them as points that lead to the trace. The exemplar of `penstock_inter_token_latency_seconds` is a
+request's longest gap.
 """
 _INFERENCE_GATEWAY = """\
 The endpoint picker of Kubernetes' Gateway API Inference Extension reads these of every model server. It can be told

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from gateway.clock import Clock
 from gateway.completion.choice import ActiveRequest
+from gateway.completion.timeline import trace_of
 from gateway.errors import APIError
 from observability.records import Record, Recorder
 
@@ -36,6 +37,7 @@ class Book:
         return len(self._requests) - self.queued_requests
 
     def enter(self, active: ActiveRequest) -> None:
+        active.now = self._clock.now
         self._requests[active.request.id] = active
         self._idle.clear()
         self.queued_requests += 1
@@ -54,7 +56,10 @@ class Book:
         del self._requests[active.request.id]
         if not self._requests:
             self._idle.set()
-        self.report(active.stats(self._clock.now(), error))
+        now = self._clock.now()
+        self.report(active.stats(now, error))
+        if active.request.traceparent:
+            self.report(trace_of(active, now, error))
 
     def report(self, record: Record, replica: int = 0) -> None:
         """Numbers are never worth a stream."""

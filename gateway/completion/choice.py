@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +16,7 @@ from gateway.completion.request import Request
 from gateway.completion.stream import Output
 from gateway.completion.suspects import Witness
 from gateway.errors import APIError
-from observability.records import ChoiceStats, RequestStats
+from observability.records import AttemptTrace, ChoiceStats, RequestStats
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +83,8 @@ class Choice:
     last_token_at: float | None = None
     cached_tokens: int | None = None
     finish_reason: FinishReason | None = None
+    attempts: list[AttemptTrace] = field(default_factory=list)
+    """Of a traced request."""
 
     @property
     def prompt_index(self) -> int:
@@ -103,6 +106,7 @@ class Choice:
 
     def start(self, *, at_once: bool = False) -> Start:
         """What the engine is told for the current attempt: to go on after what was emitted."""
+        self._note_attempt()
         return Start(
             id=self.id,
             attempt=self.attempt,
@@ -126,6 +130,8 @@ class Choice:
     def note_first_output(self, output: Tokens) -> None:
         """Takes in what comes with an attempt's first tokens alone; of a later attempt it is old news."""
         active = self.request
+        if output.stats is not None and self.attempts:
+            self.attempts[-1].prefill_time = output.stats.prefill_time
         if output.stats is not None and self.cached_tokens is None:
             self.cached_tokens = output.stats.cached_tokens
             active.first_stats = active.first_stats or output.stats
@@ -138,6 +144,8 @@ class Choice:
 
         Those that arrive together were generated one after another, so they share the time since the last evenly.
         """
+        if self.attempts and self.attempts[-1].first_token_at is None:
+            self.attempts[-1].first_token_at = now
         if self.last_token_at is None:
             self.first_token_at = now
             if self.request.first_token_at is None:
@@ -151,6 +159,24 @@ class Choice:
                 self.request.pauses.append(now - self.last_token_at)
         self.last_token_at = now
 
+    def note_left(self) -> None:
+        """It does not run any more, or not there."""
+        if self.attempts:
+            self.attempts[-1].ended_at = self.request.now()
+
+    def _note_attempt(self) -> None:
+        if self.request.request.traceparent and self.place is not None:
+            place = self.place.incarnation
+            self.attempts.append(
+                AttemptTrace(
+                    number=self.attempt,
+                    replica=place.replica,
+                    epoch=place.epoch,
+                    held=self.held,
+                    began_at=self.request.now(),
+                )
+            )
+
 
 @dataclass(slots=True, eq=False)
 class ActiveRequest:
@@ -158,6 +184,7 @@ class ActiveRequest:
 
     request: Request
     submitted_at: float
+    now: Callable[[], float] = time.monotonic
     stream: Output = field(init=False)
     choices: list[Choice] = field(default_factory=list)
     remaining: int = 0

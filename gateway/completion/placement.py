@@ -145,6 +145,7 @@ class Placement:
         """The choice is done, or lost its engine. A no-op where it has no place."""
         place = choice.place
         if place is not None:
+            choice.note_left()
             self.computed(choice)
             place.incarnation.load -= place.output_load
             del place.incarnation.running[choice.id]
