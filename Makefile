@@ -1,7 +1,7 @@
 # The commands of README.md and of continuous integration. Each makes what it needs, once.
 #
 #   make serve ARGS="MODEL --port 8123"    make test ARGS="-k scheduler"    make check    make bench    make docs
-#   make chaos CHAOS_SECONDS=3600
+#   make chaos CHAOS_SECONDS=3600          make compat
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +11,7 @@ CHAOS_SECONDS ?= 600
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: serve test check chaos bench docs format clean help
+.PHONY: serve test check chaos compat bench docs format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test    run every test; ARGS=\"-k name\" is passed on to pytest"
 	@echo "make check   style, types and generated documentation"
 	@echo "make chaos   random histories of crashes for CHAOS_SECONDS (600), then the tests that kill real processes"
+	@echo "make compat  run unmodified client suites against a server, and write docs/compatibility.md"
 	@echo "make bench   measure a server that this command starts; ARGS=\"--help\" shows its options"
 	@echo "make docs    generate the documentation that comes from code"
 	@echo "make format  let ruff put the code in order"
@@ -40,6 +41,9 @@ check: $(VENV)/.installed-dev
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python tests/chaos/simulation/simulate.py --seconds $(CHAOS_SECONDS)
 	$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+compat: $(VENV)/.installed-dev
+	@$(BIN)/python -m scripts.compatibility $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks.serving $(ARGS)

@@ -33,13 +33,18 @@ def client(server: Any) -> Iterator[Any]:
         yield opened
 
 
-def answered(client: Any, message: Any) -> str:
+def answered(client: Any, message: Any, *, streamed: bool = False) -> str:
     """What the model makes of the result of its call."""
     (call,) = message.tool_calls
     conversation = [*ASKED, message, {"role": "tool", "tool_call_id": call.id, "content": RESULT}]
-    answer = client.chat.completions.create(**ASK | {"messages": conversation})
-    assert answer.choices[0].finish_reason == "stop"
-    return answer.choices[0].message.content
+    asked = ASK | {"messages": conversation}
+    if not streamed:
+        choice = client.chat.completions.create(**asked).choices[0]
+        assert choice.finish_reason == "stop"
+        return choice.message.content
+    deltas = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True)]
+    assert deltas[-1].finish_reason == "stop" and not any(choice.delta.tool_calls for choice in deltas)
+    return "".join(choice.delta.content or "" for choice in deltas)
 
 
 def test_a_call_its_result_and_the_answer(client):
@@ -65,7 +70,7 @@ def test_the_same_streamed(client):
         kinds = [event.type for event in stream]
         final = stream.get_final_completion()
     assert kinds.count("tool_calls.function.arguments.done") == 1
-    assert answered(client, final.choices[0].message) == ANSWER
+    assert answered(client, final.choices[0].message, streamed=True) == ANSWER
 
 
 def test_the_example_of_the_documentation(server):
