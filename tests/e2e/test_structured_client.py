@@ -75,15 +75,15 @@ def test_every_form_on_both_endpoints(server):
 
 def test_what_cannot_be_compiled_is_a_400_with_the_reason(server):
     with server.client() as client:
-        for form, param in [
-            ({"regex": "("}, "structured_outputs.regex"),
-            ({"grammar": 'start: nothing "a"'}, "structured_outputs.grammar"),
-            ({"json": {"type": "strin"}}, "structured_outputs.json"),
-            ({"json": {"$ref": "#/$defs/a"}}, "structured_outputs.json"),
+        for form, param, code in [
+            ({"regex": "("}, "structured_outputs.regex", "invalid_grammar"),
+            ({"grammar": 'start: nothing "a"'}, "structured_outputs.grammar", "invalid_grammar"),
+            ({"json": {"type": "strin"}}, "structured_outputs.json", "invalid_grammar"),
+            ({"json": {"$ref": "#/$defs/a"}}, "structured_outputs.json.$ref", "invalid_json_schema"),
         ]:
             with pytest.raises(openai.BadRequestError) as raised:
                 client.chat.completions.create(model="demo", messages=MESSAGES, extra_body={"structured_outputs": form})
-            assert raised.value.param == param and raised.value.code == "invalid_grammar", raised.value
+            assert (raised.value.param, raised.value.code) == (param, code), raised.value
         assert client.chat.completions.create(model="demo", messages=MESSAGES, max_tokens=3).choices
 
 
