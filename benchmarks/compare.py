@@ -26,12 +26,12 @@ from benchmarks import models, processes, roofline
 from benchmarks.comparison import installs, measure, ours, picture, report
 from benchmarks.comparison.cells import CELLS, PHASES, SPECIAL, Cell, Phase
 from benchmarks.comparison.results import OtherMachineError, Results
-from benchmarks.load.client import Request
-from benchmarks.load.prompts import Lengths, PromptMaker
 from benchmarks.peers import environments
 from benchmarks.peers.contenders import CONTENDERS
 from benchmarks.peers.drivers import Started, start
 from benchmarks.processes import StartError
+from gateway.load.client import Request
+from gateway.load.prompts import Lengths, PromptMaker
 
 BUILD = environments.ROOT / "build" / "bench"
 TRIAL = 0.15

@@ -25,16 +25,15 @@ from typing import Any
 
 import httpx
 import uvloop
-from rich.console import Console
-from rich.table import Table
 from tokenizers import Tokenizer
 
 from benchmarks import processes
 from benchmarks.load import picture
-from benchmarks.load.client import Client, Course, Exchange, Request
-from benchmarks.load.prompts import Lengths, PromptMaker
-from benchmarks.load.summary import Slo, summarize
-from benchmarks.load.traffic import closed_loop, open_loop, poisson_arrivals
+from gateway.load.client import Client, Course, Exchange, Request
+from gateway.load.prompts import Lengths, PromptMaker
+from gateway.load.summary import Slo, summarize
+from gateway.load.traffic import closed_loop, open_loop, poisson_arrivals
+from gateway.terminal.bench import show
 
 PENSTOCK = (sys.executable, "-c", "from gateway.cli import main; main()", "serve")
 
@@ -99,22 +98,6 @@ def measure(options: argparse.Namespace, url: str) -> tuple[list[Course], dict[s
     settings = {name: str(value) for name, value in vars(options).items() if name != "api_key" and value is not None}
     client_share = cpu / result["seconds"] if "seconds" in result else None
     return courses, {"settings": settings, **result, "client_cpu_cores": client_share}
-
-
-def show(result: dict[str, Any]) -> None:
-    table = Table("", "p50", "p90", "p99", "mean")
-    for name, value in result.items():
-        if name.endswith("_ms"):
-            label = f"{name.removesuffix('_ms')}, ms"
-            table.add_row(label, *(f"{value[column]:,.1f}" for column in ("p50", "p90", "p99", "mean")))
-    console = Console()
-    for name in ("requests", "failed", "seconds", "output_tokens_per_second", "input_tokens_per_second"):
-        if name in result:
-            console.print(f"{name.replace('_', ' ')}: {result[name]:,.1f}")
-    for name in ("steady_decode", "goodput"):
-        if name in result:
-            console.print(f"{name.replace('_', ' ')}: {json.dumps(result[name])}")
-    console.print(*result["errors"], sep="\n") if result["errors"] else console.print(table)
 
 
 def _lengths(text: str) -> Lengths:

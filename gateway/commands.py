@@ -8,8 +8,10 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
@@ -19,7 +21,11 @@ from gateway.cli_help import SUMMARY, PenstockGroup, ServeCommand, flags_of, met
 from gateway.handover.predecessor import Predecessor
 from gateway.head_start import HeadStart
 from gateway.settings import ServeSettings, SettingsError, unknown_variables, variable_of
+from gateway.terminal.errors import ServerError
 from gateway.version import VERSION
+
+_COMPLETING = "_PENSTOCK_COMPLETE"
+"""Variable in which a shell asks what a line can go on with."""
 
 FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -30,6 +36,14 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Shell(StrEnum):
+    """Those that completion scripts are printed for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +170,129 @@ def upgrade(
     return 0
 
 
+_Url = Annotated[str, typer.Option(metavar="URL", help="Of the running server.")]
+_Key = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", envvar=variable_of("api_key"), help="API key, where the server wants one."),
+]
+_Model = Annotated[str | None, typer.Option(metavar="NAME", help="Name to ask for (default: the server's first).")]
+_HERE = f"http://127.0.0.1:{ServeSettings.model_fields['port'].default}"
+
+
+@app.command("chat")
+def chat(
+    message: Annotated[
+        str | None, typer.Argument(metavar="[MESSAGE]", help="Send this, print the answer and leave.")
+    ] = None,
+    url: _Url = _HERE,
+    api_key: _Key = None,
+    model: _Model = None,
+    system: Annotated[str, typer.Option(metavar="TEXT", help="System prompt.")] = "",
+    field: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A field of the requests: temperature=0.2. Repeatable."),
+    ] = None,
+) -> int:
+    """Talk to a running server. Without a terminal, standard input is the message.
+
+    Answers go to standard output and all else to standard error. An answer survives a lost connection.
+    """
+    from gateway.terminal import chat
+    from gateway.terminal.client import Server
+
+    fields = {}
+    for each in field or ():
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{each}: write NAME=VALUE, as in temperature=0.2", param_hint="--set")
+        fields[name] = chat.as_value(value)
+    with Server(url, _single(api_key)) as server:
+        return chat.run(server, model, system, fields, message)
+
+
+@app.command("top")
+def top(
+    url: _Url = _HERE,
+    api_key: _Key = None,
+    interval: Annotated[float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="Between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one view and leave.")] = False,
+) -> int:
+    """Watch a running server: rates, latencies of the last interval, batch, queue and blocks of each replica."""
+    from gateway.terminal import top
+    from gateway.terminal.client import Server
+
+    with Server(url, _single(api_key)) as server:
+        return top.run(server, interval, once=once)
+
+
+@app.command("bench")
+def bench(
+    url: _Url = _HERE,
+    api_key: _Key = None,
+    model: _Model = None,
+    requests: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Requests in all.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Requests under way at any time.")] = 16,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="REQUESTS", help="Send so many a second, at random times, instead."),
+    ] = None,
+    prompt_tokens: Annotated[
+        str, typer.Option(metavar="LENGTHS", help="128, 64-192, 64,1024 or lognormal:128:0.6.")
+    ] = "128",
+    output_tokens: Annotated[str, typer.Option(metavar="LENGTHS", help="The same of answers.")] = "64",
+    shared_prefix: Annotated[
+        int, typer.Option(min=0, metavar="TOKENS", help="Beginning that all prompts share, before those tokens.")
+    ] = 0,
+    slo: Annotated[
+        str | None,
+        typer.Option(metavar="LIMITS", help="Milliseconds that good answers keep to: ttft=500,itl=100 (tpot, e2e)."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="SEED", help="Of prompts and times; else no two runs are alike.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON rather than a table.")] = False,
+) -> int:
+    """Measure how fast a running server answers. Prompts are random tokens; answers end at their length alone."""
+    from gateway.load.client import Client
+    from gateway.load.prompts import Lengths
+    from gateway.load.summary import Slo
+    from gateway.terminal import bench
+    from gateway.terminal.client import Server
+
+    key = _single(api_key)
+    try:
+        load = bench.Load(
+            requests=requests,
+            concurrency=concurrency,
+            rate=rate,
+            prompt_tokens=Lengths.parse(prompt_tokens),
+            output_tokens=Lengths.parse(output_tokens),
+            shared_prefix=shared_prefix,
+            seed=time.time_ns() % 2**32 if seed is None else seed,
+            slo=Slo.parse(slo) if slo else None,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    with Server(url, key) as server:
+        client = Client(url=server.url, model=model or server.models()[0], prompt_as="ids", api_key=key)
+    return bench.run(client, load, as_json=as_json)
+
+
+@app.command("completion")
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="Which shell.", show_choices=False)],
+) -> None:
+    """Print a script that completes commands and flags: source <(penstock completion bash)."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    print(get_completion_script(prog_name="penstock", complete_var=_COMPLETING, shell=shell.value))
+
+
+def _single(api_key: str | None) -> str | None:
+    """The server's variable may hold several keys; any will do."""
+    return api_key.split(",")[0].strip() or None if api_key else None
+
+
 def _parse(arguments: Sequence[str]) -> dict[str, Any]:
     """The arguments of ``serve`` → what stood there, by the names of settings. Raises typer's errors."""
     serving = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
@@ -166,6 +303,10 @@ def _parse(arguments: Sequence[str]) -> dict[str, Any]:
 def run(head_start: HeadStart | None) -> int:
     """Do what ``sys.argv`` says and return the exit status; a mistake of the user's is one line and status 2."""
     predecessor = Predecessor.inherited(os.environ)
+    if _COMPLETING in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
 
     def refuse(mistakes: Sequence[str]) -> None:
         for mistake in mistakes:
@@ -185,6 +326,9 @@ def run(head_start: HeadStart | None) -> int:
         return error.exit_code
     except typer.Abort:
         return INTERRUPTED
+    except ServerError as error:
+        _say(f"error: {error}")
+        return FAILURE
 
 
 def _say(line: str) -> None:

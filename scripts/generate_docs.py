@@ -51,6 +51,9 @@ def cli() -> str:
         "- `penstock hash-key NAME [--key KEY] [--max-concurrency COUNT]` prints an entry for the file of "
         "`--api-keys`, a YAML list of `{name, sha256, max_concurrency}`. Without `--key` it makes a new key and shows "
         "it once, on standard error; `--key -` reads one from standard input.",
+        "- `penstock chat [MESSAGE]`, `penstock top` and `penstock bench` talk to a running server, watch it and "
+        "measure it; [terminal.md](terminal.md) has them.",
+        "- `penstock completion bash|zsh|fish` prints a script that completes commands and flags.",
         "- `penstock --version` prints the version.\n",
     ]
     return "\n".join(parts)

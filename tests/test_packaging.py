@@ -63,8 +63,8 @@ def test_the_torch_requirement_admits_what_is_tested_and_nothing_newer() -> None
 def test_the_dependencies_are_what_is_imported() -> None:
     names = {"pyyaml": "yaml", "pyzmq": "zmq"}
     declared = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
-    # uvicorn imports httptools where it is there; of fastapi-offline only files are read.
-    modules = {names.get(name, name.replace("-", "_")) for name in declared - {"httptools", "fastapi-offline"}}
+    # Of fastapi-offline only files are read.
+    modules = {names.get(name, name.replace("-", "_")) for name in declared - {"fastapi-offline"}}
     ours = {"gateway", "engine", "kernels", "observability"}
     imported = {
         name
@@ -73,8 +73,9 @@ def test_the_dependencies_are_what_is_imported() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         for name in _top_level(node)
     }
-    # What fastapi and pydantic are made of, and pin themselves; triton comes with a torch that has CUDA.
-    foundations = {"starlette", "pydantic_core", "triton"}
+    # What fastapi and pydantic are made of, and pin themselves; triton comes with a torch that has CUDA, and
+    # opentelemetry with the extra that is needed for it.
+    foundations = {"starlette", "pydantic_core", "triton", "opentelemetry"}
     assert imported - ours - foundations - sys.stdlib_module_names == modules
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.load.client import Request
-from benchmarks.load.prompts import Lengths, PromptMaker
 from benchmarks.peers.drivers import Job
+from gateway.load.client import Request
+from gateway.load.prompts import Lengths, PromptMaker
 
 
 @dataclass(frozen=True)

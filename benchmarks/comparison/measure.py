@@ -13,10 +13,10 @@ import psutil
 
 from benchmarks import processes
 from benchmarks.comparison.cells import Cell
-from benchmarks.load.client import Course
-from benchmarks.load.prompts import PromptMaker
-from benchmarks.load.summary import spread, summarize
 from benchmarks.peers.drivers import Job, Started
+from gateway.load.client import Course
+from gateway.load.prompts import PromptMaker
+from gateway.load.summary import spread, summarize
 
 QUIET = 0.2
 """Cores that others may use, stolen time included, before a turn counts as disturbed."""

@@ -12,9 +12,9 @@ import httpx
 from tokenizers import Tokenizer
 
 from benchmarks import processes
-from benchmarks.load.prompts import Lengths, Prompt, PromptMaker
 from benchmarks.peers.contenders import CONTENDERS
 from benchmarks.serving import PENSTOCK
+from gateway.load.prompts import Lengths, Prompt, PromptMaker
 
 ANSWER_TOKENS = 24
 Ask = Callable[[Prompt], Awaitable[Any]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.load.client import Course
-from benchmarks.load.summary import gaps, time_to_first
+from gateway.load.client import Course
+from gateway.load.summary import gaps, time_to_first
 
 
 def draw(courses: Sequence[Course], title: str, path: Path) -> None:

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import uvloop
 
 from benchmarks import processes
-from benchmarks.load.client import Client, Course, Exchange, Request
-from benchmarks.load.traffic import closed_loop, interrupted
 from benchmarks.peers import environments
 from benchmarks.peers.contenders import Contender
+from gateway.load.client import Client, Course, Exchange, Request
+from gateway.load.traffic import closed_loop, interrupted
 
 LIMIT = 600.0
 """Seconds for a start, and for one answer."""

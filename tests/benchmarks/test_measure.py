@@ -9,11 +9,11 @@ import pytest
 from benchmarks import processes
 from benchmarks.comparison import measure
 from benchmarks.comparison.cells import CELLS, Cell
-from benchmarks.load.client import Course, Request
-from benchmarks.load.prompts import Prompt, PromptMaker
 from benchmarks.peers import worker
 from benchmarks.peers.contenders import CONTENDERS
 from benchmarks.peers.drivers import Job, Started, WorkerDriver
+from gateway.load.client import Course, Request
+from gateway.load.prompts import Prompt, PromptMaker
 
 CELL = Cell("cell", "", (), 2, 2)
 

@@ -157,3 +157,33 @@ def test_hash_key_reads_a_key_from_standard_input() -> None:
     result = penstock("hash-key", "bob", "--key", "-", stdin="a given key\n")
     assert yaml.safe_load(result.stdout) == [{"name": "bob", "sha256": hashlib.sha256(b"a given key").hexdigest()}]
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("bench", "--prompt-tokens", "many"), "a length is 128"),
+        (("bench", "--slo", "speed=1"), "'speed' is none of ttft"),
+        (("chat", "Hi", "--set", "temperature"), "write NAME=VALUE"),
+        (("chat", "Hi", "--url", "nowhere"), "is no address of a server"),
+        (("top", "--interval", "0"), "--interval"),
+        (("completion", "tcsh"), "tcsh"),
+    ],
+)
+def test_mistakes_of_the_other_commands_are_one_line(arguments: tuple[str, ...], words: str) -> None:
+    result = penstock(*arguments)
+    assert result.returncode in (1, 2) and result.stdout == ""
+    assert result.stderr.startswith("penstock: error: ") and result.stderr.count("\n") == 1
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_asks_this_command(shell: str) -> None:
+    script = penstock("completion", shell).stdout
+    assert f"_PENSTOCK_COMPLETE=complete_{shell}" in script
+
+
+def test_commands_and_flags_are_completed() -> None:
+    for typed, found in (("penstock to", "top"), ("penstock bench --conc", "--concurrency")):
+        words = {"_PENSTOCK_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+        assert penstock(**words).stdout.split() == [found]

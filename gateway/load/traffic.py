@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from benchmarks.load.client import Request
+from gateway.load.client import Request
 
 Result = TypeVar("Result")
 Send = Callable[[Request], Awaitable[Result]]

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from benchmarks.load.prompts import Prompt
+from gateway.load.prompts import Prompt
 
 Piece = tuple[float, bytes]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.load.client import Course
+from gateway.load.client import Course
 
 LIMITS = ("ttft", "itl", "tpot", "e2e")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.load.client import Course
-from benchmarks.load.summary import Slo, percentile, spread, steady_decode, summarize, time_per_token
+from gateway.load.client import Course
+from gateway.load.summary import Slo, percentile, spread, steady_decode, summarize, time_per_token
 
 
 def course(sent: float, first: float, step: float, chunks: int, tokens: int | None = None) -> Course:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.load.client import Request
-from benchmarks.load.prompts import Prompt
-from benchmarks.load.traffic import closed_loop, interrupted, open_loop, poisson_arrivals
+from gateway.load.client import Request
+from gateway.load.prompts import Prompt
+from gateway.load.traffic import closed_loop, interrupted, open_loop, poisson_arrivals
 
 
 def requests(count: int) -> list[Request]:

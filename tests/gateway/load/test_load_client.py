@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from benchmarks.load.client import Client, Exchange, Request, events
-from benchmarks.load.prompts import Prompt
+from gateway.load.client import Client, Exchange, Request, events
+from gateway.load.prompts import Prompt
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 REQUEST = Request(Prompt((5, 6, 7), "some text"), 9)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from benchmarks.load.prompts import LARGEST_ID, SMALLEST_ID, Lengths, PromptMaker
 from engine.demo_model import PATH
+from gateway.load.prompts import LARGEST_ID, SMALLEST_ID, Lengths, PromptMaker
 
 
 @pytest.fixture(scope="module")

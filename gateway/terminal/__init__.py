@@ -1,0 +1,1 @@
+"""Commands that talk to a running server: ``penstock chat``, ``penstock top`` and ``penstock bench``."""
