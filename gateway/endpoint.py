@@ -65,6 +65,8 @@ class Endpoint(Generic[Body]):
             body = await parsed(raw, self.parse, state, context)
             if body.label is not None:
                 context.log["user"] = body.label
+            if body.metadata:
+                context.log["metadata"] = body.metadata
             model = state.model_name(body.model)
             info = state.engine_info()
             plan = await self.plan(body, state, info, context.tenant.name)

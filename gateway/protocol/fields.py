@@ -84,7 +84,6 @@ CHAT: Mapping[str, NoOp] = {
     "echo": NoOp("only /v1/completions echoes its prompt", (False,)),
     "function_call": NoOp(_FUNCTIONS, ("none", "auto")),
     "functions": NoOp(_FUNCTIONS, ([],)),
-    "metadata": NoOp(f"{_STORED}, so there is nothing to attach it to", ({},)),
     "mm_processor_kwargs": NoOp("this server reads text only", ({},)),
     "modalities": NoOp(_AUDIO, (["text"],)),
     "moderation": NoOp("there is no moderation model"),
@@ -102,7 +101,6 @@ COMPLETION: Mapping[str, NoOp] = {
     "prompt_embeds": NoOp("a prompt is text or token ids"),
     "service_tier": NoOp("there is one tier", ("auto", "default")),
     "store": NoOp(_STORED, (False,)),
-    "metadata": NoOp(f"{_STORED}, so there is nothing to attach it to", ({},)),
 }
 
 STREAM_OPTIONS: Mapping[str, NoOp] = {

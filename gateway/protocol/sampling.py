@@ -33,6 +33,8 @@ Stop = Annotated[
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Label = Annotated[str, Field(max_length=512)]
+LONGEST_NAME = 64
+"""Of a member of ``metadata``."""
 
 
 class StreamOptions(RequestModel):
@@ -132,6 +134,9 @@ class SamplingRequest(RequestModel):
     safety_identifier: str | None = Field(
         None, max_length=128, description="Your name for the end user; it is written to the access log."
     )
+    metadata: dict[str, Label] | None = Field(
+        None, max_length=16, description="Your names for the request, 16 pairs of text; written to the access log."
+    )
     stream: bool | None = Field(None, description="Send the answer as server-sent events while it is generated.")
     stream_options: StreamOptions | None = Field(None, description="Only where stream is true.")
 
@@ -186,6 +191,12 @@ class SamplingRequest(RequestModel):
     def check(self, limits: Limits) -> None:
         """What the schema alone cannot say. Raises ``InvalidRequest``."""
         at_most(self.n, limits, "max_n", "n")
+        if any(len(name) > LONGEST_NAME for name in self.metadata or {}):
+            raise InvalidRequest(
+                f"Invalid 'metadata': names may have {LONGEST_NAME} characters.",
+                param="metadata",
+                code="string_above_max_length",
+            )
         at_most(self.prompt_logprobs, limits, "max_logprobs", "prompt_logprobs")
         if self.stream and self.prompt_logprobs is not None:
             raise UnsupportedParameter(

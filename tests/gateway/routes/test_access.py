@@ -57,13 +57,13 @@ async def test_a_key_names_the_tenant(caplog):
         assert "key-b" not in str(line.__dict__)
 
 
-async def test_the_newer_name_of_the_end_user(caplog):
+async def test_the_newer_name_of_the_end_user_and_names_of_the_request(caplog):
     caplog.set_level(logging.INFO, "gateway.access")
     async with serving() as server:
-        body = BODY | {"user": "u-1", "safety_identifier": "s-1"}
+        body = BODY | {"user": "u-1", "safety_identifier": "s-1", "metadata": {"job": "nightly"}}
         assert (await server.client.post("/v1/completions", json=body)).status_code == 200
         (line,) = [record for record in caplog.records if record.name == "gateway.access"]
-        assert line.user == "s-1"
+        assert (line.user, line.metadata) == ("s-1", {"job": "nightly"})
 
 
 async def test_a_session_has_three_names_and_belongs_to_its_key():

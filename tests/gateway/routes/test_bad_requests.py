@@ -113,7 +113,10 @@ BOTH: list[tuple[dict[str, Any], str | None, str]] = [
     ({"guided_json": {}}, *refused("guided_json")),
     ({"use_beam_search": True}, *refused("use_beam_search")),
     ({"priority": 1}, *refused("priority")),
-    ({"metadata": {"a": "b"}}, *refused("metadata")),
+    ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
+    ({"metadata": {"a": "b" * 513}}, "metadata.a", "string_above_max_length"),
+    ({"metadata": {str(n): "a" for n in range(17)}}, "metadata", "array_above_max_length"),
+    ({"metadata": {"a" * 65: "b"}}, "metadata", "string_above_max_length"),
     ({"store": True}, *refused("store")),
     ({"store": 0}, *refused("store")),
 ]

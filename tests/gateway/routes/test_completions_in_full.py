@@ -170,7 +170,7 @@ async def test_prompt_logprobs_of_a_chat():
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
         ({"truncate_prompt_tokens": -1}, "truncate_prompt_tokens"),
         ({"priority": 1}, "priority"),
-        ({"metadata": {"a": "b"}}, "metadata"),
+        ({"metadata": ["a"]}, "metadata"),
     ],
 )
 async def test_what_is_refused_by_name(path, fields, param):
