@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import statistics
 import time
@@ -71,6 +72,7 @@ class Model:
         self._companion.close()
         self._executor.shutdown()
         del self._engine, self._executor
+        gc.collect()  # A graph knows what it was made of, which knows the graph.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
