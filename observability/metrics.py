@@ -8,8 +8,10 @@ from operator import attrgetter
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.metrics_core import Metric as Samples
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.exposition import ALLOWUTF8
 
 from observability import vllm_names
 from observability.metrics_compat import MetricsCompat
@@ -66,8 +68,11 @@ class Metrics:
 
         OpenMetrics, which has exemplars, for who accepts it (a header ``Accept``), else Prometheus' plain format.
         """
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+        _, content_type = choose_encoder(accept)
+        if content_type.startswith("application/openmetrics-text"):
+            # It writes names as they are; what it would choose makes underscores of the colons of vLLM's.
+            return openmetrics.generate_latest(self._registry, escaping=ALLOWUTF8), openmetrics.CONTENT_TYPE_LATEST
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> Iterator[Samples]:
         """For the registry."""

@@ -253,6 +253,8 @@ def test_vllm_names_show_the_same_values_only_where_they_are_asked_for(metrics: 
     assert of("cache_config_info", engine="1", block_size="16", num_gpu_blocks="10") == 1
     names = {name.removeprefix(vllm_names.PREFIX) for name, _ in seen if name.startswith(vllm_names.PREFIX)}
     assert all(name in names or f"{name}_count" in names for name in vllm_names.NAMES)
+    open_metrics = compatible.render(OPENMETRICS)[0].decode()
+    assert [name for name in names if f"\n{vllm_names.PREFIX}{name}{{" not in open_metrics] == []
 
 
 def test_series_of_a_replica_begin_at_zero(metrics: Metrics) -> None:

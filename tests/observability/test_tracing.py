@@ -1,8 +1,6 @@
 """A trace has the right spans under the right parents, by an exporter in memory and by a collector of a real server."""
 
 import json
-import os
-import signal
 import sys
 import threading
 import time
@@ -10,7 +8,6 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -180,21 +177,12 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 
 @pytest.mark.slow
-def test_a_request_that_is_replayed_after_a_kill_is_one_trace_at_the_collector(start_server, collector) -> None:
+def test_a_request_that_is_replayed_after_a_kill_is_one_trace_at_the_collector(
+    across_a_kill, start_server, collector
+) -> None:
     with start_server("--otlp-endpoint", f"http://127.0.0.1:{collector.server_port}") as server:
-        (engine,) = server.engine_pids()
-        body = {"model": "demo", "prompt": "Once", "max_tokens": 1500, "ignore_eos": True, "stream": True}
-        headers, killed, read = {"traceparent": TRACEPARENT}, False, []
-        with httpx.stream(
-            "POST", f"{server.url}/v1/completions", json=body, headers=headers, timeout=LIMIT
-        ) as response:
-            assert response.headers["traceresponse"].startswith(f"00-{TRACE}-")
-            for line in response.iter_lines():
-                read.append(line)
-                if not killed and line.startswith("data:"):
-                    os.kill(engine, signal.SIGKILL)
-                    killed = True
-        assert "data: [DONE]" in read
+        response = across_a_kill(server, traceparent=TRACEPARENT)
+        assert response["traceresponse"].startswith(f"00-{TRACE}-")
         http = collector.wait_for("POST /v1/completions")
         request = collector.wait_for("text_completion demo")
         replay = collector.wait_for("replay")
