@@ -24,10 +24,12 @@ import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from gateway.errors import APIError, InvalidAPIKey
 from gateway.routes.page import router
+
+expect.set_options(timeout=60_000)  # a busy machine is no failure
 
 Script = Callable[[], AsyncIterator[bytes]]
 OpenPage = Callable[..., contextlib.AbstractAsyncContextManager[Page]]
@@ -113,7 +115,7 @@ async def open_page(browser: Browser, server_url: str) -> OpenPage:
         watch = Watch(context, server_url.rstrip("/"))
         try:
             page = await context.new_page()
-            page.set_default_timeout(10_000)
+            page.set_default_timeout(60_000)
             await page.goto(server_url)
             yield page
         finally:
@@ -184,7 +186,7 @@ class FakeServer:
 
     async def wait_for_test(self) -> None:
         """For a script: until the test sets ``go_on``."""
-        await asyncio.to_thread(self.go_on.wait, 5)
+        await asyncio.to_thread(self.go_on.wait, 60)
         self.go_on.clear()
 
     def models(self, request: Request) -> dict[str, Any]:

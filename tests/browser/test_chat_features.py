@@ -105,7 +105,7 @@ async def test_no_input_makes_the_renderer_slow(browser_page: Page) -> None:
           return performance.now() - start;
         }"""
     )
-    assert milliseconds < 60_000
+    assert milliseconds < 240_000
 
 
 async def test_questions_and_answers_have_versions(browser_page: Page, fake: Any) -> None:

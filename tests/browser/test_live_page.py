@@ -129,14 +129,14 @@ class TestRealServer:
         idle = "Nothing is running. Ask something"
         async with open_page() as page:
             await page.goto(page.url + "live")
-            await expect(page.get_by_text(idle)).to_be_visible(timeout=30_000)
+            await expect(page.get_by_text(idle)).to_be_visible(timeout=60_000)
             loading = asyncio.create_task(load())
             running = page.get_by_role("region", name="Running").locator(".value")
-            await expect(running).to_have_text(re.compile(r"[1-9]\d*"), timeout=30_000)
-            await expect(page.locator(".sequences li").first).to_be_visible(timeout=30_000)
-            await page.wait_for_function(COLORS_OF_THE_POOL, arg=5, timeout=30_000)  # empty, shared, and several owners
-            await expect(page.get_by_text(idle)).to_be_hidden(timeout=30_000)
+            await expect(running).to_have_text(re.compile(r"[1-9]\d*"), timeout=60_000)
+            await expect(page.locator(".sequences li").first).to_be_visible(timeout=60_000)
+            await page.wait_for_function(COLORS_OF_THE_POOL, arg=5, timeout=60_000)  # empty, shared, and several owners
+            await expect(page.get_by_text(idle)).to_be_hidden(timeout=60_000)
             enough.set()
             await loading
-            await expect(page.get_by_text(idle)).to_be_visible(timeout=30_000)
+            await expect(page.get_by_text(idle)).to_be_visible(timeout=60_000)
         await asyncio.to_thread(server.wait_idle)

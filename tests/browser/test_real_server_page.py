@@ -45,15 +45,15 @@ async def test_a_newcomer_chats_with_the_demo_model(browser_page: Page, own_serv
     box = page.get_by_role("textbox").first
     await box.fill("What is the capital of France?")
     await box.press("Enter")
-    await expect(page.get_by_text("The capital of France is Paris.").first).to_be_visible(timeout=20_000)
-    await expect(page.locator(".meta").last).to_contain_text("tokens/s", timeout=20_000)
+    await expect(page.get_by_text("The capital of France is Paris.").first).to_be_visible(timeout=60_000)
+    await expect(page.locator(".meta").last).to_contain_text("tokens/s", timeout=60_000)
     own_server.wait_idle()
 
 
 async def test_stop_frees_the_request(browser_page: Page, own_server: Any, long_answer: dict[str, Any]) -> None:
     with own_server.cut_short():
         await begin(browser_page, "Tell me a story.", long_answer)
-        await browser_page.get_by_role("button", name="Stop").click(timeout=20_000)
+        await browser_page.get_by_role("button", name="Stop").click(timeout=60_000)
         await expect(browser_page.locator(".meta").last).to_have_text("stopped")
 
 
