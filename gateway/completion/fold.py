@@ -155,8 +155,10 @@ class Fold:
 
     def _parsed(self, parser: Parser, tokens: list[OutputToken], stop_token: OutputToken | None) -> Delta | None:
         if self.finish_reason is not None:
+            # Nobody can make a call that a stop string has cut.
+            cut = isinstance(self.stop_reason, str) and parser.in_call
             parser.finish()
-            if self.finish_reason == "stop" and parser.has_calls:
+            if self.finish_reason == "stop" and parser.has_calls and not cut:
                 self.finish_reason = "tool_calls"
         news = parser.take()
         if not (news.content or news.reasoning or news.calls or tokens) and self.finish_reason is None:

@@ -82,6 +82,11 @@ class Parser:
     def has_calls(self) -> bool:
         return self._reader.num_calls > 0
 
+    @property
+    def in_call(self) -> bool:
+        """Whether what has been read ends within a call. Some formats tell its end by the end of the text alone."""
+        return self._reader.in_call
+
     def feed(self, text: str) -> None:
         """The next piece of the text."""
         if text and not self._ended:

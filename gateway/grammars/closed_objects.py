@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote
+
+from gateway.grammars.json_schema import resolve
 
 _MAPS = ("properties", "patternProperties")
 _LISTS = ("prefixItems", "allOf", "anyOf", "oneOf", "items")
@@ -22,6 +23,8 @@ Schema = dict[str, Any]
 
 def close_objects(schema: Schema) -> Schema:
     """The same with ``additionalProperties: false`` wherever that rules out nothing but members that are not named.
+
+    ``schema`` has been checked (``json_schema.check_schema``): its references point at something.
 
     What several schemas hold for together (``allOf``, a reference beside other keywords) stays open, since each would
     rule out the other's members. So does all within ``oneOf``: a text that is valid for one closed member may be valid
@@ -60,7 +63,7 @@ def _parts(node: Schema, root: Schema, combined: bool) -> Iterator[tuple[Any, bo
     for keyword in _SINGLE:
         yield node.get(keyword), combined
     if isinstance(reference := node.get("$ref"), str):
-        yield _target(root, reference), together
+        yield resolve(root, reference), together
 
 
 def _weight(keyword: str, value: Any) -> int:
@@ -78,17 +81,3 @@ def _names_all(node: Schema) -> bool:
     if not isinstance(required, list) or not isinstance(least, int):
         return False  # the compiler says what is wrong
     return least <= len(named) and all(isinstance(name, str) and name in named for name in required)
-
-
-def _target(root: Schema, reference: str) -> Any:
-    """What a reference within the schema points at; None where there is nothing."""
-    node: Any = root
-    for part in reference.removeprefix("#").split("/")[1:]:
-        name = unquote(part).replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
-            node = node[int(name)]
-        elif isinstance(node, dict):
-            node = node.get(name)
-        else:
-            return None
-    return node

@@ -92,7 +92,14 @@ def _check_base(node: dict[str, Any], path: str, *, old: bool) -> None:
 
 
 def _named(schema: dict[str, Any], reference: str, path: str) -> Any:
-    """What stands where a JSON pointer, in the form of a fragment, says."""
+    try:
+        return resolve(schema, reference)
+    except KeyError:
+        raise _invalid(f"{path}.$ref", f"the schema has nothing at '{reference[:64]}'") from None
+
+
+def resolve(schema: dict[str, Any], reference: str) -> Any:
+    """What stands where a JSON pointer, in the form of a fragment, says (RFC 6901). Raises ``KeyError``."""
     found: Any = schema
     for part in unquote(reference[1:]).split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
@@ -101,7 +108,7 @@ def _named(schema: dict[str, Any], reference: str, path: str) -> Any:
         elif isinstance(found, dict) and name in found:
             found = found[name]
         else:
-            raise _invalid(f"{path}.$ref", f"the schema has nothing at '{reference[:64]}'")
+            raise KeyError(name)
     return found
 
 

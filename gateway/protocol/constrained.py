@@ -291,10 +291,10 @@ def _text(kind: TrialKind, source: str, param: str, limits: Limits, begins: str 
 def _tags(given: StructuralTagFormat, param: str, limits: Limits) -> Wanted:
     tags = []
     for at, structure in enumerate(given.structures):
+        check_schema(structure.schema_, f"{param}.structures[{at}].schema", limits.max_schema_depth)
         tag = structural_tags.Tag(structure.begin, close_objects(structure.schema_), structure.end)
         if structural_tags.trigger_of(tag, given.triggers) is None:
             raise _refuse(f"{param}.structures[{at}].begin", "it begins with none of the triggers")
-        check_schema(structure.schema_, f"{param}.structures[{at}].schema", limits.max_schema_depth)
         tags.append(tag)
     return _text("lark", structural_tags.tags_grammar(tags, given.triggers), param, limits)
 

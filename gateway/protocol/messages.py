@@ -13,7 +13,7 @@ from gateway.protocol import fields
 from gateway.protocol.base import RequestModel, kind_of, unsupported, wrong_field
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limits, at_most_items, shorten
-from gateway.protocol.parse import decode_text
+from gateway.protocol.parse import check_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 REFUSED_PARTS = {
@@ -124,7 +124,7 @@ class AssistantMessage(Message):
     unsupported: ClassVar[Mapping[str, NoOp]] = fields.ASSISTANT_MESSAGE
 
     role: Literal["assistant"] = Field(description="assistant.")
-    content: Content | None = Field(None, description="The text; null where there are tool calls alone.")
+    content: Content | None = Field(None, description="The text; null where there is none.")
     reasoning_content: str | None = Field(None, description="Its reasoning, for templates that show it.")
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = Field(
@@ -132,17 +132,19 @@ class AssistantMessage(Message):
     )
 
     def for_template(self) -> dict[str, Any]:
-        """Arguments are given as an object, which is what templates print as JSON."""
+        """Arguments are given as an object, which templates print as JSON, or as they are where they are none."""
         message = super().for_template()
         message.pop("tool_calls", None)
         if (reasoning := message.pop("reasoning", None)) is not None:
             message.setdefault("reasoning_content", reasoning)
+        if self.content is None and not self.tool_calls:
+            message["content"] = ""
         if self.tool_calls:
             message["tool_calls"] = [
                 {
                     "id": call.id,
                     "type": "function",
-                    "function": {"name": call.function.name, "arguments": arguments_of(call) or {}},
+                    "function": {"name": call.function.name, "arguments": arguments_of(call)},
                 }
                 for call in self.tool_calls
             ]
@@ -195,13 +197,17 @@ def check_message_sizes(messages: Any, limits: Limits) -> None:
                 at_most_items(message.get(name), limits, "max_message_items", f"messages[{at}].{name}", what)
 
 
-def arguments_of(call: ToolCall) -> dict[str, Any] | None:
-    """The call's arguments, which have been checked, as an object; None where the text is no JSON object."""
+def arguments_of(call: ToolCall) -> dict[str, Any] | str:
+    """The call's arguments, which have been checked, as an object; the text itself where it is none.
+
+    A model's call may be cut, or wrong, and who reports that to it sends the call as it was.
+    """
+    text = call.function.arguments
     try:
-        arguments = msgspec.json.decode(call.function.arguments) if call.function.arguments.strip() else {}
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return None
-    return arguments if isinstance(arguments, dict) else None
+        arguments = msgspec.json.decode(text) if text.strip() else {}
+    except (msgspec.DecodeError, UnicodeError):
+        return text
+    return arguments if isinstance(arguments, dict) else text
 
 
 def check_messages(messages: Sequence[AnyMessage], limits: Limits) -> None:
@@ -222,12 +228,12 @@ def check_messages(messages: Sequence[AnyMessage], limits: Limits) -> None:
 
 
 def _check_assistant(message: AssistantMessage, path: str, limits: Limits) -> None:
-    if message.content is None and not message.tool_calls:
+    given = {"content", "reasoning_content", "reasoning"} & message.model_fields_set
+    if not given and not message.tool_calls:
         raise InvalidRequest(
-            f"Missing required parameter: '{path}.content' (it may be null only beside tool calls).",
+            f"Missing required parameter: '{path}.content'.",
             param=f"{path}.content",
             code="missing_required_parameter",
         )
     for at, call in enumerate(message.tool_calls or []):
-        if arguments := call.function.arguments.strip():
-            decode_text(arguments, f"{path}.tool_calls[{at}].function.arguments", limits)
+        check_text(call.function.arguments, f"{path}.tool_calls[{at}].function.arguments", limits)

@@ -74,8 +74,22 @@ def validate(model: type[Model], data: dict[str, Any], limits: Limits) -> tuple[
         raise explain(error.errors(include_url=False)[0]) from None
 
 
+def check_text(text: str, param: str, limits: Limits) -> None:
+    """Of what may be JSON. Raises ``InvalidRequest`` where it is, and beyond the limits."""
+    try:
+        decode(text.encode("utf-8", "surrogatepass"), limits)
+    except NoJsonError:
+        pass
+    except NotAcceptedError as error:
+        raise InvalidRequest(f"Invalid '{param}': {error}.", param=param, code="invalid_json") from None
+
+
 class NotAcceptedError(ValueError):
     """What is wrong with a JSON text, as the end of a sentence."""
+
+
+class NoJsonError(NotAcceptedError):
+    """It is none at all."""
 
 
 def decode(text: bytes, limits: Limits) -> Any:
@@ -88,7 +102,7 @@ def decode(text: bytes, limits: Limits) -> Any:
         # Counting brackets is far cheaper than the walk, and nearly always enough.
         too_deep = text.count(b"[") + text.count(b"{") > max_depth and _deeper_than(data, max_depth)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise NotAcceptedError(f"is not valid JSON: {error}") from None
+        raise NoJsonError(f"is not valid JSON: {error}") from None
     except RecursionError:
         too_deep = True
     if too_deep:

@@ -189,9 +189,9 @@ def _offered(tool: Tool, param: str, syntax: CallSyntax, spelling: Spelling, lim
     """Raises ``InvalidRequest`` where a strict schema cannot be enforced."""
     name, parameters, strict = tool.function.name, tool.function.parameters, bool(tool.function.strict)
     loose = Function(name, loose_schema(parameters, syntax))
-    schema = ANY_ARGUMENTS | close_objects(parameters) if parameters else NO_ARGUMENTS
     try:
         check_schema(parameters or {}, param, limits.max_schema_depth)
+        schema = ANY_ARGUMENTS | close_objects(parameters) if parameters else NO_ARGUMENTS
         arguments_rules("arguments", schema, syntax, spelling)
     except CannotSpellError as error:
         if strict:

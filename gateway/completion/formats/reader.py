@@ -78,6 +78,8 @@ class Reader:
         self.arguments.begun = True
         self.in_reasoning = False
         self.num_calls = 0
+        self.in_call = False
+        """Whether the last call has not been completed."""
         self._single_call = single_call
         self._text = ""
         self._at = 0
@@ -298,6 +300,7 @@ class Reader:
         self._space.clear()
         self.call_parts.append(CallPart(self.num_calls, name=name))
         self.num_calls += 1
+        self.in_call = True
 
     def argue(self, text: str) -> None:
         """The next piece of the call's arguments."""
@@ -307,5 +310,6 @@ class Reader:
     def end_call(self) -> None:
         """The call is complete. Raises ``EnoughError`` where it was the only one allowed."""
         self._after_markup = True
+        self.in_call = False
         if self._single_call:
             raise EnoughError

@@ -124,8 +124,10 @@ def test_a_call_that_is_cut_short_is_no_end_at_a_call() -> None:
 def test_stop_strings_are_found_within_a_call_too() -> None:
     delta = fold(stop=("🦊",)).feed(encoded(CALL))
     assert delta is not None
-    assert (delta.finish_reason, delta.stop_reason) == ("tool_calls", "🦊")
+    assert (delta.finish_reason, delta.stop_reason) == ("stop", "🦊"), "nobody can call what is not complete"
     assert delta.calls == (CallDelta(0, delta.calls[0].id, "f", '{"a": "日 '),)
+    two = fold(stop=("🦊!",)).feed(encoded(CALL + CALL.replace("🦊", "🦊!")))
+    assert two is not None and (two.finish_reason, len({call.index for call in two.calls})) == ("stop", 2)
 
 
 def test_the_one_call_that_is_allowed_ends_the_choice() -> None:

@@ -146,15 +146,11 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": [HI | {"foo": 1}]}, "messages[0].foo", "unknown_parameter"),
     ({"messages": [HI | {"tool_calls": []}]}, "messages[0].tool_calls", "unknown_parameter"),
     ({"messages": [{"role": "assistant"}]}, "messages[0].content", "missing_required_parameter"),
-    (
-        {"messages": [{"role": "assistant", "content": None, "tool_calls": []}]},
-        "messages[0].content",
-        "missing_required_parameter",
-    ),
+    ({"messages": [{"role": "assistant", "tool_calls": []}]}, "messages[0].content", "missing_required_parameter"),
     ({"messages": [{"role": "assistant", "content": "", "refusal": "no"}]}, *refused("messages[0].refusal")),
     (called(type="custom", custom={}), *refused("messages[0].tool_calls[0].type")),
     (
-        called(function={"name": "f", "arguments": "[1]"}),
+        called(function={"name": "f", "arguments": "[" * 10_000}),
         "messages[0].tool_calls[0].function.arguments",
         "invalid_json",
     ),

@@ -16,8 +16,10 @@ from gateway.completion.events import CallDelta, Completed, Delta, Usage
 from gateway.completion.request import Request
 from gateway.prompt import Prompts
 from gateway.protocol.answer import AnswerOptions, Envelope
+from gateway.protocol.base import FieldPolicy
 from gateway.protocol.chat_answer import ChatStream
 from gateway.protocol.limits import Limits
+from gateway.protocol.messages import AssistantMessage, check_messages
 
 TEMPLATE = """\
 {%- if tools %}{{ tools | tojson }}{% endif -%}
@@ -92,6 +94,30 @@ async def test_a_whole_answer_with_calls() -> None:
         ],
     }
     assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ({"content": None}, {"content": ""}),
+        ({"content": None, "reasoning_content": "Hm"}, {"content": "", "reasoning_content": "Hm"}),
+        ({"reasoning": "Hm"}, {"content": "", "reasoning_content": "Hm"}),
+    ],
+)
+def test_an_answer_that_was_cut_in_its_reasoning_can_be_sent_back(said: dict[str, Any], shown: dict[str, Any]) -> None:
+    message = AssistantMessage.model_validate({"role": "assistant", **said}, context=FieldPolicy())
+    check_messages([message], Limits())
+    assert message.for_template() == {"role": "assistant", **shown}
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "P', "[1]", "Paris", '{"a": "\n"}', "\ud800"])
+def test_a_call_whose_arguments_are_no_object_can_be_sent_back(arguments: str) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    body = {"role": "assistant", "content": None, "tool_calls": [call]}
+    message = AssistantMessage.model_validate(body, context=FieldPolicy())
+    check_messages([message], Limits())
+    (shown,) = message.for_template()["tool_calls"]
+    assert shown["function"]["arguments"] == arguments
 
 
 async def test_content_is_null_beside_calls_alone() -> None:

@@ -24,11 +24,13 @@ def schema_format(schema: Any = SCHEMA, **more: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, **more}}
 
 
-TAGS = {
+TAGS: dict[str, Any] = {
     "type": "structural_tag",
     "structures": [{"begin": "<f=x>", "schema": SCHEMA, "end": "</f>"}],
     "triggers": ["<f="],
 }
+FAR = {"type": "array", "enum": [1], "items": {"$ref": "#/enum/" + "1" * 5000}}
+"""An index that Python would not even read."""
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,11 @@ async def test_structural_tags_in_both_fields():
             {"structured_outputs": {"structural_tag": json.dumps(TAGS | {"triggers": ["x"]})}},
             "structured_outputs.structural_tag.structures[0].begin",
             "none of the triggers",
+        ),
+        (
+            {"response_format": TAGS | {"structures": [TAGS["structures"][0] | {"schema": FAR}]}},
+            "response_format.structures[0].schema.items.$ref",
+            "nothing at",
         ),
         (
             {"structured_outputs": {"structural_tag": json.dumps(TAGS | {"triggers": []})}},
