@@ -35,7 +35,7 @@ class _Application(FastAPI):
     """FastAPI with our OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
-        return finish(super().openapi())
+        return finish(super().openapi(), self.state.penstock.limits)
 
 
 def create_app(state: AppState) -> FastAPI:

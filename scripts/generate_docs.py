@@ -86,8 +86,8 @@ def api() -> str:
             "400 `unsupported_parameter`. `null` always counts as left out. A field that is not known is answered "
             "with 400 `unknown_parameter` and the nearest known name; `--unknown-fields warn` lets it through, says so "
             "in the header `x-penstock-ignored-fields` and counts it, `--unknown-fields ignore` only counts it.\n",
-            'Types are strict: `"7"` is no integer and `true` is no number. The server\'s own OpenAPI page is at '
-            "`/docs`.\n",
+            'Types are strict: `"7"` is no integer and `true` is no number, but `7.0` is the integer 7. The OpenAPI '
+            "document of a server, `/openapi.json` and as a page `/docs`, has its limits.\n",
             *_endpoint("POST /v1/chat/completions", ChatCompletionRequest),
             *_endpoint("POST /v1/completions", CompletionRequest),
             *_endpoint("stream_options", StreamOptions),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -31,7 +33,9 @@ class FieldPolicy:
 def _describe_no_ops(schema: dict[str, Any], model: type[RequestModel]) -> None:
     properties = schema.setdefault("properties", {})
     for name, no_op in model.unsupported.items():
-        properties[name] = {"title": name, "description": f"Not supported: {no_op.why}. Accepted: {no_op.accepted}."}
+        values = {} if no_op.anything else {"enum": [None, *no_op.values]}
+        properties[name] = {"title": name, "description": f"Not supported: {no_op.why}.", **values}
+    schema.update(model.demands)
 
 
 class RequestModel(BaseModel):
@@ -48,6 +52,8 @@ class RequestModel(BaseModel):
 
     unsupported: ClassVar[Mapping[str, NoOp]] = {}
     """Known fields that are accepted at their no-op value only."""
+    demands: ClassVar[Mapping[str, Any]] = {}
+    """JSON Schema of what ``check`` asks of several fields together, for the OpenAPI document."""
     prefix: ClassVar[str] = ""
     """Where in the body the object stands, to name its fields where an index would say too much."""
 
@@ -63,10 +69,10 @@ class RequestModel(BaseModel):
     def _members_only(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict):
             return data
-        members, known = {}, cls._names()
+        members, known, integers = {}, cls._names(), cls._integers()
         for name, value in data.items():
             if name in known:
-                members[name] = value
+                members[name] = whole(value) if name in integers else value
             elif name in cls.unsupported:
                 _check_no_op(name, value, cls.unsupported[name])
             else:
@@ -79,6 +85,11 @@ class RequestModel(BaseModel):
         return {field.alias or name for name, field in cls.model_fields.items()}
 
     @classmethod
+    def _integers(cls) -> frozenset[str]:
+        """Names of those members that are integers, or lists of integers, and nothing else but null."""
+        return _integers_of(cls)
+
+    @classmethod
     def _pass_over(cls, name: str, policy: FieldPolicy | None) -> None:
         if policy is None or policy.unknown == "refuse":
             known = [*cls._names(), *cls.unsupported]
@@ -87,6 +98,35 @@ class RequestModel(BaseModel):
             hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
             raise PydanticCustomError(UNKNOWN, "{hint}", {"field": name[:64], "hint": hint})
         policy.passed_over[cls.prefix + name[:64]] = None
+
+
+@cache
+def _integers_of(model: type[RequestModel]) -> frozenset[str]:
+    return frozenset(
+        field.alias or name
+        for name, field in model.model_fields.items()
+        if set(_leaves(field.annotation)) - {type(None)} == {int}
+    )
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _leaves(get_args(annotation)[0])
+    elif origin in (Union, UnionType, list):
+        for each in get_args(annotation):
+            yield from _leaves(each)
+    else:
+        yield annotation
+
+
+def whole(value: Any) -> Any:
+    """5.0 as 5, which in JSON is the same number; in a list of numbers, each."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list) and float in set(map(type, value)):
+        return [whole(each) for each in value]
+    return value
 
 
 def _check_no_op(name: str, value: Any, no_op: NoOp) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, JsonValue
 
@@ -11,7 +11,7 @@ from gateway.errors import InvalidRequest
 from gateway.protocol import fields
 from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, at_most
+from gateway.protocol.limits import Limited, Limits, at_most
 from gateway.protocol.messages import Messages, check_message_sizes, check_messages, text_of
 from gateway.protocol.reasoning import Effort
 from gateway.protocol.tools import Tool, ToolChoice, check_tool_sizes, check_tools
@@ -30,7 +30,7 @@ class ChatCompletionRequest(ConstrainedRequest):
         None, ge=1, description="Most tokens to generate. Left out, it is all that the context leaves."
     )
     logprobs: bool | None = Field(None, description="Report the log-probability of every generated token.")
-    top_logprobs: int | None = Field(
+    top_logprobs: Annotated[int, Limited("maximum", "max_logprobs")] | None = Field(
         None, ge=0, description="With logprobs: how many of the likeliest tokens to report at each position."
     )
     add_generation_prompt: bool | None = Field(
@@ -52,7 +52,9 @@ class ChatCompletionRequest(ConstrainedRequest):
         None,
         description="Show the reasoning as reasoning_content. Default true; it is generated and counted all the same.",
     )
-    tools: list[Tool] | None = Field(None, description="Functions that the model may call. See docs/tools.md.")
+    tools: Annotated[list[Tool], Limited("maxItems", "max_tools")] | None = Field(
+        None, description="Functions that the model may call. See docs/tools.md."
+    )
     tool_choice: ToolChoice | None = Field(
         None,
         description="Whether it calls them: none, auto as it likes (the default), required, one by name, or some.",

@@ -10,16 +10,16 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from gateway.errors import InvalidRequest, UnsupportedParameter
 from gateway.protocol import fields
-from gateway.protocol.base import WRONG_TYPE, wrong_field, wrong_item
+from gateway.protocol.base import WRONG_TYPE, whole, wrong_field, wrong_item
 from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, at_most, at_most_items, shorten
+from gateway.protocol.limits import Limited, Limits, at_most, at_most_items, shorten
 from gateway.protocol.sampling import TokenId
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
 LARGEST_TOKEN_ID = 2**31
-TOKENS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+TOKENS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": LARGEST_TOKEN_ID}}
 
 
 def _prompt_kind(value: Any) -> str | None:
@@ -47,25 +47,27 @@ def _token_ids(value: Any) -> list[int]:
     """Token ids by the list: a prompt may hold a million, and the event loop waits for each of them."""
     if not isinstance(value, list):
         raise PydanticCustomError(WRONG_TYPE, "expected an array of token ids")
-    if not value:
-        return value
-    if set(map(type, value)) != {int}:
-        at = next(at for at, token in enumerate(value) if type(token) is not int)
-        raise wrong_item(at, value[at], "an integer")
-    if min(value) < 0 or max(value) >= LARGEST_TOKEN_ID:
-        at = next(at for at, token in enumerate(value) if not 0 <= token < LARGEST_TOKEN_ID)
-        raise wrong_field(at, value[at], "token ids lie between 0 and the size of the vocabulary")
-    return value
+    ids: list[int] = whole(value)
+    if not ids:
+        return ids
+    if set(map(type, ids)) != {int}:
+        at = next(at for at, token in enumerate(ids) if type(token) is not int)
+        raise wrong_item(at, ids[at], "an integer")
+    if min(ids) < 0 or max(ids) >= LARGEST_TOKEN_ID:
+        at = next(at for at, token in enumerate(ids) if not 0 <= token < LARGEST_TOKEN_ID)
+        raise wrong_field(at, ids[at], "token ids lie between 0 and the size of the vocabulary")
+    return ids
 
 
 Tokens = Annotated[list[TokenId], PlainValidator(_prompt_ids), WithJsonSchema(TOKENS_SCHEMA | {"minItems": 1})]
 AnyTokens = Annotated[list[TokenId], PlainValidator(_token_ids), WithJsonSchema(TOKENS_SCHEMA)]
 """Also none at all."""
+MANY = Limited("maxItems", "max_prompts")
 Prompt = Annotated[
     Annotated[str, Tag("~string")]
-    | Annotated[list[str], Field(fail_fast=True), Tag("~strings")]
+    | Annotated[list[str], Field(fail_fast=True, json_schema_extra={"minItems": 1}), MANY, Tag("~strings")]
     | Annotated[Tokens, Tag("~tokens")]
-    | Annotated[list[Tokens], Field(fail_fast=True), Tag("~token_lists")],
+    | Annotated[list[Tokens], Field(fail_fast=True, json_schema_extra={"minItems": 1}), MANY, Tag("~token_lists")],
     Discriminator(
         _prompt_kind,
         custom_error_type=WRONG_TYPE,
@@ -83,7 +85,7 @@ class CompletionRequest(ConstrainedRequest):
     max_tokens: int | None = Field(
         None, ge=0, description="Most tokens to generate. 0 scores the prompt alone, with echo. Default 16."
     )
-    logprobs: int | None = Field(
+    logprobs: Annotated[int, Limited("maximum", "max_logprobs")] | None = Field(
         None, ge=0, description="Report log-probabilities, and this many of the likeliest tokens at each position."
     )
     echo: bool | None = Field(None, description="Put the prompt before the answer; with logprobs, score it too.")
@@ -92,7 +94,7 @@ class CompletionRequest(ConstrainedRequest):
         description="Text that is to follow the answer, for models that can fill in; others refuse it. For prompts "
         "given as text, without echo.",
     )
-    best_of: int | None = Field(
+    best_of: Annotated[int, Limited("maximum", "max_n")] | None = Field(
         None,
         ge=1,
         description="Generate so many answers to each prompt, and give the n of the highest mean log-probability, best "

@@ -16,10 +16,16 @@ from gateway.grammars.closed_objects import close_objects
 from gateway.grammars.json_schema import check_schema
 from gateway.protocol.base import RequestModel, kind_of, wrong_field
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, at_most_items, at_most_long
+from gateway.protocol.limits import Limited, Limits, at_most_items, at_most_long
 from gateway.protocol.parse import decode_text, explain
 from gateway.protocol.sampling import SamplingRequest, TokenId
 
+GrammarText: TypeAlias = Annotated[str, Limited("maxLength", "max_grammar_size")]
+Trigger: TypeAlias = Annotated[str, Field(min_length=1)]
+BadWord: TypeAlias = Annotated[
+    str, Field(min_length=1, json_schema_extra={"pattern": r"\S"}), Limited("maxLength", "max_stop_length")
+]
+"""``check`` says what is wrong with one that is white space alone."""
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 _DIGITS = "-0123456789"
 _FIRST = {
@@ -86,10 +92,10 @@ class StructuralTagFormat(RequestModel):
     }
 
     type: Literal["structural_tag"] = Field(description="structural_tag: text in which triggers begin structures.")
-    structures: Annotated[list[Structure], Field(min_length=1)] = Field(
+    structures: Annotated[list[Structure], Field(min_length=1), Limited("maxItems", "max_structures")] = Field(
         description="The structured parts; each begins with one of the triggers."
     )
-    triggers: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = Field(
+    triggers: Annotated[list[Trigger], Field(min_length=1), Limited("maxItems", "max_structures")] = Field(
         description="Texts after which a structure has to follow."
     )
 
@@ -135,9 +141,13 @@ class StructuredOutputs(RequestModel):
     }
 
     json_: SchemaOrText | None = Field(None, alias="json", description="JSON Schema, as an object or as text.")
-    regex: str | None = Field(None, min_length=1, description="Regular expression that the whole answer matches.")
-    choice: list[str] | None = Field(None, min_length=1, description="The answer is one of these.")
-    grammar: str | None = Field(None, min_length=1, description="Grammar in EBNF (GBNF) or Lark.")
+    regex: GrammarText | None = Field(
+        None, min_length=1, description="Regular expression that the whole answer matches."
+    )
+    choice: Annotated[list[str], Limited("maxItems", "max_choices")] | None = Field(
+        None, min_length=1, description="The answer is one of these."
+    )
+    grammar: GrammarText | None = Field(None, min_length=1, description="Grammar in EBNF (GBNF) or Lark.")
     any_json: bool | None = Field(None, alias="json_object", description="With true, the answer is a JSON object.")
     structural_tag: str | None = Field(None, description="The response_format of that type, as JSON text.")
     disable_additional_properties: bool | None = Field(
@@ -186,10 +196,10 @@ class ConstrainedRequest(SamplingRequest):
     structured_outputs: StructuredOutputs | None = Field(
         None, description="The same with one of json, regex, choice, grammar, json_object or structural_tag."
     )
-    bad_words: list[Annotated[str, Field(min_length=1)]] | None = Field(
+    bad_words: Annotated[list[BadWord], Limited("maxItems", "max_logit_bias")] | None = Field(
         None, description="Words that are not generated, each alone and after a space."
     )
-    allowed_token_ids: list[TokenId] | None = Field(
+    allowed_token_ids: Annotated[list[TokenId], Limited("maxItems", "max_logit_bias")] | None = Field(
         None,
         min_length=1,
         description="No other tokens are generated; an answer can end if a stop token is among them.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -21,6 +22,12 @@ MOST_TOKENS = 256
 
 class GenerationRequest(RequestModel):
     """Body of ``POST /generation``."""
+
+    demands: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [
+            {"required": [name], "properties": {name: {"type": "integer"}}} for name in ("max_tokens", "max_new_tokens")
+        ]
+    }
 
     model: str | None = Field(
         None, description="Name of the model, as /v1/models lists it. Left out, it is the model that is served."

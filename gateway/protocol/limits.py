@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gateway.errors import InvalidRequest
 
@@ -42,6 +42,23 @@ class Limits:
     max_structures: int = 128
     """Of a structural tag; also triggers."""
     unknown_fields: UnknownFields = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """An annotation: in the OpenAPI document this keyword has the value of that member of ``Limits``."""
+
+    keyword: str
+    limit: str
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        schema: dict[str, Any] = handler(core)
+        # The document is finished by a server that knows its limits.
+        return schema | {f"{LIMIT_OF}{self.keyword}": self.limit}
+
+
+LIMIT_OF = "x-limit-of-"
+"""Begins the key, in an unfinished document, under which a keyword's limit is named."""
 
 
 def flag_of(limit: str) -> str:

@@ -12,7 +12,7 @@ from gateway.errors import InvalidRequest
 from gateway.protocol import fields
 from gateway.protocol.base import RequestModel, kind_of, unsupported, wrong_field
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, at_most_items, shorten
+from gateway.protocol.limits import Limited, Limits, at_most_items, shorten
 from gateway.protocol.parse import check_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -43,7 +43,8 @@ class TextPart(RequestModel):
         return handler(data)
 
 
-TextParts: TypeAlias = Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
+ITEMS = Limited("maxItems", "max_message_items")
+TextParts: TypeAlias = Annotated[list[TextPart], Field(min_length=1, fail_fast=True), ITEMS]
 Content: TypeAlias = Annotated[
     Annotated[str, Tag("~string")] | Annotated[TextParts, Tag("~parts")],
     Discriminator(
@@ -122,12 +123,20 @@ class AssistantMessage(Message):
     """What the model said earlier."""
 
     unsupported: ClassVar[Mapping[str, NoOp]] = fields.ASSISTANT_MESSAGE
+    demands: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [
+            {"required": ["content"]},
+            {"required": ["reasoning_content"]},
+            {"required": ["reasoning"]},
+            {"required": ["tool_calls"], "properties": {"tool_calls": {"type": "array", "minItems": 1}}},
+        ]
+    }
 
     role: Literal["assistant"] = Field(description="assistant.")
     content: Content | None = Field(None, description="The text; null where there is none.")
     reasoning_content: str | None = Field(None, description="Its reasoning, for templates that show it.")
     reasoning: str | None = Field(None, description="Another name of reasoning_content.")
-    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = Field(
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True), ITEMS] | None = Field(
         None, description="The tool calls it made."
     )
 
@@ -185,7 +194,9 @@ AnyMessage: TypeAlias = Annotated[
     Discriminator(_tag_of),
     BeforeValidator(_known_role),
 ]
-Messages: TypeAlias = Annotated[list[AnyMessage], Field(min_length=1, fail_fast=True)]
+Messages: TypeAlias = Annotated[
+    list[AnyMessage], Field(min_length=1, fail_fast=True), Limited("maxItems", "max_messages")
+]
 
 
 def check_message_sizes(messages: Any, limits: Limits) -> None:

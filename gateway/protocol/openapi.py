@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 
+from gateway.protocol.limits import LIMIT_OF, Limits
 from gateway.protocol.responses import ErrorBody
 
 _REF = "#/components/schemas/{model}"
@@ -63,19 +65,47 @@ def _reference(model: type[BaseModel]) -> dict[str, Any]:
     return {"$ref": _REF.format(model=model.__name__), "$defs": definitions}
 
 
-def finish(document: dict[str, Any]) -> dict[str, Any]:
-    """Put definitions where the document keeps its schemas, and take out FastAPI's own error, which is never sent."""
+def finish(document: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    """Put definitions where the document keeps its schemas, and say this server's limits and that errors are all alike.
+
+    FastAPI's own error, which is never sent, is taken out.
+    """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    pending: list[Any] = [document.get("paths", {})]
+    for node in _objects(document.get("paths", {})):
+        schemas.update(node.pop("$defs", {}))
+        if "responses" in node:
+            node["responses"].pop("422", None)
+            node["responses"]["4XX"] = _ANY_ERROR
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for node in _objects(document):
+        _say_limits(node, limits)
+    return document
+
+
+def _objects(document: Any) -> Iterator[dict[str, Any]]:
+    """Every object in it, each before those that it holds once the caller has changed it."""
+    pending = [document]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            schemas.update(node.pop("$defs", {}))
-            if "responses" in node:
-                node["responses"].pop("422", None)
+            yield node
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    return document
+
+
+_ANY_ERROR = {
+    "description": "Any other request that is refused.",
+    "content": {"application/json": {"schema": {"$ref": _REF.format(model=ErrorBody.__name__)}}},
+}
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+def _say_limits(schema: dict[str, Any], limits: Limits) -> None:
+    """The value of each keyword whose limit is named; and integers as integers, which FastAPI has made decimal."""
+    for key in [key for key in schema if key.startswith(LIMIT_OF)]:
+        schema[key.removeprefix(LIMIT_OF)] = getattr(limits, schema.pop(key))
+    for keyword in _BOUNDS:
+        if isinstance(bound := schema.get(keyword), float) and bound.is_integer():
+            schema[keyword] = int(bound)

@@ -14,16 +14,16 @@ from gateway.errors import ContextLengthExceeded, InvalidRequest, UnsupportedPar
 from gateway.protocol import fields
 from gateway.protocol.base import RequestModel, kind_of
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, at_most, at_most_items, at_most_long, shorten
+from gateway.protocol.limits import Limited, Limits, at_most, at_most_items, at_most_long, shorten
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy decoding: dividing logits by them would overflow."""
 SMALLEST_TOP_P = 1e-9
 """What ``top_p: 0`` means, as OpenAI accepts it: the likeliest token alone."""
 
-StopString = Annotated[str, Field(min_length=1)]
+StopString = Annotated[str, Field(min_length=1), Limited("maxLength", "max_stop_length")]
 Stop = Annotated[
-    Annotated[str, Field(min_length=1), Tag("~string")] | Annotated[list[StopString], Tag("~list")],
+    Annotated[StopString, Tag("~string")] | Annotated[list[StopString], Limited("maxItems", "max_stop"), Tag("~list")],
     Discriminator(
         kind_of({str: "~string", list: "~list"}),
         custom_error_type="invalid_type",
@@ -32,6 +32,12 @@ Stop = Annotated[
 ]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+Biases = Annotated[
+    dict[str, Bias],
+    Field(json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,10}$"}}),
+    Limited("maxProperties", "max_logit_bias"),
+]
+"""``sampling_params`` says what is wrong with a key."""
 Label = Annotated[str, Field(max_length=512)]
 LONGEST_NAME = 64
 """Of a member of ``metadata``."""
@@ -81,9 +87,13 @@ class SamplingRequest(RequestModel):
         lt=2**64,
         description="The same request with the same seed gives the same answer. Drawn at random where left out.",
     )
-    n: int | None = Field(None, ge=1, description="How many answers to each prompt. Default 1.")
+    n: Annotated[int, Limited("maximum", "max_n")] | None = Field(
+        None, ge=1, description="How many answers to each prompt. Default 1."
+    )
     stop: Stop | None = Field(None, description="Text, or several, before which generation ends.")
-    stop_token_ids: list[TokenId] | None = Field(None, description="Token ids after which generation ends.")
+    stop_token_ids: Annotated[list[TokenId], Limited("maxItems", "max_stop")] | None = Field(
+        None, description="Token ids after which generation ends."
+    )
     min_tokens: int | None = Field(
         None, ge=0, description="Do not end at a stop token or stop string before this many tokens. Default 0."
     )
@@ -100,12 +110,12 @@ class SamplingRequest(RequestModel):
         le=10,
         description="Divides positive logits, and multiplies negative ones, of tokens in prompt or answer. Default 1.",
     )
-    logit_bias: dict[str, Bias] | None = Field(
+    logit_bias: Biases | None = Field(
         None, description="Token id, as a string, to a number between -100 and 100 that is added to its logit."
     )
     include_stop_str_in_output: bool | None = Field(None, description="Keep the stop string in the text.")
     skip_special_tokens: bool | None = Field(None, description="Leave special tokens out of the text. Default true.")
-    prompt_logprobs: int | None = Field(
+    prompt_logprobs: Annotated[int, Limited("maximum", "max_logprobs")] | None = Field(
         None,
         ge=0,
         description="Report the log-probability of every prompt token but the first, and of this many of the likeliest "
@@ -221,7 +231,7 @@ class SamplingRequest(RequestModel):
         *,
         max_tokens: int,
         logprobs: int | None,
-        prompt_logprobs: int | None = None,
+        prompt_logprobs: Annotated[int, Limited("maximum", "max_logprobs")] | None = None,
         allowed_token_ids: Sequence[int] = (),
         bad_words: Sequence[Sequence[int]] = (),
         reasoning_limit: ReasoningLimit | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue
 
@@ -11,7 +11,7 @@ from gateway.protocol import fields
 from gateway.protocol.base import RequestModel
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.completions import AnyTokens
-from gateway.protocol.limits import Limits
+from gateway.protocol.limits import Limited, Limits
 from gateway.protocol.messages import Messages
 from gateway.protocol.parse import decode_object, validate
 from gateway.protocol.tools import Tool
@@ -50,7 +50,9 @@ class TokenizeChatRequest(TokenizeRequest):
     chat_template_kwargs: dict[str, JsonValue] | None = Field(
         None, description="Variables that the model's chat template reads, such as enable_thinking."
     )
-    tools: list[Tool] | None = Field(None, description="Functions that the model is told of.")
+    tools: Annotated[list[Tool], Limited("maxItems", "max_tools")] | None = Field(
+        None, description="Functions that the model is told of."
+    )
 
     @property
     def chat(self) -> ChatCompletionRequest:

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.errors import InvalidRequest, UnknownParameter
 from gateway.protocol.chat import ChatCompletionRequest
+from gateway.protocol.completions import CompletionRequest
 from gateway.protocol.limits import Limits
 from gateway.protocol.parse import NotAcceptedError, decode, parse
 
@@ -134,3 +135,18 @@ def test_a_long_unknown_name_is_cut():
 def test_a_name_with_braces_is_told_as_it_is():
     with pytest.raises(UnknownParameter, match=r"Unknown parameter: '{field}'"):
         parse(ChatCompletionRequest, json.dumps({"{field}": 1}).encode(), Limits())
+
+
+def test_a_number_without_a_fraction_is_an_integer():
+    fields = {"n": 2.0, "seed": -1.0, "stop_token_ids": [5.0, 6], "max_tokens": 3.0, "top_logprobs": 1.0}
+    request, _ = parse(ChatCompletionRequest, json.dumps({"messages": HI, **fields}).encode(), Limits())
+    assert [getattr(request, name) for name in fields] == [2, -1, [5, 6], 3, 1]
+    assert type(request.n) is int and set(map(type, request.stop_token_ids)) == {int}
+    for prompt in ([5.0, 6], [[5.0], [6]]):
+        completion, _ = parse(CompletionRequest, json.dumps({"prompt": prompt}).encode(), Limits())
+        assert completion.prompt == prompt and all(type(each) is int for ids in completion.token_lists for each in ids)
+    for wrong in ({"n": 2.5}, {"n": "2"}, {"n": True}, {"stop_token_ids": [5.5]}, {"n": 1e300, "seed": 1e300}):
+        with pytest.raises(InvalidRequest):
+            parse(ChatCompletionRequest, json.dumps({"messages": HI, **wrong}).encode(), Limits())
+    with pytest.raises(InvalidRequest):
+        parse(CompletionRequest, b'{"prompt": [5.5]}', Limits())

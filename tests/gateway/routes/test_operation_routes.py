@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import jsonschema
 import pytest
 from http_for_tests import CONTEXT, serving
+
+from gateway.protocol.limits import Limits
 
 
 async def test_health_is_503_only_when_given_up():
@@ -170,7 +173,43 @@ async def test_every_route_is_described_and_says_how_it_fails():
 async def test_unsupported_fields_are_documented_with_what_is_accepted():
     schemas = (await document())["components"]["schemas"]
     echo = schemas["ChatCompletionRequest"]["properties"]["echo"]
-    assert echo["description"] == "Not supported: only /v1/completions echoes its prompt. Accepted: null or false."
+    assert echo["description"] == "Not supported: only /v1/completions echoes its prompt."
+    assert echo["enum"] == [None, False]
+
+
+async def test_the_document_says_the_limits_of_this_server():
+    async with serving(limits=Limits(max_n=5, max_stop_length=7, max_messages=9)) as server:
+        found = (await server.client.get("/openapi.json")).json()
+    assert "x-limit" not in str(found)
+    schemas = found["components"]["schemas"]
+    chat = schemas["ChatCompletionRequest"]["properties"]
+    assert chat["n"]["anyOf"][0] == {"type": "integer", "minimum": 1, "maximum": 5}
+    assert chat["messages"]["maxItems"] == 9
+    assert chat["stop"]["anyOf"][0]["oneOf"][0]["maxLength"] == 7
+    assert chat["seed"]["anyOf"][0] == {"type": "integer", "exclusiveMaximum": 2**64, "minimum": -(2**63)}
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            error = operation["responses"]["4XX"]["content"]["application/json"]["schema"]
+            assert error == {"$ref": "#/components/schemas/ErrorBody"}
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "refused"),
+    [
+        ("GenerationRequest", {"prompt": "a", "max_tokens": 1}, {"prompt": "a"}),
+        ("GenerationRequest", {"prompt": "a", "max_new_tokens": 1}, {"prompt": "a", "max_tokens": None}),
+        ("AssistantMessage", {"role": "assistant", "content": "a"}, {"role": "assistant", "content": None}),
+        ("CompletionRequest", {"prompt": ["a"]}, {"prompt": []}),
+        ("CompletionRequest", {"prompt": "a", "logit_bias": {"5": 1}}, {"prompt": "a", "logit_bias": {"five": 1}}),
+        ("CompletionRequest", {"prompt": "a", "store": False}, {"prompt": "a", "store": True}),
+    ],
+)
+async def test_the_document_says_what_several_fields_have_to_be(name, taken, refused):
+    found = await document()
+    validator = jsonschema.Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": found["components"]}
+    )
+    assert validator.is_valid(taken) and not validator.is_valid(refused)
 
 
 async def test_the_page_of_the_document_loads_nothing_from_elsewhere():
