@@ -18,9 +18,9 @@ class SequenceStatus(BaseModel):
     """One running sequence; nothing tells whose it is."""
 
     owner: int = Field(description="Its number in the cells of the pool.")
-    prompt_tokens: int
+    prompt_tokens: int = Field(description="Tokens of its prompt.")
     cached_tokens: int = Field(description="Prompt tokens that came from the prefix cache.")
-    output_tokens: int
+    output_tokens: int = Field(description="Tokens that it has generated.")
     blocks: int = Field(description="Blocks that it holds, shared ones included.")
 
 
@@ -29,8 +29,8 @@ class PoolStatus(BaseModel):
 
     running: int = Field(description="Sequences that hold blocks.")
     waiting: int = Field(description="Sequences in the engine's queue.")
-    blocks_used: int
-    blocks_total: int
+    blocks_used: int = Field(description="Blocks that sequences hold.")
+    blocks_total: int = Field(description="Blocks that there are.")
     block_size: int = Field(description="Tokens in a block.")
     stride: int = Field(description="The cells show block 0 and every so many-th after it.")
     cells: str = Field(
@@ -41,6 +41,8 @@ class PoolStatus(BaseModel):
 
 
 class ReplicaStatus(BaseModel):
+    """One replica."""
+
     replica: int = Field(description="Its number, from 0.")
     up: bool = Field(description="Whether its engine serves.")
     draining: bool = Field(description="Whether it is sent nothing new.")
@@ -50,11 +52,11 @@ class ReplicaStatus(BaseModel):
 class Status(BaseModel):
     """What the server does at this moment."""
 
-    model: str
-    version: str
+    model: str = Field(description="The model's first name.")
+    version: str = Field(description="Version of the server.")
     ready: bool = Field(description="Whether new requests are welcome.")
     queued: int = Field(description="Requests accepted of which no engine has computed anything.")
-    replicas: list[ReplicaStatus]
+    replicas: list[ReplicaStatus] = Field(description="By number.")
 
 
 @router.get("/v1/status", summary="What the server does now", responses=errors(401))
