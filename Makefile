@@ -1,17 +1,18 @@
 # The commands of README.md and of continuous integration. Each makes what it needs, once.
 #
 #   make serve ARGS="MODEL --port 8123"    make test ARGS="-k scheduler"    make check    make bench    make docs
-#   make chaos CHAOS_SECONDS=3600          make compat
+#   make chaos CHAOS_SECONDS=3600          make compat          make fuzz FUZZ_CASES=1000
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 CHAOS_SECONDS ?= 600
+FUZZ_CASES ?= 10000
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: serve test check chaos compat bench docs format clean help
+.PHONY: serve test check chaos compat fuzz bench docs format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +21,7 @@ help:
 	@echo "make check   style, types and generated documentation"
 	@echo "make chaos   random histories of crashes for CHAOS_SECONDS (600), then the tests that kill real processes"
 	@echo "make compat  run unmodified client suites against a server, and write docs/compatibility.md"
+	@echo "make fuzz    FUZZ_CASES (10000) requests made from each OpenAPI document, and answers to 2,000 random schemas"
 	@echo "make bench   measure a server that this command starts; ARGS=\"--help\" shows its options"
 	@echo "make docs    generate the documentation that comes from code"
 	@echo "make format  let ruff put the code in order"
@@ -44,6 +46,10 @@ chaos: $(VENV)/.installed-dev
 
 compat: $(VENV)/.installed-dev
 	@$(BIN)/python -m scripts.compatibility $(ARGS)
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/fuzz/run_fuzz.py --cases $(FUZZ_CASES) $(ARGS)
+	PENSTOCK_TEST_SCHEMAS=2000 $(BIN)/python -m pytest tests/engine/test_structured_output.py -k random_schemas -s -o timeout=3600
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks.serving $(ARGS)

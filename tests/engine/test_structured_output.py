@@ -219,7 +219,7 @@ def test_allowed_tokens_and_bad_words(setting):
 
 def test_random_schemas(setting):
     """Whatever the schema and wherever it is cut, a finished answer is valid."""
-    count = int(os.environ.get("PENSTOCK_TEST_SCHEMAS", "128"))
+    count = int(os.environ.get("PENSTOCK_TEST_SCHEMAS", "256"))
     finished = 0
     for first in range(0, count, 64):
         schemas = {number: random_schema(number) for number in range(first, min(first + 64, count))}

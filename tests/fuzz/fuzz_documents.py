@@ -1,0 +1,106 @@
+"""The OpenAPI documents that requests are made from: the server's own, and the one that OpenAI publishes."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Document = dict[str, Any]
+
+COMMIT = "f85dbe223d40e1a31cba812ab2d755c7e98a92a3"
+"""Of the repository openai/openai-openapi, licence MIT."""
+SOURCE = f"https://raw.githubusercontent.com/openai/openai-openapi/{COMMIT}/openapi.json"
+SHA256 = "bbfd19abcde0e7412da99378deb2a959ccdd3a812f97c9e35901921e8e973f9a"
+CACHE = Path(__file__).parents[2] / "build/openai-openapi.json"
+OPERATIONS = (
+    ("/chat/completions", "post"),
+    ("/completions", "post"),
+    ("/models", "get"),
+    ("/models/{model}", "get"),
+)
+"""Those of OpenAI's that the server implements."""
+
+
+def published() -> Document:
+    """OpenAI's document, downloaded once. Raises ``OSError``, or ``ValueError`` where it is another one."""
+    if not CACHE.exists():
+        CACHE.parent.mkdir(exist_ok=True)
+        with urllib.request.urlopen(SOURCE, timeout=60) as response:
+            CACHE.write_bytes(response.read())
+    content = CACHE.read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise ValueError(f"{CACHE} is not the document of {SOURCE}: delete it")
+    document: Document = json.loads(content)
+    return document
+
+
+def own(served: Document) -> Document:
+    """The server's own without what would end the run: a replica that drains takes no more requests."""
+    document = copy.deepcopy(served)
+    del document["paths"]["/admin/replicas/{replica}/drain"]
+    return document
+
+
+def openai(document: Document, served: Document) -> Document:
+    """OpenAI's, of what is implemented, with this server's errors.
+
+    What OpenAI's service does and its document denies is allowed as well: ``null`` for the log-probability of an echoed
+    prompt's first token, and a stream of plain completions.
+    """
+    schemas = copy.deepcopy(document["components"]["schemas"])
+    errors = _errors(served["paths"]["/v1/chat/completions"]["post"])
+    paths: dict[str, Any] = {}
+    for path, method in OPERATIONS:
+        operation = copy.deepcopy(document["paths"][path][method])
+        operation["responses"] = {"200": operation["responses"]["200"], **errors}
+        operation.pop("x-oaiMeta", None)
+        operation.pop("security", None)
+        paths.setdefault(f"/v1{path}", {})[method] = operation
+    # Its text says that a stream is of the same shape, but for the finish reason, which is null on the way.
+    answers = paths["/v1/completions"]["post"]["responses"]["200"].setdefault("content", {})
+    answers["text/event-stream"] = {
+        "schema": {"type": "object", "required": ["id", "object", "created", "model", "choices"]}
+    }
+    logprobs = schemas["CreateCompletionResponse"]["properties"]["choices"]["items"]["properties"]["logprobs"]["anyOf"]
+    members = next(each["properties"] for each in logprobs if "properties" in each)
+    for name in ("token_logprobs", "top_logprobs"):
+        members[name]["items"] = {"anyOf": [members[name]["items"], {"type": "null"}]}
+    schemas |= {name: served["components"]["schemas"][name] for name in ("ErrorBody", "ErrorDetails")}
+    return {
+        "openapi": document["openapi"],
+        "info": document["info"],
+        "paths": paths,
+        "components": {"schemas": _needed(paths, schemas)},
+    }
+
+
+def _errors(operation: dict[str, Any]) -> dict[str, Any]:
+    return {status: answer for status, answer in operation["responses"].items() if status.startswith("4")}
+
+
+def _needed(paths: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    pending = list(_references(paths))
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found[name] = schemas[name]
+            pending += _references(schemas[name])
+    return found
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        reference = node.get("$ref")
+        if isinstance(reference, str):
+            yield reference.rpartition("/")[2]
+        for child in node.values():
+            yield from _references(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _references(child)
