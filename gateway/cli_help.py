@@ -46,7 +46,7 @@ def default_text(name: str) -> str:
     if field.annotation is bool:
         return "on" if field.default else "off"
     if option.metavar == "SIZE" and field.default is not None:
-        return f"{field.default // 2**20}MiB"
+        return f"{field.default // 2**20}MiB" if field.default >= 2**20 else f"{field.default // 2**10}KiB"
     if isinstance(field.default, float):
         return f"{field.default:g}"
     return option.default or str(field.default)

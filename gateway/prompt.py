@@ -39,10 +39,12 @@ class Prompts:
         variables: Mapping[str, Any] | None,
         context: int,
         tools: list[dict[str, Any]] | None = None,
+        truncated: bool = False,
     ) -> tuple[list[int], str]:
         """Messages → token ids, and the text that they are of. ``messages`` is called off the event loop too.
 
-        ``context`` is the model's greatest length in tokens.
+        ``context`` is the model's greatest length in tokens. Where the ids will be ``truncated``, those of a text that
+        is far too long are of its end alone.
 
         Raises:
             InvalidRequest: the model has no chat template, or its template refuses the messages.
@@ -59,7 +61,7 @@ class Prompts:
                 tools=tools,
             )
             # The template has written the special tokens.
-            return self._encode(text, context, "messages", add_special_tokens=False), text
+            return self._encode(text, context, "messages", add_special_tokens=False, truncated=truncated), text
 
         return await self.run(work)
 
@@ -80,12 +82,17 @@ class Prompts:
             )
         return self.template.for_tools
 
-    async def texts(self, texts: list[str], *, add_special_tokens: bool, context: int) -> list[list[int]]:
+    async def texts(
+        self, texts: list[str], *, add_special_tokens: bool, context: int, truncated: bool = False
+    ) -> list[list[int]]:
         """One list of token ids for each text. Raises as ``chat`` does."""
         if not texts:
             return []
         return await self.run(
-            lambda: [self._encode(text, context, "prompt", add_special_tokens=add_special_tokens) for text in texts]
+            lambda: [
+                self._encode(text, context, "prompt", add_special_tokens=add_special_tokens, truncated=truncated)
+                for text in texts
+            ]
         )
 
     async def following(self, text: str, *, context: int) -> list[int]:
@@ -121,9 +128,13 @@ class Prompts:
         """Do ``work`` in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _encode(self, text: str, context: int, what: str, *, add_special_tokens: bool) -> list[int]:
+    def _encode(
+        self, text: str, context: int, what: str, *, add_special_tokens: bool, truncated: bool = False
+    ) -> list[int]:
         # A tokenizer takes seconds for megabytes of text, and nobody else should wait for an answer that is known.
-        if len(text) > _SLACK * context and len(text) > _SLACK * context * self._longest():
+        if len(text) > _SLACK * context and len(text) > (most := _SLACK * context * self._longest()):
+            if truncated:
+                return self.tokenizer.encode(text[-most:], add_special_tokens=add_special_tokens)
             at_least = len(text) // (_SLACK * self._longest())
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {context} tokens. However, your {what} resulted in at least "

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from fastapi import Request, Response
 
+from gateway.completion.events import Event, PromptScored
 from gateway.completion.sse import EventStreamResponse, first_events, run_until_disconnect
 from gateway.protocol.answer import BodyAnswer, StreamAnswer
 from gateway.state import EventStream
@@ -55,10 +56,10 @@ async def streamed(
 
     async def frames() -> AsyncIterator[bytes]:
         # What arrives together is sent together.
-        if frame := answer.opening() + answer.feed(first):
+        if frame := answer.opening() + await _fed(answer, first):
             yield frame
         async for events in stream:
-            if frame := answer.feed(events):
+            if frame := await _fed(answer, events):
                 yield frame
 
     def end() -> None:
@@ -66,3 +67,8 @@ async def streamed(
         ended()
 
     return EventStreamResponse(frames(), on_end=end, headers=headers, keep_alive=keep_alive)
+
+
+async def _fed(answer: StreamAnswer, events: list[Event]) -> bytes:
+    scores = sum(len(event.logprobs) for event in events if isinstance(event, PromptScored))
+    return answer.feed(events) if scores <= MANY_SCORES else await asyncio.to_thread(answer.feed, events)

@@ -242,6 +242,9 @@ class LimitSettings(BaseModel):
     max_prompts: Annotated[Count, Option("Limits", "COUNT")] = Field(
         64, description="Prompts in one request to /v1/completions."
     )
+    max_sequences: Annotated[Count, Option("Limits", "COUNT")] = Field(
+        256, description="Choices of all prompts of one request together."
+    )
     max_logprobs: Annotated[int, Option("Limits", "COUNT")] = Field(
         20, ge=0, description="Largest number of likeliest tokens reported at a position."
     )

@@ -230,11 +230,11 @@ class Streams:
         raise NotFound(f"There is no stream '{stream_id[:64]}'.", code="stream_not_found")
 
     def abandon(self, recording: Recording) -> None:
-        """Nobody has learned of it: aborts what is not done, and forgets it."""
+        """Nobody has learned of it, or wants it any more: aborts what is not done, and forgets it."""
         recording.parked = False
-        self._drop(recording)
+        self._drop(recording, "its client has ended it")
 
-    def _drop(self, recording: Recording) -> None:
+    def _drop(self, recording: Recording, why: str | None = None) -> None:
         stream_id = recording.request.id
         if self._recordings.get(stream_id) is not recording:
             return
@@ -245,8 +245,8 @@ class Streams:
         if wait is not None and wait is not asyncio.current_task():
             wait.cancel()
         if not recording.parked:
-            unread = f"nobody read it for {self._grace:g} s, or its room was needed"
-            self._forget(stream_id, recording.head.key, unread)
+            why = why or f"nobody read it for {self._grace:g} s, or its room was needed"
+            self._forget(stream_id, recording.head.key, why)
 
     def _forget(self, stream_id: str, key: bytes, why: str) -> None:
         if self._journal is not None:

@@ -48,11 +48,16 @@ class CompletionStream(StreamAnswer):
             return b""
         self._unscored.discard(event.prompt_index)
         text, ids = self.options.echo[event.prompt_index], self.options.prompts[event.prompt_index]
+        choices = self.choices_of(event.prompt_index)
+        for index in choices:
+            self._logprobs[index].follow(text)
+        # The same for all of them, and long.
+        logprobs = to_json(_builder(self.options, self.tokenizer).prompt(ids, event.logprobs, text))
         return b"".join(
             self._chunk(
-                to_json(_choice(index, text, logprobs=self._logprobs[index].prompt(ids, event.logprobs, text))), index
+                b'{"index":%d,"text":%s,"logprobs":%s,"finish_reason":null}' % (index, to_json(text), logprobs), index
             )
-            for index in self.choices_of(event.prompt_index)
+            for index in choices
         )
 
     def delta(self, delta: Delta) -> bytes:

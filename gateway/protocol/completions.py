@@ -13,7 +13,7 @@ from gateway.protocol import fields
 from gateway.protocol.base import WRONG_TYPE, whole, wrong_field, wrong_item
 from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limited, Limits, at_most, at_most_items, shorten
+from gateway.protocol.limits import Limited, Limits, at_most, at_most_items, flag_of, shorten
 from gateway.protocol.sampling import TokenId
 
 DEFAULT_MAX_TOKENS = 16
@@ -158,6 +158,7 @@ class CompletionRequest(ConstrainedRequest):
         super().check(limits)
         at_most(self.logprobs, limits, "max_logprobs", "logprobs")
         self._check_best_of(limits)
+        self._check_sequences(limits)
         self._check_suffix()
         if self.max_tokens == 0 and not self.echo:
             raise InvalidRequest(
@@ -182,6 +183,17 @@ class CompletionRequest(ConstrainedRequest):
             raise UnsupportedParameter(
                 "'best_of' is not supported where 'stream' is true: the best is known when all have ended.",
                 param="best_of",
+            )
+
+    def _check_sequences(self, limits: Limits) -> None:
+        prompts = len(self.texts) + len(self.token_lists)
+        if (wanted := prompts * self.num_generated) > limits.max_sequences:
+            param = "n" if self.best_of is None else "best_of"
+            raise InvalidRequest(
+                f"Invalid '{param}': {self.num_generated} for each of {prompts} prompts are {wanted} choices, and at "
+                f"most {limits.max_sequences} are allowed here ({flag_of('max_sequences')}).",
+                param=param,
+                code="integer_above_max_value",
             )
 
     def _check_suffix(self) -> None:

@@ -25,6 +25,8 @@ class Limits:
     """Parts of one message's content; tool calls of one message."""
     max_n: int = 16
     max_prompts: int = 64
+    max_sequences: int = 256
+    """Choices of all prompts of a request together."""
     max_logprobs: int = 20
     max_stop: int = 16
     """Stop strings, and stop token ids."""

@@ -86,10 +86,14 @@ class CompletionLogprobs:
         ``top``: how many of the likeliest to show, where ``scored`` may hold more.
         """
         offsets = prompt_offsets(ids, text, self._tokenizer, skip_special_tokens=self._skip_special_tokens)
-        self._offset = len(text)
+        self.follow(text)
         if top is not None:
             scored = [_cut(each, top) for each in scored]
         return self._arrays(ids, [None, *scored], offsets)
+
+    def follow(self, text: str) -> None:
+        """The next output tokens come after a prompt that reads ``text``."""
+        self._offset = len(text)
 
     def output(self, tokens: Sequence[OutputToken]) -> dict[str, Any]:
         """Of the next output tokens."""

@@ -38,6 +38,7 @@ async def render(body: ChatCompletionRequest, state: AppState, info: EngineInfo)
         variables=plan_variables(body, state),
         context=info.max_model_len,
         tools=[tool.for_template() for tool in body.offered_tools],
+        truncated=body.truncate_prompt_tokens is not None,
     )
     return body.truncated(prompt), text
 

@@ -29,7 +29,10 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo, calle
     texts, given_ids = body.texts, body.token_lists
     filled = filled_in(texts, body.suffix, state.prompts.tokenizer)
     ids = await state.prompts.texts(
-        filled.texts, add_special_tokens=body.add_special_tokens is not False, context=info.max_model_len
+        filled.texts,
+        add_special_tokens=body.add_special_tokens is not False,
+        context=info.max_model_len,
+        truncated=body.truncate_prompt_tokens is not None,
     )
     if filled.apart is not None and filled.last is not None:
         following = await state.prompts.following(filled.apart, context=info.max_model_len)

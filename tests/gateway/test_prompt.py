@@ -68,6 +68,16 @@ async def test_what_cannot_fit_is_not_tokenized(prompts, tokenizer):
     assert tokenizer.texts == []
 
 
+async def test_of_what_will_be_truncated_the_end_is_tokenized(prompts, tokenizer):
+    text = "".join(map(str, range(30_000)))
+    last = byte_level().encode(text, add_special_tokens=False)[-90:]
+    ids, whole = await chat(prompts, text, truncated=True)
+    assert (ids[-90:], whole) == (last, text)
+    (ids,) = await prompts.texts([text], add_special_tokens=False, context=100, truncated=True)
+    assert ids[-90:] == last
+    assert all(len(tokenized) < len(text) for tokenized in tokenizer.texts)
+
+
 async def test_what_might_fit_is_tokenized(prompts, tokenizer):
     longest = max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size))
     await chat(prompts, "a" * 100 * longest)

@@ -221,5 +221,6 @@ async def test_a_stream_can_be_ended_by_its_holder_alone() -> None:
         assert (other.status_code, other.json()["error"]["code"]) == (404, "stream_not_found")
         assert (await server.client.get(where)).status_code == 200
         assert (await server.client.delete(where)).status_code == 204
-        assert (await server.client.get(where)).status_code == 410
+        gone = await server.client.get(where)
+        assert gone.status_code == 410 and "its client has ended it" in gone.json()["error"]["message"]
         assert (await server.client.delete(where)).status_code == 410

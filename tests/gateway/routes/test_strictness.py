@@ -147,6 +147,8 @@ LIMITED = [
     ("max_n", 3, CHAT, lambda most: {"n": most}, "n"),
     ("max_n", 3, TEXT, lambda most: {"best_of": most}, "best_of"),
     ("max_prompts", 3, TEXT, lambda most: {"prompt": ["a"] * most}, "prompt"),
+    ("max_sequences", 5, TEXT, lambda most: {"prompt": ["a"] * most, "n": 1}, "n"),
+    ("max_sequences", 5, TEXT, lambda most: {"prompt": "a", "best_of": most}, "best_of"),
     ("max_logprobs", 3, CHAT, lambda most: {"logprobs": True, "top_logprobs": most}, "top_logprobs"),
     ("max_logprobs", 3, TEXT, lambda most: {"logprobs": most}, "logprobs"),
     ("max_logprobs", 3, TEXT, lambda most: {"prompt_logprobs": most}, "prompt_logprobs"),
