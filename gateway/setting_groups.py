@@ -257,6 +257,9 @@ class LimitSettings(BaseModel):
     max_logit_bias: Annotated[int, Option("Limits", "COUNT")] = Field(
         1024, ge=0, description="Entries of logit_bias in a request, of allowed_token_ids, and of bad_words."
     )
+    max_tool_grammar: Annotated[Count, Option("Limits", "CHARACTERS")] = Field(
+        524_288, description="Longest grammar of the calls of all tools together, where calls are enforced."
+    )
     max_grammar_size: Annotated[Count, Option("Limits", "CHARACTERS")] = Field(
         65_536, description="Longest schema, regular expression or grammar of a request."
     )

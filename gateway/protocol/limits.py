@@ -39,6 +39,8 @@ class Limits:
     """Bytes of JSON, of one tool's parameters."""
     max_grammar_size: int = 65_536
     """Characters of a schema, regular expression or grammar."""
+    max_tool_grammar: int = 524_288
+    """The same of the grammar that all tools make together."""
     max_schema_depth: int = 24
     max_choices: int = 1024
     max_structures: int = 128
@@ -92,10 +94,15 @@ def at_most_items(value: object, limits: Limits, limit: str, param: str, what: s
 
 def at_most_long(text: str | bytes, limits: Limits, limit: str, param: str) -> None:
     """The same of the length of a text in characters, or of JSON in bytes."""
-    most, unit = getattr(limits, limit), "characters" if isinstance(text, str) else "bytes of JSON"
-    if len(text) > most:
+    at_most_length(len(text), "characters" if isinstance(text, str) else "bytes of JSON", limits, limit, param)
+
+
+def at_most_length(length: int, unit: str, limits: Limits, limit: str, param: str) -> None:
+    """The same of a length in some unit."""
+    most = getattr(limits, limit)
+    if length > most:
         raise InvalidRequest(
-            f"Invalid '{param}': at most {most} {unit} are allowed here ({flag_of(limit)}), but got {len(text)}.",
+            f"Invalid '{param}': at most {most} {unit} are allowed here ({flag_of(limit)}), but got {length}.",
             param=param,
             code="string_above_max_length",
         )

@@ -18,7 +18,7 @@ from gateway.grammars.json_schema import check_schema
 from gateway.grammars.spelling import Spelling, TokenOf
 from gateway.grammars.tool_calls import CallGrammars, Function, Reasoning, around_answer
 from gateway.protocol.constrained import Wanted
-from gateway.protocol.limits import Limits, at_most_long
+from gateway.protocol.limits import Limits, at_most_length
 from gateway.protocol.tools import AllowedChoice, NamedChoice, Tool, ToolChoice, forces_a_call, may_call
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -40,6 +40,8 @@ class _Offered:
     loose: Function
     """The same, held to no more than an object."""
     strict: bool
+    length: int = 0
+    """Characters of the rules for its arguments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ class WantedCalls:
         return Wanted(self.param, trial)
 
     def _check_size(self, source: str) -> None:
-        at_most_long(source, self.limits, "max_grammar_size", "tools")
+        _check_length(len(source), self.limits)
 
 
 def wanted_calls(
@@ -143,11 +145,7 @@ def wanted_calls(
     spelling = Spelling(parsing.markers, token_of)
     return WantedCalls(
         param=param,
-        tools=[
-            _offered(tool, f"tools[{at}].function.parameters", syntax, spelling, limits)
-            for at, tool in enumerate(tools)
-            if may_call(choice, tool)
-        ],
+        tools=_all_offered(tools, choice, syntax, spelling, limits),
         syntax=syntax,
         spelling=spelling,
         reasoning=_reasoning(parsing),
@@ -185,6 +183,23 @@ def _reasoning(parsing: Parsing) -> Reasoning | None:
     return Reasoning(reasoning_formats()[parsing.reasoning_format], parsing.in_reasoning)
 
 
+def _all_offered(
+    tools: Sequence[Tool], choice: ToolChoice | None, syntax: CallSyntax, spelling: Spelling, limits: Limits
+) -> list[_Offered]:
+    offered, length = [], 0
+    for at, tool in enumerate(tools):
+        if may_call(choice, tool):
+            offered.append(_offered(tool, f"tools[{at}].function.parameters", syntax, spelling, limits))
+            # Formats that write arguments one by one repeat the definitions of a schema for each.
+            length += offered[-1].length
+            _check_length(length, limits)
+    return offered
+
+
+def _check_length(length: int, limits: Limits) -> None:
+    at_most_length(length, "characters of the grammar of all tools", limits, "max_tool_grammar", "tools")
+
+
 def _offered(tool: Tool, param: str, syntax: CallSyntax, spelling: Spelling, limits: Limits) -> _Offered:
     """Raises ``InvalidRequest`` where a strict schema cannot be enforced."""
     name, parameters, strict = tool.function.name, tool.function.parameters, bool(tool.function.strict)
@@ -192,7 +207,7 @@ def _offered(tool: Tool, param: str, syntax: CallSyntax, spelling: Spelling, lim
     try:
         check_schema(parameters or {}, param, limits.max_schema_depth)
         schema = ANY_ARGUMENTS | close_objects(parameters) if parameters else NO_ARGUMENTS
-        arguments_rules("arguments", schema, syntax, spelling)
+        length = sum(map(len, arguments_rules("arguments", schema, syntax, spelling)))
     except CannotSpellError as error:
         if strict:
             raise _unsupported(f"{param}{error.path}", str(error)) from None
@@ -201,7 +216,7 @@ def _offered(tool: Tool, param: str, syntax: CallSyntax, spelling: Spelling, lim
         if strict:
             raise
         return _Offered(param, loose, loose, strict)
-    return _Offered(param, Function(name, schema), loose, strict)
+    return _Offered(param, Function(name, schema), loose, strict, length)
 
 
 def _unsupported(param: str, why: str) -> UnsupportedParameter:

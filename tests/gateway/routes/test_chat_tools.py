@@ -424,7 +424,7 @@ async def test_an_answer_is_calls_or_of_the_form_that_is_asked_for() -> None:
 
 
 async def test_schemas_beyond_the_limit_of_grammars_are_refused() -> None:
-    async with with_tools(limits=Limits(max_grammar_size=100)) as server:
+    async with with_tools(limits=Limits(max_tool_grammar=100)) as server:
         error = (await server.chat(tools=TOOLS, tool_choice="required")).json()["error"]
         assert (error["param"], error["code"]) == ("tools", "string_above_max_length")
         assert (await server.chat(tools=TOOLS)).status_code == 200, "nothing is compiled where nothing is enforced"

@@ -141,6 +141,10 @@ def tags(structures, triggers):
     return {"response_format": {"type": "structural_tag", "structures": structures, "triggers": triggers}}
 
 
+def choosing(text):
+    return {"type": "object", "properties": {"a": {"enum": [text]}}}
+
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 STRUCTURE = {"begin": "<a>", "schema": {"type": "object"}, "end": "</a>"}
 LIMITED = [
@@ -207,6 +211,13 @@ LIMITED = [
     ),
     ("max_grammar_size", 30, CHAT, lambda most: outputs(regex="a" * most), "structured_outputs.regex"),
     ("max_grammar_size", 30, CHAT, lambda most: outputs(json={"title": "a" * (most - 12)}), "structured_outputs.json"),
+    (
+        "max_tool_grammar",
+        350,
+        CHAT,
+        lambda most: {"tools": [tool(parameters=choosing("a" * (most - 334)))], "tool_choice": "required"},
+        "tools",
+    ),
     ("max_schema_depth", 3, CHAT, lambda most: outputs(json=schema_of(most)), f"structured_outputs.json{'.items' * 3}"),
     ("max_choices", 3, CHAT, lambda most: outputs(choice=["a"] * most), "structured_outputs.choice"),
     ("max_structures", 3, CHAT, lambda most: tags([STRUCTURE] * most, ["<"]), "response_format.structures"),
