@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,8 @@ COMMAND = (sys.executable, "-P", "-m", "engine.grammar_trial")
 """-P: ``-m`` would put the current folder first on the path, where anything may shadow our packages."""
 STARTUP = 60.0
 """Seconds that the process has to import and to read the vocabulary."""
+LONGEST_WAIT = STARTUP + 30.0
+"""Seconds until a grammar's turn; after more it is not tried any more."""
 LONGEST_LINE = 1 << 27
 MOST_KNOWN = 256
 """Verdicts that are kept."""
@@ -54,6 +56,7 @@ class Waiting:
     key: bytes
     trial: Trial
     verdict: asyncio.Future[Verdict]
+    since: float = field(default_factory=time.monotonic)
 
 
 class Trials:
@@ -138,6 +141,10 @@ class Trials:
         """Tries what waits until nothing does. Who goes away in the middle leaves no answer unread."""
         while self._queue:
             waiting = self._queue.take()
+            if time.monotonic() - waiting.since > LONGEST_WAIT:
+                text = f"Other grammars took all of {LONGEST_WAIT:g} s to compile; try again shortly."
+                self._fail(waiting, RateLimited(text, retry_after=5))
+                continue
             try:
                 verdict = self._lookup(waiting.key) or await self._try(waiting.key, waiting.trial, info)
             except Exception as error:

@@ -152,6 +152,16 @@ async def test_few_may_wait():
         assert len(await asyncio.gather(*waiting)) == 2
 
 
+async def test_nobody_waits_for_ever(monkeypatch):
+    monkeypatch.setattr(trials, "LONGEST_WAIT", 0.1)
+    async with serving(command=echo(), timeout=0.3) as (made, _):
+        asked = [made.accept(Trial(kind="lark", source=name), "field", INFO, "a key") for name in ("sleep", "b")]
+        slow, waited = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(slow, InvalidRequest) and "longer" in str(slow)
+        assert isinstance(waited, RateLimited) and "try again" in str(waited)
+        assert not made._asked and not made._queue
+
+
 async def test_one_key_that_fills_the_queue_leaves_room_for_another():
     async with serving(command=echo(), most_waiting=4) as (made, _):
 
