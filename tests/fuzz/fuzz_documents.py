@@ -53,6 +53,7 @@ def openai(document: Document, served: Document) -> Document:
     prompt's first token, and a stream of plain completions.
     """
     schemas = copy.deepcopy(document["components"]["schemas"])
+    _read_nullable(schemas)
     errors = _errors(served["paths"]["/v1/chat/completions"]["post"])
     paths: dict[str, Any] = {}
     for path, method in OPERATIONS:
@@ -77,6 +78,17 @@ def openai(document: Document, served: Document) -> Document:
         "paths": paths,
         "components": {"schemas": _needed(paths, schemas)},
     }
+
+
+def _read_nullable(node: Any) -> None:
+    """The document is of OpenAPI 3.1, and says ``nullable`` here and there, as 3.0 did."""
+    if isinstance(node, dict):
+        if node.get("nullable") is True and isinstance(node.get("type"), str):
+            node["type"] = [node["type"], "null"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            _read_nullable(child)
 
 
 def _errors(operation: dict[str, Any]) -> dict[str, Any]:
