@@ -20,7 +20,7 @@ from engine.messages import TokenLogprobs
 from gateway.completion import durable
 from gateway.completion.durable import DurableJournal, JournalError
 from gateway.completion.events import PromptScored, Usage
-from gateway.completion.stored import Emission, Ended, Head, Scored, encode
+from gateway.completion.stored import Emission, Ended, Head, Scored, Stored, encode
 from observability.records import JournalCommit, JournalState
 
 HEAD = Head(request=make_request(n=2), key=b"k", form=b"f", eos_ids=[1], fingerprint="fp", model="m")
@@ -87,6 +87,12 @@ async def test_what_was_written_is_read_by_the_next(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM entries").fetchone() == (6,)
     connection.close()
+
+
+def test_each_choice_goes_on_with_the_numerics_that_it_was_last_computed_with() -> None:
+    entries = [Emission(0, [1]), Emission(1, [2], fingerprint="other"), Emission(1, [3])]
+    stored = Stored(encode(HEAD), [encode(entry) for entry in entries])
+    assert [held.fingerprint for held in stored.choices] == ["fp", "other"]
 
 
 async def test_writes_that_come_together_are_one_commit(tmp_path: Path) -> None:

@@ -210,6 +210,8 @@ async def test_streams_that_were_left_to_nobody_are_taken_back(path: Path) -> No
     await gateway.written()
     client.read()
     gateway.lifecycle.close()
+    live = sorted(stream_id for stream_id, _, _ in gateway.streams._snapshot())
+    assert live == ["done", "r"], "what a journal that begins anew would have"
     reader = client.reader
     assert reader is not None
     with pytest.raises(Unavailable, match="can be resumed"):

@@ -449,6 +449,11 @@ async def test_giving_up_ends_every_stream_and_closes_the_door(world: World) -> 
     with pytest.raises(Unavailable, match="no memory"):
         world.lifecycle.submit(make_request("s"))
     world.assert_nothing_is_left()
+    # Another set of engines, after an upgrade in place that was called off.
+    world.restart()
+    assert world.lifecycle.failure is None
+    world.lifecycle.submit(make_request("t"))
+    assert world.engine.start("t:0")
 
 
 async def test_drain_lets_what_has_begun_go_on_across_a_loss_and_starts_nothing(world: World) -> None:
