@@ -198,6 +198,20 @@ async def test_a_server_that_is_told_to_stop_leaves_its_streams(path: Path) -> N
     await second.stop()
 
 
+async def test_a_choice_that_went_on_with_other_numerics_is_written_with_them(path: Path) -> None:
+    gateway = Gateway(path)
+    gateway.start()
+    gateway.submit(n=2)
+    gateway.engine.say("r:0", 0, ABC[0])
+    gateway.lifecycle._choices["r:1"].fingerprint = "others"
+    gateway.engine.say("r:1", 0, ABC[0])
+    gateway.engine.say("r:1", 1, ABC[1])
+    await gateway.written()
+    first, second = gateway.journal.load()[0].choices
+    assert (first.fingerprint, second.fingerprint) == (INFO.fingerprint, "others")
+    await gateway.stop()
+
+
 async def test_streams_that_were_left_to_nobody_are_taken_back(path: Path) -> None:
     """The server that was to follow did not come."""
     gateway = Gateway(path)
