@@ -8,11 +8,13 @@ VENV   ?= .venv
 ARGS   ?=
 CHAOS_SECONDS ?= 600
 FUZZ_CASES ?= 10000
+# Who makes the theme warns of a successor of mkdocs, which is not admitted here.
+export NO_MKDOCS_2_WARNING = 1
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: serve test check chaos compat fuzz bench docs format clean help
+.PHONY: serve test check chaos compat fuzz bench docs docs-serve format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -23,7 +25,7 @@ help:
 	@echo "make compat  run unmodified client suites against a server, and write docs/compatibility.md"
 	@echo "make fuzz    FUZZ_CASES (10000) requests made from each OpenAPI document, and answers to 2,000 random schemas"
 	@echo "make bench   measure a server that this command starts; ARGS=\"--help\" shows its options"
-	@echo "make docs    generate the documentation that comes from code"
+	@echo "make docs    write the pages that come from code, and the site into site/; make docs-serve shows it while you write"
 	@echo "make format  let ruff put the code in order"
 	@echo "make clean   remove the environment"
 
@@ -56,13 +58,17 @@ bench: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m scripts.generate_docs
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.installed-dev
+	$(BIN)/mkdocs serve --strict $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info
 
 $(BIN)/python:
 	@scripts/make-environment "$(PYTHON)" "$(VENV)"

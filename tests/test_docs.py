@@ -9,6 +9,7 @@ import yaml
 
 from gateway.settings import ServeSettings, flag_of, variable_of
 from scripts import generate_docs
+from scripts.cli_page import cli_page
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "demo/README.md"])
@@ -23,18 +24,18 @@ def targets() -> set[str]:
 
 @pytest.mark.parametrize("name", generate_docs.PAGES)
 def test_a_generated_page_is_what_the_code_says(name: str) -> None:
-    assert name not in generate_docs.stale(), "run `make docs`"
+    assert not generate_docs.is_stale(name), "run `make docs`"
 
 
 def test_generated_pages_name_every_setting_and_the_reader_finds_staleness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = generate_docs.cli()
+    page = cli_page()
     for name in ServeSettings.model_fields:
         assert f"`{variable_of(name)}`" in page
         assert flag_of(name) in page or name == "model"
     monkeypatch.setattr(generate_docs, "ROOT", tmp_path)
-    assert set(generate_docs.stale()) == set(generate_docs.PAGES)
+    assert all(map(generate_docs.is_stale, generate_docs.PAGES))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -61,7 +61,7 @@ def write(runs: Sequence[Run], explanations: Sequence[Explanation], flags: Seque
         *(_summary(run) for run in runs),
         "",
         'Tests are "its own" where the client publishes them and they are run as they are, and "ours" where files of',
-        "[tests/compat](../tests/compat) do with the client what applications do.",
+        "`tests/compat` do with the client what applications do.",
     ]
     for run in runs:
         lines += ["", f"## {run.suite.name}", "", _sentence(run.suite.what)]
