@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import logging
 import pkgutil
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +24,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+logger = logging.getLogger(__name__)
+
 F = TypeVar("F")
 S = TypeVar("S")
 
@@ -32,6 +35,10 @@ REFERENCE = "torch"
 
 class NotInvariantError(ValueError):
     """No implementation of an op is deterministic here."""
+
+
+class NotUsableError(RuntimeError):
+    """What a provider would load is installed, but is not what the provider knows. The message is one line."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Provider(Generic[F, S]):
     supported: Callable[[Machine], bool]
     accepts: Callable[[S], bool]
     load: Callable[[], F]
+    """Raises NotUsableError where another provider has to be taken."""
     build: Callable[[], str] = str
     """Name and digest of the compiled code, where it has any. A package of providers that defines ``build`` has one."""
 
@@ -146,6 +154,7 @@ class Kernels:
         self.machine = machine
         self._supported: dict[str, list[Provider[Any, Any]]] = {}
         self._loaded: dict[tuple[str, str], Any] = {}
+        """None where that is not usable."""
         self._chosen: dict[tuple[str, str], str] = {}
         self._builds: set[str] = set()
 
@@ -155,18 +164,27 @@ class Kernels:
         Raises NotInvariantError where the machine is to be deterministic and nothing here is that.
         """
         for provider in self._candidates(op.name):
-            if provider.accepts(spec):
+            implementation: F | None = self._load(op.name, provider) if provider.accepts(spec) else None
+            if implementation is not None:
                 self._chosen[op.name, repr(spec)] = f"{provider.name} {provider.version}"
-                key = (op.name, provider.name)
-                if key not in self._loaded:
-                    self._loaded[key] = provider.load()
-                    self._builds |= {provider.build()} - {""}
-                implementation: F = self._loaded[key]
                 return implementation
         if self.machine.deterministic and not op.invariant:
             raise NotInvariantError(f"nothing on this machine computes {op.name} in one order for {spec}")
         self._chosen[op.name, repr(spec)] = f"{REFERENCE} {torch.__version__}"
         return op.reference
+
+    def _load(self, op: str, provider: Provider[F, S]) -> F | None:
+        """Its implementation, once; None where it cannot be used here, which is said once."""
+        key = (op, provider.name)
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = provider.load()
+                self._builds |= {provider.build()} - {""}
+            except NotUsableError as error:
+                logger.warning("%s does not compute %s: %s", provider.name, op, error)
+                self._loaded[key] = None
+        implementation: F | None = self._loaded[key]
+        return implementation
 
     def _candidates(self, op: str) -> list[Provider[Any, Any]]:
         if op not in self._supported:

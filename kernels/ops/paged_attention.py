@@ -47,6 +47,8 @@ class PagedAttentionSpec:
     dtype: torch.dtype
     """Of q."""
     cache_dtype: torch.dtype
+    alibi: bool = False
+    soft_cap: bool = False
 
 
 def paged_attention(
@@ -70,7 +72,8 @@ def paged_attention(
     them; block_tables [S, max_blocks] int32; query_start_loc [S + 1] int32, where each sequence's queries begin in q;
     seq_lens [S] int32, keys of each sequence, its queries' own included; max_query_len and max_seq_len, the greatest
     of each, for providers that size their launch by them. A query sees the keys at and before its position, with a
-    sliding window only the last ``sliding_window`` of those.
+    sliding window only the last ``sliding_window`` of those. All layers of a step are given the very same tensors
+    block_tables, query_start_loc and seq_lens, and no other step is (``kernels.per_step``).
 
     A score is q·k * scale; with ``soft_cap`` (Gemma 2) it becomes soft_cap * tanh(score / soft_cap); with
     ``alibi_slopes`` [Hq] float32 (Press et al. 2022) slope * (key position - query position) is added after that.
@@ -201,7 +204,9 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
             if not (alibi or window):  # Otherwise as torch would have it.
                 k_cache, v_cache = transposed(k_cache), v_cache.transpose(1, 2).contiguous().transpose(1, 2)
             yield Example(
-                PagedAttentionSpec(heads, kv_heads, head_dim, block_size, window is not None, dtype, cache_dtype),
+                PagedAttentionSpec(
+                    heads, kv_heads, head_dim, block_size, window is not None, dtype, cache_dtype, alibi, bool(soft_cap)
+                ),
                 (q, k_cache, v_cache, tables, starts, seq_lens),
                 {
                     "max_query_len": max(queries),

@@ -56,6 +56,15 @@ def test_a_step_is_laid_out_as_plain_loops_would(block_size):
             assert metadata.block_tables[row].tolist() == table.tolist()
 
 
+def test_every_step_has_tensors_of_its_own():
+    """By which what a provider keeps for the layers of one step is known, see ``kernels.per_step``."""
+    draw = random.Random(1)
+    buffers = InputBuffers(240, 8, 120, 4, torch.device("cpu"))
+    one, other = (buffers.fill(random_batch(draw, 4))[1] for _ in range(2))
+    for name in ("block_tables", "query_start_loc", "seq_lens"):
+        assert getattr(one, name) is not getattr(other, name)
+
+
 def test_the_tensors_are_the_same_memory_every_step():
     draw = random.Random(0)
     buffers = InputBuffers(240, 8, 120, 4, torch.device("cpu"))
