@@ -32,10 +32,11 @@ class Replay(Protocol):
 def capture(
     machine: Machine, forward: Callable[[], Tensor], tail: Callable[[Tensor], tuple[Tensor, ...]]
 ) -> Replay | None:
-    """``forward`` gives a row for each token of a step; ``tail`` makes of them results with a row for each sequence.
+    """``forward`` gives hidden states, ``tail`` makes results of them.
 
-    Both read persistent buffers of the largest size alone, and their course does not depend on what these hold. None
-    where that cannot be kept: part of it is computed by something else than the device's replayable kernels.
+    Both read persistent buffers of the largest size alone, and their course does not depend on what these hold. There
+    is a row for each token of a step until the op ``last_rows`` leaves one for each sequence. None where the pass
+    cannot be kept: part of it is computed by something else than the device's replayable kernels.
     """
     library = _library(machine)
     if library is None:

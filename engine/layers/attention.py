@@ -1,4 +1,4 @@
-"""Attention over the paged KV cache, and the metadata of a step that it needs."""
+"""Attention over the paged KV cache, the metadata of a step that it needs, and the rows that a step asks for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from engine.layers.base import LayerContext
-from kernels.ops import paged_attention, rope_and_cache
+from kernels.ops import last_rows, paged_attention, rope_and_cache
 
 LayerCache: TypeAlias = tuple[Tensor, Tensor]
 """One layer's keys and values, each [num_blocks, block_size, Hkv, D]; the order in memory is the cache's affair."""
@@ -26,10 +26,23 @@ class AttentionMetadata:
     """[S, max_blocks] int32; what lies past a sequence's blocks is never read."""
     query_start_loc: Tensor
     """[S + 1] int32: where each sequence's tokens begin in T."""
+    one_each: Tensor
+    """[S + 1] int32, 0 to S: what ``query_start_loc`` is once only the last token of each sequence is left."""
     seq_lens: Tensor
     """[S] int32: tokens in the cache once this step's are written."""
     max_query_len: int
     max_seq_len: int
+
+
+class LastRows:
+    """Leaves of the rows of a step those of each sequence's last token."""
+
+    def __init__(self, context: LayerContext) -> None:
+        self._select = context.kernels.select(last_rows.OP, last_rows.LastRowsSpec(context.dtype))
+
+    def __call__(self, x: Tensor, metadata: AttentionMetadata) -> Tensor:
+        """[T, ...] → [S, ...]."""
+        return self._select(x.flatten(1), metadata.query_start_loc).view(-1, *x.shape[1:])
 
 
 class Attention:
@@ -55,18 +68,22 @@ class Attention:
         rotation: tuple[Tensor, Tensor],
         cache: LayerCache,
         metadata: AttentionMetadata,
+        last: LastRows | None = None,
     ) -> Tensor:
-        """q [T, Hq, D]; k and v [T, Hkv, D], rotation (cos, sin) [T, D/2] → [T, Hq, D]."""
+        """q [T, Hq, D]; k and v [T, Hkv, D], rotation (cos, sin) [T, D/2] → [T, Hq, D], with ``last`` [S, Hq, D]."""
         keys, values = cache
         q = self._rope(q, k, v, metadata.positions, *rotation, keys, values, metadata.slot_mapping)
+        starts, most = metadata.query_start_loc, metadata.max_query_len
+        if last is not None:
+            q, starts, most = last(q, metadata), metadata.one_each, 1
         return self._attend(
             q,
             keys,
             values,
             metadata.block_tables,
-            metadata.query_start_loc,
+            starts,
             metadata.seq_lens,
-            max_query_len=metadata.max_query_len,
+            max_query_len=most,
             max_seq_len=metadata.max_seq_len,
             scale=self._scale,
             sliding_window=self._sliding_window,

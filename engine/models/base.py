@@ -36,9 +36,13 @@ class Model(Protocol):
         """Everything that has weights, each once; together they are what the checkpoint must hold."""
         ...
 
-    def forward(self, inputs: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
-        """Token ids [T] of packed sequences → final hidden states [T, hidden]. Writes the cache.
+    def forward(
+        self, inputs: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata, *, every_token: bool = False
+    ) -> Tensor:
+        """Token ids [T] of packed sequences → final hidden states [S, hidden], after the last token of each sequence,
+        or [T, hidden] if ``every_token``. Writes the cache.
 
+        Nothing but the cache is read of the other tokens' last layer, so a model does not compute the rest of it.
         Between the stages of a pipeline [T, hidden] float goes from one ``forward`` into the next.
         """
         ...

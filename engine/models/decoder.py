@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.layers.attention import Attention, AttentionMetadata, LayerCache
+from engine.layers.attention import Attention, AttentionMetadata, LastRows, LayerCache
 from engine.layers.base import Layer, LayerContext
 from engine.layers.embedding import Vocabulary
 from engine.layers.linear import GateUpLinear, JoiningLinear, QKVLinear
@@ -63,12 +63,17 @@ class DecoderAttention:
         yield from (self.qkv, self.output, *(self.norms or ()))
 
     def __call__(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: LayerCache, metadata: AttentionMetadata
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        cache: LayerCache,
+        metadata: AttentionMetadata,
+        last: LastRows | None,
     ) -> Tensor:
         q, k, v = self.qkv.heads(x)
         if self.norms is not None:
             q, k = self.norms[0](q), self.norms[1](k)
-        return self.output(self.attention(q, k, v, rotation, cache, metadata).flatten(1))
+        return self.output(self.attention(q, k, v, rotation, cache, metadata, last).flatten(1))
 
 
 class DecoderMLP:
@@ -104,10 +109,17 @@ class DecoderBlock:
         rotation: tuple[Tensor, Tensor],
         cache: LayerCache,
         metadata: AttentionMetadata,
+        last: LastRows | None,
     ) -> tuple[Tensor, Tensor]:
-        """(what this block adds last, the residual stream without it): the next norm adds the two."""
+        """(what this block adds last, the residual stream without it): the next norm adds the two.
+
+        With ``last``, all tokens' keys and values are written, and the rest is computed for the last tokens alone.
+        """
         normed, residual = self.attention_norm.add(x, residual)
-        normed, residual = self.mlp_norm.add(self.attention(normed, rotation, cache, metadata), residual)
+        attended = self.attention(normed, rotation, cache, metadata, last)
+        if last is not None:
+            residual = last(residual, metadata)
+        normed, residual = self.mlp_norm.add(attended, residual)
         return self.mlp(normed), residual
 
 
@@ -129,6 +141,7 @@ class Decoder:
         self.blocks = [
             DecoderBlock(f"model.layers.{index}", config, config.sliding_windows[index], context) for index in layers
         ]
+        self._last_rows = LastRows(context)
         if parallel.last:
             self.norm = RMSNorm("model.norm", config.hidden_size, config.rms_norm_eps, context)
             self.head = self.embedding if tied else Vocabulary("lm_head", *size, context)
@@ -147,14 +160,18 @@ class Decoder:
         if self.head is not None and self.head is not self.embedding:
             yield self.head
 
-    def forward(self, inputs: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata) -> Tensor:
+    def forward(
+        self, inputs: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata, *, every_token: bool = False
+    ) -> Tensor:
+        narrows = self._parallel.last and not every_token and metadata.max_query_len > 1
         rotation = self.rotary.tables
         x, residual = inputs, None
         if self._parallel.first:
             assert self.embedding is not None
             x = self.embedding.embed(inputs)
         for block, layer_cache in zip(self.blocks, cache, strict=True):
-            x, residual = block(x, residual, rotation, layer_cache, metadata)
+            last = self._last_rows if narrows and block is self.blocks[-1] else None
+            x, residual = block(x, residual, rotation, layer_cache, metadata, last)
         if self.norm is not None:
             return self.norm.add(x, residual)[0]
         assert residual is not None, "a stage has a layer"

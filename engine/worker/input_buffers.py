@@ -40,6 +40,7 @@ class InputBuffers:
         self._block_tables = Buffer((max_seqs, max_blocks), torch.int32, device)
         self._query_start_loc = Buffer((max_seqs + 1,), torch.int32, device)
         self._seq_lens = Buffer((max_seqs,), torch.int32, device)
+        self._one_each = torch.arange(max_seqs + 1, dtype=torch.int32, device=device)
         self._numbers = np.arange(max(max_tokens, max_seqs) + 1)
 
     def whole(self) -> tuple[Tensor, AttentionMetadata]:
@@ -59,6 +60,7 @@ class InputBuffers:
             slot_mapping=self._slot_mapping.part(tokens),
             block_tables=self._block_tables.part(sequences, blocks),
             query_start_loc=self._query_start_loc.part(sequences + 1),
+            one_each=self._one_each[: sequences + 1],
             seq_lens=self._seq_lens.part(sequences),
             max_query_len=max_query_len,
             max_seq_len=max_seq_len,

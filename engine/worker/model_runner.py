@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from engine.batch import PromptLogprobsRequest, ScheduledBatch, StepResult
-from engine.layers.attention import AttentionMetadata
 from engine.messages import TokenLogprobs
 from engine.models.base import Model
 from engine.parallel import ALONE, Parallel
@@ -62,7 +61,7 @@ class ModelRunner:
             def decode(sequences: int, length: int) -> tuple[Tensor, Drawn | None]:
                 input_ids, metadata = self._buffers.decoding(sequences, length)
                 hidden = self._model.forward(input_ids, cache.layers, metadata)
-                return hidden, self._draw(hidden, metadata)
+                return hidden, self._draw(hidden)
 
             self._spare = cache.num_blocks - 1
             most = min(len(input_ids), len(metadata.seq_lens))
@@ -71,7 +70,7 @@ class ModelRunner:
         self._replay = capture(
             self._machine,
             lambda: self._model.forward(self._inputs, cache.layers, metadata),
-            lambda hidden: self._draw(hidden, metadata) or (),
+            lambda hidden: self._draw(hidden) or (),
         )
 
     @torch.inference_mode()
@@ -88,7 +87,7 @@ class ModelRunner:
                 torch.cuda.current_stream().synchronize()
 
     def _execute(self, batch: ScheduledBatch, cache: KVCache) -> StepResult | None:
-        hidden, drawn = self.forward(batch, cache)
+        hidden, drawn = self.forward(batch, cache, every_token=bool(batch.prompt_logprobs))
         if not self._parallel.last:
             assert self._parallel.pipe is not None, "there is a next stage"
             self._parallel.pipe.send(hidden)
@@ -103,10 +102,14 @@ class ModelRunner:
         return StepResult(token_ids, logprobs, prompt_logprobs, refusals)
 
     @torch.inference_mode()
-    def forward(self, batch: ScheduledBatch, cache: KVCache) -> tuple[Tensor, Drawn | None]:
-        """(final hidden states [T, hidden], what is sampled after each sequence), valid until the next step.
+    def forward(
+        self, batch: ScheduledBatch, cache: KVCache, *, every_token: bool = False
+    ) -> tuple[Tensor, Drawn | None]:
+        """(final hidden states, what is sampled after each sequence), valid until the next step.
 
-        Before the last stage of a pipeline it is what the next one goes on from; a rank that does not sample has None.
+        The states are those of ``Model.forward``, [S, hidden] or [T, hidden]; a captured pass has the former, so all
+        are computed call by call. Before the last stage of a pipeline they are what the next one goes on from; a rank
+        that does not sample has None.
         """
         tokens, sequences = len(batch.input_ids), len(batch.query_lens)
         if self._graphs is not None and tokens == sequences:
@@ -116,16 +119,20 @@ class ModelRunner:
         if not self._parallel.first:
             assert self._parallel.pipe is not None, "there is a stage before"
             self._parallel.pipe.receive(self._inputs[:tokens])
-        if self._replay is not None:
+        if self._replay is not None and not (every_token and tokens > sequences):
             self._buffers.write(batch)
             self._replay.run(tokens, sequences)
             drawn = [column[:sequences] for column in self._replay.tail]
-            return self._replay.output[:tokens], Drawn(*drawn) if drawn else None
+            rows = sequences if self._parallel.last else tokens
+            return self._replay.output[:rows], Drawn(*drawn) if drawn else None
         input_ids, metadata = self._buffers.fill(batch)
         inputs = input_ids if self._parallel.first else self._inputs[:tokens]
-        hidden = self._model.forward(inputs, cache.layers, metadata)
+        hidden = self._model.forward(inputs, cache.layers, metadata, every_token=every_token)
         greedy = all(sample.params.greedy for sample in batch.samples)
-        return hidden, self._draw(hidden, metadata, greedy=greedy)
+        last = hidden
+        if self._parallel.last and every_token:
+            last = self._last_rows(hidden, metadata.query_start_loc)
+        return hidden, self._draw(last, greedy=greedy)
 
     def _decode(
         self, batch: ScheduledBatch, graphs: DecodeGraphs[tuple[Tensor, Drawn | None]]
@@ -140,11 +147,11 @@ class ModelRunner:
         hidden, drawn = graphs.run(padded, self._buffers.longest(sequences))
         return hidden[:sequences], drawn and Drawn(*(column[:sequences] for column in drawn))
 
-    def _draw(self, hidden: Tensor, metadata: AttentionMetadata, *, greedy: bool = False) -> Drawn | None:
-        """After the last token of each sequence, on the rank that samples; see ``Sampler.draw``."""
+    def _draw(self, hidden: Tensor, *, greedy: bool = False) -> Drawn | None:
+        """After hidden states [S, hidden], on the rank that samples; see ``Sampler.draw``."""
         if not self._parallel.last:
             return None
-        logits = self._model.logits(self._last_rows(hidden, metadata.query_start_loc))
+        logits = self._model.logits(hidden)
         return None if logits is None else self._sampler.draw(logits, greedy=greedy)
 
     def _prompt_logprobs(self, hidden: Tensor, request: PromptLogprobsRequest) -> list[TokenLogprobs]:

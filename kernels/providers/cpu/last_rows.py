@@ -34,6 +34,7 @@ class NativeLastRows:
         if query_start_loc.dtype != torch.int32 or not query_start_loc.is_contiguous():
             raise ValueError("starts are contiguous int32")
         rows, size = len(query_start_loc) - 1, x.shape[1]
+        self._library.rows_are_sequences()
         out = self._library.empty((rows, size))
         arguments = _LastRows(x.data_ptr(), out.data_ptr(), query_start_loc.data_ptr(), x.stride(0), size)
         self._library.launch(self._kernel, arguments, (x, out, query_start_loc), rows)

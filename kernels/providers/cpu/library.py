@@ -81,6 +81,11 @@ class Library:
         step = Step(tokens, sequences)
         self._run(ctypes.byref(launch), 1, ctypes.byref(step), torch.get_num_threads())
 
+    def rows_are_sequences(self) -> None:
+        """What is recorded from now on has a row for each sequence of a step, not for each token."""
+        if self._recording is not None:
+            self._recording.by_sequence = True
+
     def outside(self, compute: Callable[..., None], shape: tuple[int, ...], inputs: tuple[Tensor, ...]) -> Tensor:
         """A result of something that is no kernel: ``compute(rows, out, *inputs)`` fills its first rows.
 

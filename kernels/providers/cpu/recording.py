@@ -30,7 +30,6 @@ def record(
     """None where torch itself computes a part of the pass, which a replay would not repeat."""
     with library.record() as program, _Computations() as computations:
         output = forward()
-        program.by_sequence = True
         results = tail(output)
     if computations.names:
         logger.info("steps are not replayed: torch computes %s", ", ".join(sorted(computations.names)))

@@ -43,7 +43,9 @@ class Runner:
             block_tables=_padded([table for *_, table in chunks]),
             samples=(),
         )
-        hidden, _ = self.worker._runner.forward(batch, self.worker._cache)
+        hidden = self.worker._runner.forward(batch, self.worker._cache, every_token=True)[0].clone()
+        last, _ = self.worker._runner.forward(batch, self.worker._cache)
+        torch.testing.assert_close(last, hidden[np.cumsum(batch.query_lens) - 1])
         with torch.inference_mode():
             logits = torch.split(self.worker._model.logits(hidden), batch.query_lens.tolist())
         for name, part in zip(batch.sequence_ids, logits, strict=True):

@@ -123,8 +123,8 @@ def clamped(rows, out, x):
 
 
 def test_what_is_no_kernel_is_done_at_its_place_in_every_replay(layers):
-    x = torch.empty(ROWS, WIDTH)
-
+    x, starts = torch.empty(ROWS, WIDTH), torch.zeros(ROWS + 1, dtype=torch.int32)
+    last = Kernels(CPU).select(LAST_ROWS, LastRowsSpec(torch.float32))
     counts = []
 
     def noted(rows, out, x):
@@ -134,15 +134,16 @@ def test_what_is_no_kernel_is_done_at_its_place_in_every_replay(layers):
     def forward():
         return layers(outside(CPU, noted, (ROWS, WIDTH), layers(x)))
 
-    replay = capture(CPU, forward, lambda y: (outside(CPU, noted, (ROWS, WIDTH), y),))
+    replay = capture(CPU, forward, lambda y: (outside(CPU, noted, (ROWS, WIDTH), last(y, starts)),))
     assert replay is not None
-    for rows, sequences in [(1, 1), (ROWS, 3), (7, 7)]:
-        x[:rows] = torch.randn(rows, WIDTH)
+    for lengths in ([1], [30, 2, 8], [1] * 7):
+        rows, sequences, ends = sum(lengths), len(lengths), torch.tensor(lengths).cumsum(0)
+        x[:rows], starts[1 : sequences + 1] = torch.randn(rows, WIDTH), ends
         counts.clear()
         expected = layers(layers(x[:rows]).clamp(-1, 1))
         replay.run(rows, sequences)
         assert torch.equal(replay.output[:rows], expected)
-        assert torch.equal(replay.tail[0][:sequences], expected[:sequences].clamp(-1, 1))
+        assert torch.equal(replay.tail[0][:sequences], expected[ends - 1].clamp(-1, 1))
         assert counts == [rows, sequences]
 
 
