@@ -65,7 +65,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logprobs: int | None = None
     """How many of the likeliest tokens to report beside the sampled one; None reports nothing."""
     prompt_logprobs: int | None = None
-    """The same for every prompt token but the first; such a request does not read the prefix cache."""
+    """The same for every prompt token but the first; such a choice does not read the prefix cache. Of those that share
+    a prompt, the gateway asks one for it."""
 
     @property
     def greedy(self) -> bool:

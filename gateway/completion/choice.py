@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec.structs import replace
+
 from engine.messages import EngineInfo, Start, ToEngine, Tokens
 from engine.sampling_params import SamplingParams
 from gateway.completion.events import FinishReason, PromptScored, Usage
@@ -104,15 +106,33 @@ class Choice:
     def params(self) -> SamplingParams:
         return self.request.request.params[self.prompt_index]
 
+    @property
+    def is_to_score(self) -> bool:
+        """Whether an attempt that begins now scores the prompt, where that was asked for.
+
+        That is done once for all siblings, and again only where the one that was to do it has lost its engine before.
+        As long as there are no scores, a sibling is at it or is pending, so they come.
+        """
+        active = self.request
+        if self.params.prompt_logprobs is None or self.prompt_index in active.scored_prompts:
+            return False
+        scorer = active.scorers.get(self.prompt_index, self)
+        return scorer is self or scorer.state != "running"
+
     def start(self, *, at_once: bool = False) -> Start:
         """What the engine is told for the current attempt: to go on after what was emitted."""
         self._note_attempt()
+        params = self.params
+        if self.is_to_score:
+            self.request.scorers[self.prompt_index] = self
+        elif params.prompt_logprobs is not None:
+            params = replace(params, prompt_logprobs=None)
         return Start(
             id=self.id,
             attempt=self.attempt,
             prompt=self.prompt,
             output_prefix=list(self.emitted.ids),
-            params=self.params,
+            params=params,
             seed=self.request.request.seed,
             choice=self.index,
             cache_salt=self.request.request.cache_salt,
@@ -200,6 +220,8 @@ class ActiveRequest:
     pauses: list[float] = field(default_factory=list)
     """Of choices that had begun and lost their engine, from token to token."""
     scored_prompts: set[int] = field(default_factory=set)
+    scorers: dict[int, Choice] = field(default_factory=dict)
+    """Prompt → the choice that was last told to score it."""
 
     @property
     def emitted(self) -> bool:

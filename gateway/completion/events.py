@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from engine.messages import TokenLogprobs
@@ -46,16 +46,21 @@ class Delta:
     """Set on the last delta of the choice, and only there."""
     stop_reason: str | int | None = None
     """With ``stop``: the stop string, or the stop token id that the request named; None for the model's own."""
-    stop_token: OutputToken | None = None
-    """The token that ended the choice, where one did. It has no text, so it is none of ``tokens``; it was generated
-    all the same, and counts in usage."""
+    stop_tokens: list[OutputToken] = field(default_factory=list)
+    """With the last delta: those that ended the choice, a stop token or what lies in a stop string that was cut off.
+    They have no text, so they are none of ``tokens``; they were generated all the same, and count in usage."""
     num_tokens: int = 0
     """Output tokens of the choice so far, those included whose text is still held back."""
+
+    @property
+    def generated(self) -> list[OutputToken]:
+        """The tokens of the text, and those that ended it."""
+        return [*self.tokens, *self.stop_tokens] if self.stop_tokens else self.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class PromptScored:
-    """Log-probabilities of a prompt's tokens but the first, where they were asked for; before its first delta."""
+    """Log-probabilities of a prompt's tokens but the first, where they were asked for: once, before its first delta."""
 
     prompt_index: int
     logprobs: list[TokenLogprobs]

@@ -25,10 +25,10 @@ from gateway.tokenizer import Tokenizer
 class Fold:
     """One choice's tokens, folded into deltas.
 
-    Two things end a choice beside its length. A stop token is no part of the text nor of the deltas' tokens: the last
-    delta carries it by itself. A stop string is cut from the text (unless it is to be included), and with it the
-    tokens that lie within it or after it. ``num_tokens``, which usage counts, includes the stop token, or all tokens
-    up to the one that completed the string.
+    Two things end a choice beside its length. A stop token is no part of the text nor of the deltas' tokens. A stop
+    string is cut from the text (unless it is to be included), and with it the tokens that lie within it or after it.
+    The last delta carries by themselves the tokens that ended the choice in this way. They were generated all the
+    same: ``num_tokens``, which usage counts, is the number of tokens and stop tokens together.
     """
 
     __slots__ = (
@@ -102,7 +102,7 @@ class Fold:
         """
         texts: list[str] = []
         tokens: list[OutputToken] = []
-        stop_token: OutputToken | None = None
+        stop_tokens: list[OutputToken] = []
         parser, read = self._parser, 0
         last = len(ids) - 1
         for number, token_id in enumerate(ids):
@@ -111,8 +111,7 @@ class Fold:
             stopped = finish == "stop" and number == last
             if stopped or (token_id in self._stop_ids and self.num_tokens > self._min_tokens):
                 self._finish("stop", None if token_id in self._eos_ids else token_id, texts, tokens)
-                # A stop string in what was held back comes before this token.
-                stop_token = None if isinstance(self.stop_reason, str) else token
+                stop_tokens.append(token)
                 break
             match = self._add(token, texts, tokens)
             if match is not None:
@@ -129,9 +128,13 @@ class Fold:
         else:
             if finish is not None:
                 self._finish(finish, None, texts, tokens)
+        if self.finish_reason is not None:
+            # What is left here lies in a stop string, or after the one call that was allowed.
+            stop_tokens = [*(token for token, _, _ in self._tokens), *stop_tokens]
+            self._tokens.clear()
         if parser is not None:
             self._parse(parser, texts, tokens, read)
-            return self._parsed(parser, tokens, stop_token)
+            return self._parsed(parser, tokens, stop_tokens)
         if not texts and not tokens and self.finish_reason is None:
             return None
         return Delta(
@@ -140,7 +143,7 @@ class Fold:
             tokens=tokens,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
-            stop_token=stop_token,
+            stop_tokens=stop_tokens,
             num_tokens=self.num_tokens,
         )
 
@@ -153,7 +156,7 @@ class Fold:
             self.reasoning_tokens += len(tokens) - read
         return len(tokens)
 
-    def _parsed(self, parser: Parser, tokens: list[OutputToken], stop_token: OutputToken | None) -> Delta | None:
+    def _parsed(self, parser: Parser, tokens: list[OutputToken], stop_tokens: list[OutputToken]) -> Delta | None:
         if self.finish_reason is not None:
             # Nobody can make a call that a stop string has cut.
             cut = isinstance(self.stop_reason, str) and parser.in_call
@@ -171,7 +174,7 @@ class Fold:
             calls=news.calls,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
-            stop_token=stop_token,
+            stop_tokens=stop_tokens,
             num_tokens=self.num_tokens,
         )
 
@@ -238,7 +241,8 @@ class Fold:
         """Ends the text at a stop string; a token that straddles the cut still belongs to the text."""
         until = match.end if self._include_stop else match.start
         self._release(until, texts, tokens)
-        tokens.extend(token for token, begin, _ in self._tokens if begin < until)
+        while self._tokens and self._tokens[0][1] < until:
+            tokens.append(self._tokens.popleft()[0])
         self.finish_reason, self.stop_reason = "stop", match.string
 
 

@@ -125,7 +125,7 @@ class Lifecycle:
         """Accepts a request and sends its choices to an engine. Raises ``Unavailable`` where there is none."""
         info = self._welcome()
         active = ActiveRequest(request, self._clock.now())
-        active.stream = stream = Stream(lambda: self._cancel(active))
+        active.stream = stream = Stream(lambda: self._cancel(active), unscored=request.prompts_to_score, n=request.n)
         self._enter(active, info.eos_token_ids)
         for choice in active.choices:
             self._dispatch(choice)

@@ -123,7 +123,8 @@ class Placement:
         route = self._router.choose(
             [ReplicaState(each.replica, each.epoch, each.load, each.draining and draining) for each in eligible],
             Prompt(
-                digests=digests,
+                # Who scores the prompt computes it whatever is cached; its siblings take over what it has computed.
+                digests=[] if choice.is_to_score else digests,
                 block_size=eligible[0].info.block_size,
                 session=choice.request.request.session,
                 beside=None if sibling is None or sibling.place is None else sibling.place.incarnation.replica,
@@ -160,8 +161,6 @@ class Placement:
         return alike if alike and choice.emitted.ids else list(self._infos)
 
     def _digests(self, choice: Choice, sibling: Choice | None) -> list[bytes]:
-        if choice.params.prompt_logprobs is not None:
-            return []  # its prompt is computed whatever is cached
         emitted = choice.emitted.ids
         if sibling is not None and sibling.place is not None and not emitted and not sibling.emitted.ids:
             return sibling.place.digests

@@ -73,6 +73,8 @@ class Recording:
         self.reader: Reader | None = None
         self.tracks: list[Track] = []
         self.scored: list[PromptScored] = []
+        self.unscored = set(self.request.prompts_to_score)
+        """Prompts whose scores are to come; nothing of their choices is read before."""
         self.usage: Usage | None = None
         self.error: APIError | None = None
         self.idle_since = 0.0
@@ -156,7 +158,8 @@ class Recording:
             Track(choice, written, choice.fingerprint, written) for choice, written in zip(choices, held, strict=True)
         ]
         self._cancel = cancel
-        self.scored = list(stored.scored)
+        for event in stored.scored:
+            self._show_scores(event)
         self.num_entries = stored.num_entries
         self._saved.set()
         if stored.usage is not None:
@@ -172,7 +175,7 @@ class Recording:
                 visible, ended = track.written, event.finish_reason is not None
                 self._then(entry if entry.ids or entry.finish else None, lambda: self._show(track, visible, ended))
             case PromptScored():
-                self._then(Scored(event.prompt_index, event.logprobs), lambda: self.scored.append(event))
+                self._then(Scored(event.prompt_index, event.logprobs), lambda: self._show_scores(event))
             case Completed():
                 self._then(Ended(event.usage), lambda: self._end(usage=event.usage))
 
@@ -225,6 +228,10 @@ class Recording:
         else:
             self._journal.append(self.request.id, self.num_entries, encode(entry), done)
             self.num_entries += 1
+
+    def _show_scores(self, event: PromptScored) -> None:
+        self.scored.append(event)
+        self.unscored.discard(event.prompt_index)
 
     def _show(self, track: Track, visible: int, ended: bool) -> None:
         track.visible, track.ended = visible, ended
@@ -294,6 +301,8 @@ class Reader:
         self._scored = len(recording.scored)
         room = AT_ONCE
         for index, track in enumerate(recording.tracks):
+            if index // recording.request.n in recording.unscored:
+                continue
             room = self._take_choice(index, track, room)
             if room <= 0:
                 return True

@@ -51,6 +51,11 @@ class Request:
         return trace_id_of(self.traceparent)
 
     @property
+    def prompts_to_score(self) -> list[int]:
+        """Indices of the prompts whose tokens' log-probabilities are asked for."""
+        return [index for index, params in enumerate(self.params) if params.prompt_logprobs is not None]
+
+    @property
     def num_choices(self) -> int:
         return len(self.prompts) * self.n
 

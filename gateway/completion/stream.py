@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from gateway.completion.events import CallDelta, Delta, Event
+from gateway.completion.events import CallDelta, Completed, Delta, Event, PromptScored
 from gateway.errors import APIError
 
 
@@ -28,12 +28,19 @@ class Stream:
     It ends after ``Completed``, or raises an ``APIError`` where the request fails (after what was ready before).
     Events wait here for a slow reader, at most one for each token of the request, and deltas of one choice that have
     waited are merged when they are read; the lifecycle never waits for a reader.
+
+    One choice scores the prompt for all its siblings, which may be ahead of it: their deltas wait for the scores.
     """
 
-    __slots__ = ("_cancel", "_ended", "_error", "_pending", "_waiter")
+    __slots__ = ("_cancel", "_ended", "_error", "_held", "_n", "_pending", "_unscored", "_waiter")
 
-    def __init__(self, cancel: Callable[[], None]) -> None:
+    def __init__(self, cancel: Callable[[], None], *, unscored: Iterable[int] = (), n: int = 1) -> None:
+        """``unscored``: the prompts whose scores are to come. Each prompt has ``n`` choices."""
         self._cancel = cancel
+        self._n = n
+        self._unscored = set(unscored)
+        self._held: list[Delta] = []
+        """Of choices whose prompt is one of those."""
         self._pending: list[Event] = []
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
@@ -63,8 +70,31 @@ class Stream:
             await self._waiter
 
     def push(self, event: Event) -> None:
-        self._pending.append(event)
+        if self._unscored:
+            self._push_in_order(event)
+        else:
+            self._pending.append(event)
         self._wake()
+
+    def _push_in_order(self, event: Event) -> None:
+        """What is held comes after its scores, or at the end of a request that was cancelled before there were any."""
+        match event:
+            case Delta() if event.index // self._n in self._unscored:
+                self._held.append(event)
+            case PromptScored():
+                self._unscored.discard(event.prompt_index)
+                self._pending.append(event)
+                self._release(event.prompt_index)
+            case Completed():
+                self._pending += [*self._held, event]
+            case _:
+                self._pending.append(event)
+
+    def _release(self, prompt_index: int) -> None:
+        for delta in self._held:
+            if delta.index // self._n == prompt_index:
+                self._pending.append(delta)
+        self._held = [delta for delta in self._held if delta.index // self._n != prompt_index]
 
     def close(self) -> None:
         self._ended = True
@@ -106,7 +136,7 @@ def _joined(deltas: list[Delta]) -> Delta:
         calls=joined_calls(call for delta in deltas for call in delta.calls),
         finish_reason=last.finish_reason,
         stop_reason=last.stop_reason,
-        stop_token=last.stop_token,
+        stop_tokens=last.stop_tokens,
         num_tokens=last.num_tokens,
     )
 

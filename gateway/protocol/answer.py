@@ -117,7 +117,8 @@ class StreamAnswer(Answer, ABC):
         # Encoded once; a chunk is this, its choice, and its end.
         self._head = to_json(envelope.members(self.object_name))[:-1] + b',"choices":['
         self._prompt_tokens = sum(map(len, options.prompts))
-        self._output_tokens = 0
+        self._output_tokens = [0] * self.num_choices
+        """Of each choice, as far as it was told of."""
 
     @abstractmethod
     def opening(self) -> bytes:
@@ -140,7 +141,7 @@ class StreamAnswer(Answer, ABC):
         for event in events:
             match event:
                 case Delta():
-                    self._output_tokens += len(event.tokens) + (event.stop_token is not None)
+                    self._output_tokens[event.index] = max(self._output_tokens[event.index], event.num_tokens)
                     if self._knows(event):
                         self.skip(event)
                     else:
@@ -174,9 +175,8 @@ class StreamAnswer(Answer, ABC):
 
     def _usage_so_far(self) -> bytes:
         if self.options.continuous_usage:
-            return b',"usage":' + to_json(
-                usage_object(Usage(self._prompt_tokens, self._output_tokens, 0), details=False)
-            )
+            usage = self.usage_of(Usage(self._prompt_tokens, sum(self._output_tokens), 0))
+            return b',"usage":' + to_json(usage_object(usage, details=False))
         return b',"usage":null' if self.options.usage else b""
 
     def _end(self, usage: Usage) -> bytes:
@@ -195,7 +195,7 @@ class Collected:
     tokens: list[OutputToken] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: str | int | None = None
-    stop_token: OutputToken | None = None
+    stop_tokens: list[OutputToken] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -208,8 +208,8 @@ class Collected:
 
     @property
     def generated(self) -> list[OutputToken]:
-        """The tokens of the text, and the stop token that ended it."""
-        return self.tokens if self.stop_token is None else [*self.tokens, self.stop_token]
+        """The tokens of the text, and those that ended it."""
+        return [*self.tokens, *self.stop_tokens]
 
     @property
     def mean_logprob(self) -> float:
@@ -260,7 +260,7 @@ class BodyAnswer(Answer, ABC):
                     choice.call_deltas.extend(event.calls)
                     choice.tokens.extend(event.tokens)
                     choice.finish_reason, choice.stop_reason = event.finish_reason, event.stop_reason
-                    choice.stop_token = event.stop_token
+                    choice.stop_tokens = event.stop_tokens
                 case PromptScored():
                     self._scored[event.prompt_index] = event
                 case Completed():

@@ -29,7 +29,9 @@ class ChatCompletionRequest(ConstrainedRequest):
     max_completion_tokens: int | None = Field(
         None, ge=1, description="Most tokens to generate. Left out, it is all that the context leaves."
     )
-    logprobs: bool | None = Field(None, description="Report the log-probability of every generated token.")
+    logprobs: bool | None = Field(
+        None, description="Report the log-probability of every generated token, of those too that ended the answer."
+    )
     top_logprobs: Annotated[int, Limited("maximum", "max_logprobs")] | None = Field(
         None, ge=0, description="With logprobs: how many of the likeliest tokens to report at each position."
     )

@@ -37,12 +37,11 @@ class ChatStream(StreamAnswer):
                 delta.num_tokens,
             )
         if delta.finish_reason is not None:
-            more = b""
-            if self.options.token_ids and delta.stop_token is not None:
-                more = b',"token_ids":[%d]' % delta.stop_token.id
+            ended = delta.stop_tokens if reported is not None else []
+            more = self._details(ended) if ended else b',"logprobs":null'
             chunks += self._chunk(
-                b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":%s,"stop_reason":%s%s}'
-                % (delta.index, to_json(delta.finish_reason), to_json(delta.stop_reason), more),
+                b'{"index":%d,"delta":{}%s,"finish_reason":%s,"stop_reason":%s}'
+                % (delta.index, more, to_json(delta.finish_reason), to_json(delta.stop_reason)),
                 delta.index,
                 delta.num_tokens,
                 ended=True,
@@ -90,7 +89,7 @@ class ChatBody(BodyAnswer):
         return {
             "index": index,
             "message": _message(collected, reasoning=self.options.reasoning),
-            "logprobs": chat_entries(collected.tokens, self.tokenizer) if self.options.logprobs else None,
+            "logprobs": chat_entries(collected.generated, self.tokenizer) if self.options.logprobs else None,
             "finish_reason": collected.finish_reason,
             "stop_reason": collected.stop_reason,
         } | ids

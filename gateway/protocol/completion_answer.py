@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.completion.events import Delta, OutputToken, PromptScored
+from gateway.completion.events import Delta, PromptScored
 from gateway.protocol.answer import AnswerOptions, BodyAnswer, Collected, Envelope, StreamAnswer, to_json
 from gateway.protocol.event_ids import EventIds, ResumeMode
 from gateway.protocol.logprobs import CompletionLogprobs, joined
@@ -27,8 +27,6 @@ class CompletionStream(StreamAnswer):
     ) -> None:
         super().__init__(envelope, options, tokenizer, mode=mode, seen=seen)
         self._logprobs = [_builder(self.options, tokenizer) for _ in range(self.num_choices)]
-        self._unscored = set(range(len(options.prompts))) if options.echo is not None and options.logprobs else set()
-        """Prompts that are still to be echoed with their scores."""
 
     def opening(self) -> bytes:
         """Echoed prompts; those that are scored come when they have been."""
@@ -46,7 +44,6 @@ class CompletionStream(StreamAnswer):
     def scored(self, event: PromptScored) -> bytes:
         if self.options.echo is None:
             return b""
-        self._unscored.discard(event.prompt_index)
         text, ids = self.options.echo[event.prompt_index], self.options.prompts[event.prompt_index]
         choices = self.choices_of(event.prompt_index)
         for index in choices:
@@ -60,25 +57,18 @@ class CompletionStream(StreamAnswer):
             for index in choices
         )
 
-    def delta(self, delta: Delta) -> bytes:
-        prompt_index = delta.index // self.options.n
-        if prompt_index in self._unscored:  # a prompt of one token has nothing to score
-            return self.scored(PromptScored(prompt_index, [])) + self._delta(delta)
-        return self._delta(delta)
-
     def skip(self, delta: Delta) -> None:
-        self._unscored.discard(delta.index // self.options.n)
         if self.options.logprobs:
-            self._logprobs[delta.index].skip(_reported(delta))
+            self._logprobs[delta.index].skip(delta.generated)
 
-    def _delta(self, delta: Delta) -> bytes:
+    def delta(self, delta: Delta) -> bytes:
         finish = to_json(delta.finish_reason)
         if self.options.scores_only:
             if delta.finish_reason is None:
                 return b""
             choice = to_json(_choice(delta.index, "", finish_reason="length"))
             return self._chunk(choice, delta.index, delta.num_tokens, ended=True)
-        tokens = _reported(delta)
+        tokens = delta.generated
         reported = bool(tokens) and (self.options.logprobs or self.options.token_ids)
         if not (delta.text or reported or delta.finish_reason):
             return b""
@@ -134,11 +124,6 @@ class CompletionBody(BodyAnswer):
                 builder.prompt(self.options.prompts[prompt_index], scored.logprobs, echo, top=self.options.top_logprobs)
             )
         return joined([*parts, builder.output(collected.generated)])
-
-
-def _reported(delta: Delta) -> list[OutputToken]:
-    """With the stop token that ended the choice."""
-    return delta.tokens if delta.stop_token is None else [*delta.tokens, delta.stop_token]
 
 
 def _builder(options: AnswerOptions, tokenizer: Tokenizer) -> CompletionLogprobs:

@@ -86,7 +86,10 @@ class CompletionRequest(ConstrainedRequest):
         None, ge=0, description="Most tokens to generate. 0 scores the prompt alone, with echo. Default 16."
     )
     logprobs: Annotated[int, Limited("maximum", "max_logprobs")] | None = Field(
-        None, ge=0, description="Report log-probabilities, and this many of the likeliest tokens at each position."
+        None,
+        ge=0,
+        description="Report the log-probability of every generated token, of those too that ended the answer, and this "
+        "many of the likeliest tokens at each position.",
     )
     echo: bool | None = Field(None, description="Put the prompt before the answer; with logprobs, score it too.")
     suffix: str | None = Field(

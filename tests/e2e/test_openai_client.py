@@ -9,6 +9,7 @@ import openai
 import pytest
 
 MESSAGES = [{"role": "user", "content": "Tell me a short story."}]
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def test_chat_without_streaming(server):
@@ -64,7 +65,7 @@ def test_chat_logprobs(server):
         model="demo", messages=MESSAGES, max_tokens=8, temperature=0, logprobs=True, top_logprobs=3
     )
     content = answer.choices[0].logprobs.content
-    assert len(content) == answer.usage.completion_tokens or answer.choices[0].finish_reason == "stop"
+    assert len(content) == answer.usage.completion_tokens
     assert b"".join(bytes(t.bytes) for t in content).decode().startswith(answer.choices[0].message.content)
     for token in content:
         assert len(token.top_logprobs) == 3
@@ -83,6 +84,32 @@ def test_streamed_logprobs_are_those_of_the_whole_answer(server):
             parts += chunk.choices[0].logprobs.content
     assert [t.token for t in parts] == [t.token for t in whole]
     assert [t.logprob for t in parts] == pytest.approx([t.logprob for t in whole], abs=1e-4)
+
+
+@pytest.mark.parametrize("stop", [None, " is"])
+def test_every_token_that_counts_is_scored(server, stop):
+    """What ended the answer is scored as well, a stop token or the tokens of a stop string: alike in chat, streamed and
+    not, and in plain completions, and usage in a stream counts it at the same moment."""
+    client = server.client()
+    prompt = client.chat.completions.create(
+        model="demo", messages=QUESTION, max_tokens=1, extra_body={"return_token_ids": True}
+    ).model_extra["prompt_token_ids"]
+    same = {"model": "demo", "temperature": 0, "max_tokens": 200, "stop": stop}
+    chat = same | {"messages": QUESTION, "logprobs": True}
+    whole = client.chat.completions.create(**chat)
+    scores = [token.logprob for token in whole.choices[0].logprobs.content]
+    assert whole.choices[0].finish_reason == "stop"
+    assert len(scores) == whole.usage.completion_tokens
+    with client.chat.completions.stream(
+        **chat, stream_options={"include_usage": True, "continuous_usage_stats": True}
+    ) as stream:
+        usages = [event.chunk.usage for event in stream if event.type == "chunk"]
+        final = stream.get_final_completion()
+    assert [token.logprob for token in final.choices[0].logprobs.content] == scores
+    assert usages[-2].completion_tokens == usages[-1].completion_tokens == len(scores)
+    plain = client.completions.create(**same, prompt=prompt, logprobs=0)
+    assert plain.choices[0].logprobs.token_logprobs == scores
+    assert plain.usage.completion_tokens == len(scores)
 
 
 def test_completions_with_echo_and_logprobs(server):

@@ -71,15 +71,17 @@ def say(
     tokenizer: Tokenizer, text: str, index: int = 0, *, finish: FinishReason = "stop", top: int | None = None
 ) -> list[Delta]:
     """One delta for each token of ``text``, and the finish."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
     deltas = [
         Delta(
             index=index,
             text=tokenizer.decode([token], skip_special_tokens=True),
             tokens=[OutputToken(token, None if top is None else scored(token, *range(10, 10 + top)))],
+            num_tokens=number,
         )
-        for token in tokenizer.encode(text, add_special_tokens=False)
+        for number, token in enumerate(ids, 1)
     ]
-    return [*deltas, Delta(index=index, text="", tokens=[], finish_reason=finish)]
+    return [*deltas, Delta(index=index, text="", tokens=[], finish_reason=finish, num_tokens=len(ids))]
 
 
 def answer_hello(request: Request) -> Iterator[Step]:

@@ -26,7 +26,8 @@ class RightAnswer:
     logprobs: list[TokenLogprobs] | None
     finish: str
     stop_reason: str | int | None
-    stop_token: int | None
+    stop_ids: list[int]
+    """Of the tokens that end it without being part of the text."""
     num_tokens: int
     prompt_logprobs: list[TokenLogprobs]
 
@@ -35,9 +36,8 @@ def right_answer(request: Request, index: int, numerics: str) -> RightAnswer:
     prompt, params = request.prompts[index // request.n], request.params[index // request.n]
     output = right_output(prompt, params, request.seed, index, numerics)
     spoken = output.ids[:-1] if output.finish == "stop" else output.ids
-    stop_token = output.ids[-1] if output.finish == "stop" else None
     finish: str = output.finish
-    stop_reason: str | int | None = stop_token if stop_token != EOS else None
+    stop_reason: str | int | None = output.ids[-1] if output.finish == "stop" and output.ids[-1] != EOS else None
     text, kept, generated = "".join(PIECES[token] for token in spoken), len(spoken), len(output.ids)
     cut = _first_stop_string(spoken, request.stop)
     if cut is not None:
@@ -45,14 +45,14 @@ def right_answer(request: Request, index: int, numerics: str) -> RightAnswer:
         text = text[: end if request.include_stop_str_in_output else end - len(found)]
         begins = itertools.accumulate((len(PIECES[token]) for token in spoken), initial=0)
         kept = sum(begin < len(text) for begin in itertools.islice(begins, generated))
-        finish, stop_reason, stop_token = "stop", found, None
+        finish, stop_reason = "stop", found
     return RightAnswer(
         text=text,
         ids=output.ids[:kept],
-        logprobs=output.logprobs[:kept] if params.logprobs is not None else None,
+        logprobs=output.logprobs[:generated] if params.logprobs is not None else None,
         finish=finish,
         stop_reason=stop_reason,
-        stop_token=stop_token,
+        stop_ids=output.ids[kept:generated],
         num_tokens=generated,
         prompt_logprobs=output.prompt_logprobs,
     )
@@ -162,10 +162,13 @@ class Client:
         if not right:
             self._wrong(
                 f"choice {delta.index} got {choice.text!r} {[token.id for token in choice.tokens]} ({choice.finish}, "
-                f"{delta.stop_reason!r}, {delta.stop_token}) and should get",
+                f"{delta.stop_reason!r}, {[token.id for token in delta.stop_tokens]}) and should get",
                 " or ".join(map(str, choice.candidates)),
             )
         choice.candidates = right
+        scores_wanted = self.request.params[delta.index // self.request.n].prompt_logprobs is not None
+        if scores_wanted and delta.index // self.request.n not in self._scored and not self.disconnected:
+            self._wrong(f"choice {delta.index} goes on before its prompt was scored", delta)
         if delta.num_tokens < choice.num_tokens and delta.finish_reason != "abort":
             self._wrong(f"choice {delta.index} has gone back from {choice.num_tokens} tokens", delta)
         choice.num_tokens = delta.num_tokens
@@ -176,24 +179,24 @@ class Client:
 
     def _agrees(self, choice: Received, delta: Delta, right: RightAnswer) -> bool:
         """Whether what was received is the beginning of this answer, and all of it if it has ended."""
-        count = len(choice.tokens)
+        tokens = [*choice.tokens, *delta.stop_tokens]
         ids = [token.id for token in choice.tokens]
-        logprobs = right.logprobs[:count] if right.logprobs is not None else [None] * count
-        if not right.text.startswith(choice.text) or ids != right.ids[:count]:
+        logprobs = right.logprobs[: len(tokens)] if right.logprobs is not None else [None] * len(tokens)
+        if not right.text.startswith(choice.text) or ids != right.ids[: len(ids)]:
             return False
-        if [token.logprobs for token in choice.tokens] != logprobs:
+        if [token.logprobs for token in tokens] != logprobs:
             return False
         if choice.finish is None:
-            return delta.stop_token is None and delta.stop_reason is None
+            return not delta.stop_tokens and delta.stop_reason is None
         if choice.finish == "abort":
             return self.disconnected
-        stop_token = delta.stop_token.id if delta.stop_token is not None else None
-        return (choice.text, ids, choice.finish, delta.stop_reason, stop_token) == (
+        stop_ids = [token.id for token in delta.stop_tokens]
+        return (choice.text, ids, choice.finish, delta.stop_reason, stop_ids) == (
             right.text,
             right.ids,
             right.finish,
             right.stop_reason,
-            right.stop_token,
+            right.stop_ids,
         )
 
     def _take_scores(self, event: PromptScored) -> None:

@@ -42,6 +42,7 @@ class Outcome:
     def __init__(self) -> None:
         self.text = ""
         self.ids: list[int] = []
+        self.stop_ids: list[int] = []
         self.finish: FinishReason | None = None
         self.reason: str | int | None = None
 
@@ -51,7 +52,9 @@ class Outcome:
         assert self.finish is None, "nothing comes after the end"
         self.text += delta.text
         self.ids += [token.id for token in delta.tokens]
+        self.stop_ids = [token.id for token in delta.stop_tokens]
         self.finish, self.reason = delta.finish_reason, delta.stop_reason
+        assert self.finish is not None or not self.stop_ids
 
     def state(self) -> tuple[object, ...]:
         return self.text, tuple(self.ids), self.finish, self.reason
@@ -69,6 +72,8 @@ def run(
         at += len(chunk)
         outcome.take(fold.feed(chunk, None, finish if at == len(ids) else None))
         states[at] = (*outcome.state(), fold.num_tokens)
+        if outcome.finish is not None:
+            assert outcome.ids + outcome.stop_ids == ids[: fold.num_tokens], "what is counted is there"
         if outcome.finish is not None:
             break
     return states
@@ -163,7 +168,7 @@ def encoded(text: str) -> list[int]:
     return families.byte_level().encode(text, add_special_tokens=False)
 
 
-def test_a_stop_token_is_counted_but_is_no_text_and_no_token() -> None:
+def test_a_stop_token_is_counted_but_is_no_text_and_none_of_its_tokens() -> None:
     ids = encoded("the fox")
     fold, outcome = make_fold(families.byte_level(), skip_special=False), Outcome()
     outcome.take(fold.feed([*ids, EOS], None, "stop"))
@@ -171,13 +176,19 @@ def test_a_stop_token_is_counted_but_is_no_text_and_no_token() -> None:
     assert fold.num_tokens == len(ids) + 1
 
 
-def test_a_stop_token_travels_by_itself_with_the_last_delta() -> None:
+def test_what_ended_a_choice_travels_by_itself_with_the_last_delta() -> None:
     ids = encoded("the fox")
     scores = [TokenLogprobs(-float(n), 1, [], []) for n in range(len(ids) + 1)]
     delta = make_fold(families.byte_level()).feed([*ids, EOS], scores, "stop")
-    assert delta is not None and delta.stop_token == OutputToken(EOS, scores[-1])
-    ended = make_fold(families.byte_level(), stop=("\ufffd",)).feed([*encoded("a🦊")[:-1], EOS], None, "stop")
-    assert ended is not None and (ended.stop_reason, ended.stop_token) == ("\ufffd", None), "the string was first"
+    assert delta is not None and delta.stop_tokens == [OutputToken(EOS, scores[-1])]
+    assert delta.generated == [*delta.tokens, *delta.stop_tokens]
+    spelt = [OutputToken(token, scores[at]) for at, token in enumerate(encoded("aQZ"))]
+    cut = make_fold(families.byte_level(), stop=("QZ",)).feed([token.id for token in spelt], scores[:3])
+    assert cut is not None and (cut.tokens, cut.stop_tokens) == (spelt[:1], spelt[1:])
+    part = encoded("a🦊")[:-1]
+    ended = make_fold(families.byte_level(), stop=("\ufffd",)).feed([*part, EOS], None, "stop")
+    assert ended is not None and ended.stop_reason == "\ufffd", "the string was first"
+    assert [token.id for token in ended.stop_tokens] == [*part[1:], EOS]
 
 
 def test_a_stop_token_that_the_request_named_is_the_reason() -> None:

@@ -117,14 +117,40 @@ async def test_n_choices_of_several_prompts_fan_out_in_order(world: World) -> No
     assert completed == Completed(Usage(3, 4, 1)), "a prompt counts once, its cached tokens as of the first to see it"
 
 
-async def test_prompt_logprobs_come_once_for_a_prompt_and_before_its_deltas(world: World) -> None:
-    stream = world.lifecycle.submit(make_request(n=2, prompt_logprobs=1))
+async def test_one_choice_scores_the_prompt_for_all(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(prompts=([5, 6], [7, 8]), n=2, prompt_logprobs=1))
+    assert [start.params.prompt_logprobs for start in world.engine.starts] == [1, None, 1, None]
     scores = [TokenLogprobs(-1.0, 1, [], [])]
-    for choice in ("r:0", "r:1"):
-        world.engine.say(choice, 0, ABC[0], prompt_logprobs=scores)
+    world.engine.say("r:1", 0, ABC[1])
+    assert ready_events(stream) == [], "its prompt's scores come first"
+    world.engine.say("r:2", 0, ABC[2], prompt_logprobs=scores)
+    world.engine.say("r:0", 0, ABC[0], prompt_logprobs=scores)
     events = ready_events(stream)
-    assert events[0] == PromptScored(0, scores)
-    assert [type(event) for event in events[1:]] == [Delta, Delta]
+    assert [getattr(event, "text", event) for event in events] == [
+        PromptScored(1, scores),
+        "c",
+        PromptScored(0, scores),
+        "b",
+        "a",
+    ]
+    world.engine.lose()
+    assert [start.params.prompt_logprobs for start in world.restart().starts] == [None] * 4, "they are there"
+
+
+async def test_another_choice_scores_the_prompt_where_the_first_is_set_back(world: World) -> None:
+    stream = world.lifecycle.submit(make_request(n=2, prompt_logprobs=0, max_tokens=1))
+    world.engine.say("r:1", 0, ABC[1], finish="length")
+    world.engine.say("r:0", 3, ABC[1])
+    again = world.engine.start("r:0")
+    assert (again.attempt, again.params.prompt_logprobs) == (2, 0)
+    world.engine.lose()
+    assert [(start.id, start.params.prompt_logprobs) for start in world.restart().starts] == [("r:0", 0)]
+    scores = [TokenLogprobs(-1.0, 1, [], [])] * 2
+    world.engine.say("r:0", 0, ABC[0], attempt=3, prompt_logprobs=scores, finish="length")
+    scored, second, first, completed = ready_events(stream)
+    assert scored == PromptScored(0, scores) and completed == Completed(Usage(3, 2, 0))
+    assert isinstance(first, Delta) and isinstance(second, Delta) and (first.text, second.text) == ("a", "b")
+    world.assert_nothing_is_left()
 
 
 # --- which tokens count ------------------------------------------------------------------------------------------

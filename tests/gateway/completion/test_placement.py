@@ -168,6 +168,17 @@ async def test_a_prompt_that_must_be_computed_anyway_is_not_looked_up(world: Wor
     world.assert_nothing_is_left()
 
 
+async def test_siblings_take_over_what_the_one_that_scores_the_prompt_has_computed(world: World) -> None:
+    world.lifecycle.submit(make_request("a", n=3, prompts=(LONG,), prompt_logprobs=0, max_tokens=1))
+    assert world.reasons() == ["load", "sibling", "sibling"]
+    assert sum(world.loads()) == 81 + 2 * (80 - 64 + 1)
+    other = world.engines[1 - world.where("a")]
+    other.tell_of_cache(chain(LONG))
+    world.engines[world.where("a")].lose()
+    assert [start.params.prompt_logprobs for start in other.starts] == [0, None, None]
+    assert world.loads() == [81 + 2 * 17]
+
+
 async def test_one_replica_costs_no_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.completion.placement.prompt_chain", None)
     world = World(replicas=1)

@@ -103,7 +103,7 @@ class World:
         self.said[name] += len(piece)
         scores = [TokenLogprobs(-float(at + n), 1, [], []) for n in range(len(piece))]
         prompt = self.case["prompts"][index // self.case["n"]]
-        scored = self.request.params[0].prompt_logprobs is not None and at == prefix
+        scored = self.engine.start(name).params.prompt_logprobs is not None and at == prefix
         self.engine.say(
             name,
             at,

@@ -37,12 +37,12 @@ async def test_a_slow_reader_gets_the_deltas_of_each_choice_merged_in_order() ->
         await anext(stream)
 
 
-async def test_merging_keeps_the_stop_token() -> None:
+async def test_merging_keeps_what_ended_the_choice() -> None:
     stream, end = Stream(lambda: None), OutputToken(1, None)
     stream.push(delta(0, "a"))
-    stream.push(Delta(index=0, text="", tokens=[], finish_reason="stop", stop_token=end))
+    stream.push(Delta(index=0, text="", tokens=[], finish_reason="stop", stop_tokens=[end]))
     (merged,) = await anext(stream)
-    assert isinstance(merged, Delta) and (merged.text, merged.stop_token) == ("a", end)
+    assert isinstance(merged, Delta) and (merged.text, merged.stop_tokens) == ("a", [end])
 
 
 async def test_merging_joins_reasoning_and_each_call() -> None:
@@ -79,3 +79,27 @@ async def test_waiting_may_be_cancelled_without_a_loss() -> None:
     stream.push(delta(0, "a"))
     stream.push(delta(0, "b"))
     assert [event.text for event in await reading] == ["ab"]
+
+
+async def test_deltas_wait_for_the_scores_of_their_prompt() -> None:
+    """One choice scores the prompt for its siblings, and these may be ahead of it."""
+    stream, scored = Stream(lambda: None, unscored=[0, 1], n=2), [PromptScored(at, []) for at in (0, 1)]
+    stream.push(delta(1, "a"))
+    stream.push(delta(2, "b"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(stream.ready(), 0.001)
+    stream.push(scored[1])
+    stream.push(delta(3, "c"))
+    assert [getattr(event, "text", event) for event in await anext(stream)] == [scored[1], "b", "c"]
+    stream.push(delta(1, "d", "stop"))
+    stream.push(scored[0])
+    stream.push(delta(0, "e"))
+    assert [getattr(event, "text", event) for event in await anext(stream)] == [scored[0], "ad", "e"]
+
+
+async def test_what_waits_for_scores_comes_at_the_end_of_a_request_that_was_cancelled() -> None:
+    stream = Stream(lambda: None, unscored=[0], n=2)
+    for event in (delta(0, "a"), delta(0, "b", "abort"), delta(1, "c", "abort"), DONE):
+        stream.push(event)
+    stream.close()
+    assert [getattr(event, "text", event) for event in await anext(stream)] == ["ab", "c", DONE]

@@ -265,22 +265,25 @@ async def test_a_stream_begins_with_roles_in_index_order_and_ends_with_reasons()
             assert own[-1]["delta"] == {}
 
 
-async def test_a_stop_token_is_one_of_the_ids_and_not_of_the_text():
+async def test_a_stop_token_is_one_of_the_ids_and_scores_and_not_of_the_text():
     def script(request):
-        yield [Delta(index=0, text="X", tokens=[OutputToken(57, scored(57))])]
-        yield [Delta(index=0, text="", tokens=[], finish_reason="stop", stop_token=OutputToken(1, scored(1)))]
+        end = OutputToken(1, scored(1))
+        yield [Delta(index=0, text="X", tokens=[OutputToken(57, scored(57))], num_tokens=1)]
+        yield [Delta(index=0, text="", tokens=[], finish_reason="stop", stop_tokens=[end], num_tokens=2)]
         yield [Completed(Usage(1, 2, 0))]
 
     async with serving(script=script) as server:
         choice = (await server.chat(logprobs=True, return_token_ids=True)).json()["choices"][0]
         assert choice["token_ids"] == [57, 1]
-        assert len(choice["logprobs"]["content"]) == 1
+        assert len(choice["logprobs"]["content"]) == 2
         usage = {"include_usage": True, "continuous_usage_stats": True}
         *_, text, last, _ = await chunks_of(server, logprobs=True, return_token_ids=True, stream_options=usage)
         assert text["choices"][0]["token_ids"] == [57]
         assert last["choices"][0]["token_ids"] == [1]
-        assert last["choices"][0]["logprobs"] is None
+        assert last["choices"][0]["logprobs"]["content"] == choice["logprobs"]["content"][1:]
         assert last["usage"]["completion_tokens"] == 2, "as in the chunk after it"
+        *_, last = await chunks_of(server)
+        assert last["choices"][0]["logprobs"] is None and "token_ids" not in last["choices"][0]
 
 
 async def test_the_usage_chunk_is_last():

@@ -171,6 +171,7 @@ async def test_max_tokens_0_scores_a_prompt_alone():
 async def test_a_prompt_of_one_token_has_nothing_to_score():
     def script(request):
         assert request.params[0].prompt_logprobs == 1
+        yield [PromptScored(0, [])]
         yield [Delta(index=0, text="X", tokens=[OutputToken(57, scored(57))], finish_reason="length")]
         yield [Completed(Usage(1, 1, 0))]
 
@@ -260,7 +261,7 @@ def ended_by_a_stop_token(request):
     x, end = (OutputToken(token, scored(token, 10) if scores else None) for token in (57, 1))
     yield [Delta(index=0, text="X", tokens=[x])]
     yield 0.01  # what arrives together is sent together
-    yield [Delta(index=0, text="", tokens=[], finish_reason="stop", stop_token=end)]
+    yield [Delta(index=0, text="", tokens=[], finish_reason="stop", stop_tokens=[end])]
     yield [Completed(Usage(2, 2, 0))]
 
 
