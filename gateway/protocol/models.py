@@ -17,6 +17,9 @@ class Model(BaseModel):
     max_model_len: int | None = Field(
         None, description="Longest context in tokens, prompt and output together; null until the engine is up."
     )
+    reasoning_efforts: list[str] = Field(
+        description="What reasoning_effort may be; empty where the model's chat template does not steer reasoning."
+    )
 
 
 class ModelList(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from engine.sampling_params import ReasoningLimit
 from gateway.completion.formats import reasoning_formats
@@ -15,6 +15,13 @@ Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh",
 FIELD, BUDGET = "reasoning_effort", "thinking_token_budget"
 SWITCHES = ("enable_thinking", "thinking")
 """Variables that templates switch reasoning on and off by."""
+
+
+def known_efforts(readable: Collection[str], efforts: Collection[str] | None) -> list[str]:
+    """Values of ``reasoning_effort`` that ``with_effort`` takes for this model, as far as can be known."""
+    if FIELD in readable:
+        return list(get_args(Effort) if efforts is None else efforts)
+    return ["none"] if any(name in readable for name in SWITCHES) else []
 
 
 def with_effort(

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from gateway.completion.formats import reasoning_formats
 from gateway.protocol.models import Model, ModelList
 from gateway.protocol.openapi import errors
+from gateway.protocol.reasoning import known_efforts
 from gateway.state import AppState, State
 
 router = APIRouter(tags=["OpenAI"])
 
 
 def _model(state: AppState, name: str) -> Model:
-    info = state.lifecycle.info
-    return Model(id=name, created=state.created, max_model_len=None if info is None else info.max_model_len)
+    info, template, reasoning = state.lifecycle.info, state.prompts.template, state.reasoning_format
+    return Model(
+        id=name,
+        created=state.created,
+        max_model_len=None if info is None else info.max_model_len,
+        reasoning_efforts=known_efforts(
+            () if template is None else template.variables,
+            None if reasoning is None else reasoning_formats()[reasoning].efforts,
+        ),
+    )
 
 
 @router.get("/v1/models", summary="List models", responses=errors(401))

@@ -1,13 +1,15 @@
 """The chat page at ``/``, the live page at ``/live``, and the files they are made of, from package data.
 
-The files are plain HTML, CSS and JavaScript modules, served as they lie in ``gateway/static``. The page may load
-nothing from elsewhere, and nothing that a model writes can become markup or run: its own code inserts text only, and
-the Content-Security-Policy holds the browser to it.
+The files are plain HTML, CSS and JavaScript modules, served as they lie in ``gateway/static``; what both pages have in
+common, ``*.part``, is put in where they say ``<!-- part: NAME -->``. The page may load nothing from elsewhere, and
+nothing that a model writes can become markup or run: its own code inserts text only, and the Content-Security-Policy
+holds the browser to it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -50,6 +52,9 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 
+_STATIC = resources.files("gateway").joinpath("static")
+_PART = re.compile(rb" *<!-- part: (\w+) -->\n")
+
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
@@ -62,8 +67,10 @@ class StaticFile:
     @classmethod
     def read(cls, file: Traversable) -> StaticFile:
         body = file.read_bytes()
-        media_type = MEDIA_TYPES[PurePath(file.name).suffix]
-        return cls(body, media_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        suffix = PurePath(file.name).suffix
+        if suffix == ".html":
+            body = _PART.sub(lambda found: _STATIC.joinpath(f"{found[1].decode()}.part").read_bytes(), body)
+        return cls(body, MEDIA_TYPES[suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> Response:
         """The file, or 304 where the browser holds this very version."""
@@ -74,7 +81,7 @@ class StaticFile:
         return Response(self.body, media_type=self.media_type, headers=headers)
 
 
-FILES = {file.name: StaticFile.read(file) for file in resources.files("gateway").joinpath("static").iterdir()}
+FILES = {file.name: StaticFile.read(file) for file in _STATIC.iterdir() if not file.name.endswith(".part")}
 """Every file that is served. A name that is not here is a 404, so no path is ever built from a request."""
 
 

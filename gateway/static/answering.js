@@ -1,126 +1,145 @@
-// One answer: from the request to the figures under it. It changes the message and tells its view; what the message
-// means to the conversation is not its business.
+// One request and its answers, of which there may be several: from the request to the figures under them. It changes
+// the messages and tells the views of those that are on the page; what they mean to the conversation is not its business.
 
 import { ServerError } from "./client.js";
-import { hindrance, modelName, showReady, withKey } from "./connection.js";
-import { announce } from "./elements.js";
+import { fitting, hindrance, modelName, showReady, withKey } from "./connection.js";
 import { compact } from "./logprobs.js";
 import { endStream, pause, resumeChat, streamChat } from "./stream.js";
 
 const LONGEST_WAIT_SECONDS = 120; // past that a countdown is no help
 const SILENCE_MS = 2_500; // past that the reader is told that it goes on
 
+/** In place of a view, of a message that is not on the page. */
+const NOWHERE = Object.fromEntries(["changed", "clear", "draw", "end", "hideNotice", "say", "showNotice"].map((name) => [name, () => {}]));
+
 export class Answering {
   #controller = new AbortController();
+  #views = new Map();
 
-  /** `saved` is called when what is known of the answer should outlive a reload. */
-  constructor(message, view, saved) {
-    Object.assign(this, { message, view, saved });
+  /** `messages` in the order of the choices. `saved` is called when what is known should outlive a reload. */
+  constructor(messages, saved) {
+    Object.assign(this, { messages, saved });
+  }
+
+  /** From now on those messages are on the page that `views` holds a view of, by their ids. */
+  showOn(views) {
+    this.#views = views;
   }
 
   stop() {
     this.#controller.abort();
-    if (this.message.stream) endStream(this.message.stream);
+    const [{ stream }] = this.messages;
+    if (stream) endStream(stream);
   }
 
-  /** Asks, with the fields of a request's body; resolves when the answer is over, however it ended. */
+  /** Asks, with the fields of a request's body; resolves when the answers are over, however they ended. */
   async ask(fields) {
     this.#begin();
     const { signal } = this.#controller;
     await this.#finish(() =>
       this.#patiently(() =>
         withKey(async () => {
-          const body = { model: await modelName(signal), ...fields };
-          this.message.sent = Date.now();
+          const body = { model: await modelName(signal), ...fitting(fields) };
+          this.#each((message) => (message.sent = Date.now()));
           return await this.#read(streamChat(body, signal, (id) => this.#known(id)));
         }),
       ),
     );
   }
 
-  /** Goes on with an answer that an earlier life of the page has begun. */
+  /** Goes on with answers that an earlier life of the page has begun. */
   async goOn() {
-    const { stream, sent, firstMs } = this.message;
+    const { stream, sent } = this.messages[0];
+    const firsts = this.messages.map(({ firstMs }) => firstMs);
     this.#begin();
-    Object.assign(this.message, { stream, sent, firstMs, resumed: true });
-    await this.#finish(() => withKey(() => this.#read(resumeChat(stream, this.#controller.signal))));
+    this.messages.forEach((message, at) => Object.assign(message, { stream, sent, firstMs: firsts[at], resumed: true }));
+    await this.#finish(() => withKey(() => this.#read(resumeChat(stream, this.messages.length, this.#controller.signal))));
+  }
+
+  #view(message) {
+    return this.#views.get(message.id) ?? NOWHERE;
+  }
+
+  #each(work) {
+    this.messages.forEach((message) => work(message, this.#view(message)));
   }
 
   #begin() {
-    const { message } = this;
-    for (const name of ["stream", "firstMs", "reasoning", "calls", "logprobs", "notice", "resumed", "meta"]) delete message[name];
-    Object.assign(message, { content: "", state: "waiting" });
-    this.view.hideNotice();
-    this.view.tools.replaceChildren();
-    this.view.draw();
-    announce("Waiting for the answer");
+    this.#each((message, view) => {
+      for (const name of ["stream", "firstMs", "reasoning", "calls", "logprobs", "notice", "resumed", "meta"]) delete message[name];
+      Object.assign(message, { content: "", state: "waiting" });
+      view.clear();
+      view.say("Waiting for the answer");
+    });
   }
 
   #known(stream) {
-    if (stream) this.message.stream = stream;
+    if (stream) this.#each((message) => (message.stream = stream));
     this.saved();
   }
 
   async #finish(attempt) {
-    const { message, view } = this;
     try {
-      const { finish, tokens, last } = await attempt();
-      message.state = "done";
-      message.meta = figures(message, tokens, last);
-      if (finish === "length") message.notice = { text: "The answer was cut off at the length limit." };
-      announce(message.content);
+      const { finishes, tokens, last } = await attempt();
+      this.#each((message, view) => {
+        message.state = "done";
+        message.meta = figures(message, tokens, last, this.messages.length);
+        if (finishes.get(this.messages.indexOf(message)) === "length") message.notice = { text: "The answer was cut off at the length limit." };
+        view.say(message.content);
+      });
     } catch (error) {
-      view.hideNotice();
-      if (this.#controller.signal.aborted) {
+      this.#each((message, view) => {
+        view.hideNotice();
+        if (!this.#controller.signal.aborted) return;
         Object.assign(message, { state: "stopped", meta: "stopped" });
-        announce("Stopped");
-      } else {
-        this.#fail(error);
-      }
+        view.say("Stopped");
+      });
+      if (!this.#controller.signal.aborted) this.#fail(error);
     } finally {
-      delete message.stream;
-      view.end();
+      this.#each((message, view) => {
+        delete message.stream;
+        view.end();
+      });
       this.saved();
     }
   }
 
-  /** Reads all parts into the message. Returns the finish_reason, the number of tokens and when the last one came. */
+  /** Reads all parts into the messages. Returns finish_reasons, the number of tokens and when the last one came. */
   async #read(parts) {
-    const { message, view } = this;
-    let [finish, tokens, last, quiet] = [null, 0, 0, 0];
-    const tell = (meta) => {
+    const finishes = new Map();
+    let [tokens, last, quiet] = [0, 0, 0];
+    const tell = (message, meta) => {
       message.meta = meta;
-      view.changed();
+      this.#view(message).changed();
     };
+    const tellAll = (meta, fits = () => true) => this.messages.filter(fits).forEach((message) => tell(message, meta));
+    const goesOn = (message) => message.state === "streaming" && !finishes.has(this.messages.indexOf(message));
     const wait = () => {
       clearTimeout(quiet);
-      quiet = setTimeout(() => message.state === "streaming" && tell("paused; it goes on by itself …"), SILENCE_MS);
+      quiet = setTimeout(() => tellAll("paused; it goes on by itself …", goesOn), SILENCE_MS);
     };
     try {
       for await (const part of parts) {
         showReady();
-        if ("interrupted" in part) tell(part.interrupted ? "connecting again …" : "");
-        if (part.reasoning) message.reasoning = (message.reasoning ?? "") + part.reasoning;
-        if (part.logprobs) (message.logprobs ??= []).push(...compact(part.logprobs));
-        if (part.tool) addCall((message.calls ??= []), part.tool);
-        if (part.text) message.content += part.text;
-        if (part.text || part.reasoning || part.tool) {
+        if ("interrupted" in part) tellAll(part.interrupted ? "connecting again …" : "");
+        tokens = part.usage?.completion_tokens ?? tokens;
+        const message = this.messages[part.index];
+        if (!message) continue;
+        if (part.finish) finishes.set(part.index, part.finish);
+        if (take(message, part)) {
           last = Date.now();
-          this.#first(last);
-          tell(message.content || message.calls ? "" : "reasoning …");
+          this.#first(message, last);
+          tell(message, message.content || message.calls ? "" : "reasoning …");
           wait();
         }
-        finish = part.finish ?? finish;
-        tokens = part.usage?.completion_tokens ?? tokens;
       }
     } finally {
       clearTimeout(quiet);
     }
-    return { finish, tokens, last };
+    return { finishes, tokens, last };
   }
 
-  #first(now) {
-    const { message } = this;
+  #first(message, now) {
     if (message.state === "streaming") return;
     message.state = "streaming";
     if (message.firstMs || message.resumed) return;
@@ -128,7 +147,7 @@ export class Answering {
     this.saved();
   }
 
-  /** Runs `attempt` again for as long as the server says when to come back, counting down under the answer. */
+  /** Runs `attempt` again for as long as the server says when to come back, counting down under the answers. */
   async #patiently(attempt) {
     for (;;) {
       try {
@@ -136,12 +155,12 @@ export class Answering {
       } catch (error) {
         if (!error.retryAfter || error.retryAfter > LONGEST_WAIT_SECONDS) throw error;
         const what = hindrance(error);
-        announce(`${what}. Waiting to try again.`);
+        this.#each((message, view) => view.say(`${what}. Waiting to try again.`));
         for (let left = Math.ceil(error.retryAfter); left > 0; left--) {
-          this.view.showNotice(`${what}. Trying again in ${left} s.`, { detail: error.message });
+          this.#each((message, view) => view.showNotice(`${what}. Trying again in ${left} s.`, { detail: error.message }));
           await pause(Math.min(1, error.retryAfter), this.#controller.signal);
         }
-        this.view.hideNotice();
+        this.#each((message, view) => view.hideNotice());
       }
     }
   }
@@ -154,10 +173,21 @@ export class Answering {
     if (error.code === "stream_taken_over") hints.push("The answer goes on in the other tab.");
     if (error.retryAfter) hints.push(`The server asks to wait ${Math.ceil(error.retryAfter / 60)} minutes.`);
     if (error.requestId) hints.push(`Request ${error.requestId}`);
-    Object.assign(this.message, { state: "failed", meta: "", notice: { text, detail: hints.join(" "), retry: true } });
+    this.#each((message, view) => {
+      Object.assign(message, { state: "failed", meta: "", notice: { text, detail: hints.join(" "), retry: true } });
+      view.say(text);
+    });
     this.error = error;
-    announce(text);
   }
+}
+
+/** Adds a part to its message. True where it is something that the model wrote. */
+function take(message, { reasoning, logprobs, tool, text }) {
+  if (reasoning) message.reasoning = (message.reasoning ?? "") + reasoning;
+  if (logprobs) (message.logprobs ??= []).push(...compact(logprobs));
+  if (tool) addCall((message.calls ??= []), tool);
+  if (text) message.content += text;
+  return Boolean(text || reasoning || tool);
 }
 
 /** Parts of a call come one after the other: first its name, then its arguments piece by piece. */
@@ -171,12 +201,13 @@ function addCall(calls, { index = 0, id, function: { name = "", arguments: args 
 /**
  * First token in milliseconds or seconds; tokens per second of the whole request. Not of the time after the first
  * token: several tokens may arrive together, and for a short answer that span is next to nothing. An answer that was
- * read again after a reload has no rate: nobody saw when its tokens came.
+ * read again after a reload has no rate: nobody saw when its tokens came. Tokens are those of all `answers`.
  */
-function figures({ firstMs, sent, resumed }, tokens, last) {
+function figures({ firstMs, sent, resumed }, tokens, last, answers) {
   const parts = [];
   if (firstMs !== undefined) parts.push(`first token ${firstMs < 1000 ? `${firstMs} ms` : `${(firstMs / 1000).toFixed(1)} s`}`);
-  if (tokens) parts.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}`);
+  const all = answers > 1 ? ` in ${answers} answers` : "";
+  if (tokens) parts.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}${all}`);
   if (resumed) parts.push("resumed");
   else if (tokens && last > sent) {
     const rate = (tokens * 1000) / (last - sent);

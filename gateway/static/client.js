@@ -32,10 +32,10 @@ export class ServerError extends Error {
   }
 }
 
-/** The names the server serves, the first being its own choice. */
+/** What the server serves, the first being its own choice; each has an `id`, its name. */
 export async function listModels(signal) {
   const response = await request("v1/models", { signal });
-  const models = (await readJson(response))?.data?.map((model) => model?.id) ?? [];
+  const models = (await readJson(response))?.data?.filter((model) => model?.id) ?? [];
   if (!models.length) throw new ServerError("The server lists no model.");
   return models;
 }

@@ -13,9 +13,22 @@ let question = null;
 /** The name to ask for, once the server has said it. */
 export let model = null;
 
+/** What the model may be told of how much to reason: values of reasoning_effort. */
+export let efforts = [];
+
 export async function modelName(signal) {
-  model ??= (await listModels(signal))[0];
+  if (!model) learn(await listModels(signal));
   return model;
+}
+
+function learn([first]) {
+  model = first.id;
+  efforts = first.reasoning_efforts ?? [];
+}
+
+/** The fields of a request without what this model does not know. */
+export function fitting({ reasoning_effort: effort, ...fields }) {
+  return efforts.includes(effort) ? { ...fields, reasoning_effort: effort } : fields;
 }
 
 export function showModel(state, text) {
@@ -45,9 +58,9 @@ export async function connect() {
   try {
     for (;;) {
       try {
-        const [name] = await withKey(() => listModels());
+        const models = await withKey(() => listModels());
         await checkReady();
-        model = name;
+        learn(models);
         showModel("ready", model);
         return;
       } catch (error) {

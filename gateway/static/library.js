@@ -10,26 +10,34 @@ const LARGEST_FILE = 64 * 2 ** 20;
 /** Draws the list; `chat` is what opens a conversation. */
 export async function drawLibrary(chat) {
   const all = await store.all();
-  const focused = list.contains(document.activeElement);
+  const focused = document.activeElement.closest("#conversations li")?.dataset.id;
   list.replaceChildren(...all.map((each) => entry(each, chat)));
-  if (focused) list.querySelector("button")?.focus();
+  if (focused) (list.querySelector(`li[data-id="${CSS.escape(focused)}"] button`) ?? list.querySelector("button"))?.focus();
   byId("library-empty").hidden = all.length > 0;
   byId("export").disabled = all.length === 0;
 }
 
 function entry(conversation, chat) {
   const item = element("li");
+  item.dataset.id = conversation.id;
   const open = button(conversation.title || "Untitled", () => choose(conversation.id, chat), "entry");
   if (conversation.id === chat.conversation.id) open.ariaCurrent = "true";
   const remove = button("×", () => discard(conversation, chat, remove), "link remove", `Delete “${conversation.title}”`);
-  item.append(open, remove);
+  item.append(open, ...(chat.isRunning(conversation.id) ? [runningMark()] : []), remove);
   return item;
 }
 
-async function choose(id, chat) {
+function runningMark() {
+  const mark = element("span", "running");
+  mark.role = "img";
+  mark.title = "Being answered";
+  mark.ariaLabel = mark.title;
+  return mark;
+}
+
+function choose(id, chat) {
   closeLibrary();
-  const conversation = id !== chat.conversation.id && (await store.get(id));
-  if (conversation) chat.open(conversation);
+  if (id !== chat.conversation.id) chat.open(id);
 }
 
 /** Asks once more, on the button itself. */
@@ -43,11 +51,9 @@ async function discard(conversation, chat, remove) {
     }, { once: true });
     return;
   }
-  const isOpen = conversation.id === chat.conversation.id;
-  if (isOpen) chat.conversation.discarded = true; // an answer under way would keep it again
+  chat.discard(conversation.id); // first, or an answer under way would keep it again
   await store.remove(conversation.id);
-  if (isOpen) chat.begin();
-  else drawLibrary(chat);
+  drawLibrary(chat);
   announce("Deleted");
 }
 

@@ -1,5 +1,7 @@
 // The panel in which a conversation's settings are changed.
 
+import { efforts } from "./connection.js";
+import { element } from "./elements.js";
 import { DEFAULTS, fieldsOf } from "./settings.js";
 
 const dialog = document.getElementById("settings");
@@ -24,6 +26,17 @@ function write(settings) {
   }
 }
 
+/** What this model may be told of how much to reason, if anything. */
+function offerEfforts() {
+  const choices = ["", ...efforts].map((effort) => {
+    const option = element("option", "", effort || "The model's own");
+    option.value = effort;
+    return option;
+  });
+  form.elements.reasoning_effort.replaceChildren(...choices);
+  document.getElementById("effort-field").hidden = !efforts.length;
+}
+
 /** Says what is wrong, beside the field that it is about. True if nothing is. */
 function check() {
   for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
@@ -42,6 +55,7 @@ function check() {
 
 /** Opens the panel on `settings`; `changed` hears of what is entered, as it is entered, however wrong. */
 export function openPanel(settings, changed) {
+  offerEfforts();
   write(settings);
   form.oninput = () => {
     check();

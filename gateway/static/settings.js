@@ -2,7 +2,7 @@
 // down for other programs. Settings are text as it was typed; an empty one leaves the choice to the server.
 
 export const DEFAULTS = {
-  system: "", temperature: "0.5", top_p: "", top_k: "", min_p: "", max_completion_tokens: "", seed: "", stop: "",
+  system: "", n: "", reasoning_effort: "", temperature: "0.5", top_p: "", top_k: "", min_p: "", max_completion_tokens: "", seed: "", stop: "",
   presence_penalty: "", frequency_penalty: "", repetition_penalty: "", logprobs: false, tools: "", format: "text", schema: "",
 };
 
@@ -10,6 +10,8 @@ const NUMBERS = [
   "temperature", "top_p", "top_k", "min_p", "max_completion_tokens", "seed", "presence_penalty", "frequency_penalty",
   "repetition_penalty",
 ];
+
+const MOST_ANSWERS = 64; // the server has a limit of its own, and says so
 
 /** A setting that cannot be sent; `field` names it. */
 export class SettingError extends Error {
@@ -28,6 +30,12 @@ export function fieldsOf(settings) {
     if (!Number.isFinite(Number(text))) throw new SettingError(name, `“${text}” is not a number.`);
     fields[name] = Number(text);
   }
+  const answers = (settings.n ?? "").trim();
+  if (!/^\d*$/.test(answers) || (answers && !(answers >= 1 && answers <= MOST_ANSWERS))) {
+    throw new SettingError("n", `Ask for 1 to ${MOST_ANSWERS} answers.`);
+  }
+  if (answers > 1) fields.n = Number(answers);
+  if (settings.reasoning_effort) fields.reasoning_effort = settings.reasoning_effort;
   const stop = (settings.stop ?? "").split("\n").filter(Boolean);
   if (stop.length) fields.stop = stop;
   if (settings.logprobs) Object.assign(fields, { logprobs: true, top_logprobs: 5 });

@@ -11,9 +11,10 @@ const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 4_000;
 
 /**
- * Asks for an answer and yields its parts: `{text}`, `{reasoning}`, `{tool}`, `{logprobs}`, `{finish}`, `{usage}`, and
- * `{interrupted}` with true and then false where the connection is replaced. `begun` is called with the stream's id,
- * or null where the server offers none. Throws a ServerError if the answer is not brought to its end.
+ * Asks for answers and yields their parts: `{text}`, `{reasoning}`, `{tool}`, `{logprobs}` and `{finish}`, each with the
+ * `index` of its answer, `{usage}`, and `{interrupted}` with true and then false where the connection is replaced.
+ * `begun` is called with the stream's id, or null where the server offers none. Throws a ServerError if the answers are
+ * not brought to their end.
  */
 export async function* streamChat(body, signal, begun) {
   const response = await request("v1/chat/completions", {
@@ -24,12 +25,12 @@ export async function* streamChat(body, signal, begun) {
   });
   const id = response.headers.get("x-penstock-stream");
   begun(id);
-  yield* follow(response, id, signal);
+  yield* follow(response, id, body.n ?? 1, signal);
 }
 
 /** The same for a stream that was begun before: from its first event, as nothing else is known of it here. */
-export async function* resumeChat(id, signal) {
-  yield* follow(await reconnect(id, "", signal), id, signal);
+export async function* resumeChat(id, answers, signal) {
+  yield* follow(await reconnect(id, "", signal), id, answers, signal);
 }
 
 /** Ends a stream at the server. One that is not resumable ends with its connection. */
@@ -37,8 +38,8 @@ export async function endStream(id) {
   await request(`v1/streams/${encodeURIComponent(id)}`, { method: "DELETE", keepalive: true }).catch(() => {});
 }
 
-async function* follow(response, id, signal) {
-  const state = { last: "", finished: false, done: false };
+async function* follow(response, id, answers, signal) {
+  const state = { last: "", unfinished: answers, done: false };
   for (;;) {
     const requestId = response.headers.get("x-request-id");
     if (!response.headers.get("content-type")?.includes("text/event-stream")) {
@@ -52,7 +53,7 @@ async function* follow(response, id, signal) {
       if (error.name === "AbortError" || (error instanceof ServerError && error.code !== "stream_parked")) throw error;
       broken = true;
     }
-    if (state.done || (state.finished && !broken)) return;
+    if (state.done || (!state.unfinished && !broken)) return;
     if (!id) throw lostAnswer(broken, requestId);
     yield { interrupted: true };
     response = await reconnect(id, state.last, signal);
@@ -70,19 +71,20 @@ async function* partsOf(response, state, requestId) {
   for await (const { data, id } of readEvents(response.body)) {
     state.last = id || state.last;
     if (data === "[DONE]") {
-      if (!state.finished) throw new ServerError("The stream ended before the answer was complete.", { requestId });
+      if (state.unfinished) throw new ServerError("The stream ended before the answer was complete.", { requestId });
       state.done = true;
       return;
     }
     const chunk = parseChunk(data, requestId);
-    const choice = chunk?.choices?.find(({ index }) => !index);
-    if (choice?.delta?.reasoning_content) yield { reasoning: choice.delta.reasoning_content };
-    for (const tool of choice?.delta?.tool_calls ?? []) yield { tool };
-    if (choice?.logprobs?.content?.length) yield { logprobs: choice.logprobs.content };
-    if (choice?.delta?.content) yield { text: choice.delta.content };
-    if (choice?.finish_reason) {
-      state.finished = true;
-      yield { finish: choice.finish_reason };
+    for (const { index = 0, delta, logprobs, finish_reason: finish } of chunk?.choices ?? []) {
+      if (delta?.reasoning_content) yield { index, reasoning: delta.reasoning_content };
+      for (const tool of delta?.tool_calls ?? []) yield { index, tool };
+      if (logprobs?.content?.length) yield { index, logprobs: logprobs.content };
+      if (delta?.content) yield { index, text: delta.content };
+      if (finish) {
+        state.unfinished--;
+        yield { index, finish };
+      }
     }
     if (chunk?.usage) yield { usage: chunk.usage };
   }

@@ -28,6 +28,21 @@ export function add(conversation, parent, fields) {
   return node;
 }
 
+/** Adds as many empty answers under `parent`, in the order of the choices; the first is shown. */
+export function addAnswers(conversation, parent, count) {
+  const nodes = Array.from({ length: count }, () => add(conversation, parent, { role: "assistant", state: "waiting" }));
+  if (count > 1) nodes.forEach((node) => (node.batch = nodes[0].id));
+  select(conversation, nodes[0].id);
+  return nodes;
+}
+
+/** All answers that were asked for in one request with `node`, in the order of the choices. */
+export function together(conversation, node) {
+  if (!node.batch) return [node];
+  const beside = conversation.nodes[node.parent].children.map((id) => conversation.nodes[id]);
+  return beside.filter(({ batch }) => batch === node.batch);
+}
+
 function titleOf(text) {
   const line = text.trim().replace(/\s+/g, " ");
   return line.length > 60 ? `${line.slice(0, 59).trimEnd()}…` : line;

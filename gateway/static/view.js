@@ -1,7 +1,7 @@
 // What the messages of a conversation look like. Each view shows one message of the tree, and tells `actions` what the
 // reader wants.
 
-import { button, copy, element } from "./elements.js";
+import { announce, button, copy, element } from "./elements.js";
 import { tokensNode } from "./logprobs.js";
 import { MarkdownView } from "./markdown.js";
 import { scroll } from "./scroll.js";
@@ -90,8 +90,21 @@ export class AnswerView {
     const bar = element("div", "bar");
     bar.append(this.meta, branchBar(place, actions), this.tools);
     this.node.append(element("h3", "unseen", "Model"), this.reasoning, this.body, this.calls, this.notice, bar);
+    if (isUnderWay(node)) this.draw();
+    else this.end();
+  }
+
+  /** As before the first word of an answer. */
+  clear() {
+    this.hideNotice();
+    this.tools.replaceChildren();
+    this.calls.replaceChildren();
     this.draw();
-    if (node.state !== "waiting") this.end();
+  }
+
+  /** For those who do not see the page. */
+  say(text) {
+    announce(text);
   }
 
   /** Something of the message has changed; drawn at most once a frame, however many tokens arrive in it. */
@@ -189,6 +202,10 @@ export class AnswerView {
       this.notice.hidden = false;
     });
   }
+}
+
+function isUnderWay({ state }) {
+  return state === "waiting" || state === "streaming";
 }
 
 function pretty(json) {

@@ -142,6 +142,8 @@ class FakeServer:
     def __init__(self) -> None:
         self.key = ""
         """The API key that it wants, if any."""
+        self.efforts: list[str] = []
+        """Values of reasoning_effort that its model knows."""
         self.not_ready: str | None = None
         """What ``/ready`` says is missing, if anything."""
         self.bodies: list[dict[str, Any]] = []
@@ -173,16 +175,18 @@ class FakeServer:
         finish: str | None = None,
         usage: dict[str, int] | None = None,
         member: str = "content",
+        index: int = 0,
     ) -> bytes:
         delta = {member: text} if text else {}
-        choices = [] if usage else [{"index": 0, "delta": delta, "finish_reason": finish}]
+        choices = [] if usage else [{"index": index, "delta": delta, "finish_reason": finish}]
         body = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": self.MODEL}
         body |= {"choices": choices} | ({"usage": usage} if usage else {})
         return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
 
-    def ending(self, tokens: int, finish: str = "stop") -> bytes:
+    def ending(self, tokens: int, finish: str = "stop", *, answers: int = 1) -> bytes:
         usage = {"prompt_tokens": 9, "completion_tokens": tokens, "total_tokens": 9 + tokens}
-        return self.chunk(finish=finish) + self.chunk(usage=usage) + self.DONE
+        finishes = b"".join(self.chunk(finish=finish, index=index) for index in range(answers))
+        return finishes + self.chunk(usage=usage) + self.DONE
 
     async def wait_for_test(self) -> None:
         """For a script: until the test sets ``go_on``."""
@@ -191,7 +195,10 @@ class FakeServer:
 
     def models(self, request: Request) -> dict[str, Any]:
         self._check(request)
-        return {"object": "list", "data": [{"id": self.MODEL, "object": "model"}]}
+        return {
+            "object": "list",
+            "data": [{"id": self.MODEL, "object": "model", "reasoning_efforts": self.efforts}],
+        }
 
     async def chat(self, request: Request) -> Response:
         self._check(request)

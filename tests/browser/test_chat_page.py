@@ -99,7 +99,7 @@ async def test_the_conversation_is_sent_along_until_a_new_one_begins(browser_pag
     assert len(fake.bodies[3]["messages"]) == 1
 
 
-@pytest.mark.parametrize("how", ["button", "escape", "new"])
+@pytest.mark.parametrize("how", ["button", "escape", "delete"])
 async def test_stopping_ends_the_request_at_the_server(browser_page: Page, fake: Any, how: str) -> None:
     fake.then(fake.saying("and so on " * 1000, pause=0.02), fake.saying("Fine."))
     await ask(browser_page, "Tell me everything")
@@ -107,15 +107,19 @@ async def test_stopping_ends_the_request_at_the_server(browser_page: Page, fake:
     assert not fake.aborted.is_set()
     if how == "escape":
         await browser_page.keyboard.press("Escape")
+    elif how == "button":
+        await browser_page.get_by_role("button", name="Stop").click()
     else:
-        await browser_page.get_by_role("button", name="Stop" if how == "button" else "New chat").click()
+        for _ in range(2):
+            await browser_page.get_by_role("button", name="Delete “Tell me everything”").click()
     assert await asyncio.to_thread(fake.aborted.wait, 60)
-    if how != "new":
+    if how != "delete":
         await expect(browser_page.locator(".meta")).to_have_text("stopped")
         await expect(answer_of(browser_page)).to_contain_text("and so on")
     await ask(browser_page, "Go on")
     await expect(answer_of(browser_page)).to_have_text("Fine.")
-    await expect(browser_page.locator(".question")).to_have_count(1 if how == "new" else 2)
+    await expect(browser_page.locator(".question")).to_have_count(1 if how == "delete" else 2)
+    await expect(browser_page.locator(".entry")).to_have_count(1)
 
 
 async def test_markup_from_the_model_stays_text(browser_page: Page, fake: Any) -> None:

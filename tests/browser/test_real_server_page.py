@@ -98,3 +98,30 @@ async def test_an_answer_survives(browser_page: Page, own_server: Any, how: str)
         }"""
     )
     assert text == undisturbed.choices[0].message.content
+
+
+KEPT = """async () => {
+  const { store } = await import("/static/store.js");
+  const nodes = (await store.all()).flatMap((each) => Object.values(each.nodes));
+  return nodes.some(({ stream, state }) => stream || state === "done");
+}"""
+"""Whether it is kept in the browser how to come back to an answer."""
+
+
+async def test_answers_of_a_chat_that_is_not_shown_survive_a_reload(browser_page: Page, own_server: Any) -> None:
+    page = browser_page
+    await page.get_by_role("button", name="Settings").click()
+    await page.get_by_label("Answers").fill("2")
+    await page.get_by_role("button", name="Done").click()
+    await begin(page, "Count from 1 to 20.", {"max_tokens": TOKENS, "ignore_eos": True})
+    await page.wait_for_function(KEPT, timeout=60_000)
+    await page.get_by_role("button", name="New chat").click()
+    await page.reload()
+    await page.get_by_role("button", name="Count from 1 to 20.", exact=True).click()
+    for number in (1, 2):
+        await expect(page.locator(".answer .branches")).to_contain_text(f"{number} / 2")
+        await expect(page.locator(".meta")).to_contain_text(f"{2 * TOKENS} tokens in 2 answers", timeout=200_000)
+        await expect(page.locator(".answer > .text")).not_to_be_empty()
+        if number == 1:
+            await page.get_by_role("button", name="Next version").click()
+    own_server.wait_idle()

@@ -38,7 +38,8 @@ async def test_each_file_is_served_with_strict_headers(client: httpx.AsyncClient
     answer = await client.get(path)
     name = path.removeprefix("/static/") if path != "/" else "index.html"
     assert answer.status_code == 200
-    assert answer.content == resources.files("gateway").joinpath("static", name).read_bytes()
+    if not name.endswith(".html"):
+        assert answer.content == resources.files("gateway").joinpath("static", name).read_bytes()
     assert answer.headers["content-type"] == MEDIA_TYPES[Path(name).suffix]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
@@ -47,6 +48,16 @@ async def test_each_file_is_served_with_strict_headers(client: httpx.AsyncClient
     assert {policy.pop(name) for name in ("script-src", "style-src", "connect-src")} == {"'self'"}
     assert {policy.pop(name) for name in ("default-src", "base-uri", "form-action", "frame-ancestors")} == {"'none'"}
     assert policy == {"require-trusted-types-for": "'script'", "trusted-types": "'none'"}
+
+
+@pytest.mark.parametrize("path", ["/", "/live"])
+async def test_what_the_pages_have_in_common_is_put_in(client: httpx.AsyncClient, path: str) -> None:
+    """Each once; the parts themselves are not served."""
+    html = (await client.get(path)).text
+    for text in ("<!doctype html>", "<meta charset", 'href="static/style.css"', "<title>", '<dialog id="key-dialog"'):
+        assert html.count(text) == 1, text
+    assert "<!--" not in html
+    assert (await client.get("/static/head.part")).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/static/app.js"])
@@ -86,7 +97,7 @@ async def test_nothing_else_is_served(client: httpx.AsyncClient, path: str) -> N
 
 def test_every_file_of_the_page_is_served_and_names_no_outside_address() -> None:
     files = {file.name: file for file in resources.files("gateway").joinpath("static").iterdir() if file.is_file()}
-    assert set(files) == set(FILES)
+    assert {name for name in files if not name.endswith(".part")} == set(FILES)
     for name, file in files.items():
         text = re.sub(r"(?m)^\s*//.*$", "", file.read_text())  # a comment may cite a standard
         assert set(re.findall(r"https?://[^\s\"')]+", text)) <= {"http://www.w3.org/2000/svg"}, name

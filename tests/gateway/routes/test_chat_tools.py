@@ -206,6 +206,25 @@ async def test_an_effort_that_cannot_be_told_is_refused(template: str, fields: d
         assert (error["param"], error["code"]) == ("reasoning_effort", code)
 
 
+@pytest.mark.parametrize(
+    ("template", "reasoning_format", "efforts"),
+    [
+        (EFFORT, "harmony", ["low", "medium", "high"]),
+        (EFFORT, "think", ["none", "minimal", "low", "medium", "high", "xhigh", "max"]),
+        (SWITCH, "think", ["none"]),
+        ("{{ messages[0].content }}", None, []),
+    ],
+)
+async def test_the_model_says_which_efforts_it_may_be_told(
+    template: str, reasoning_format: str | None, efforts: list[str]
+) -> None:
+    async with with_tools(template=template, reasoning_format=reasoning_format) as server:
+        model = (await server.client.get("/v1/models")).json()["data"][0]
+        assert model["reasoning_efforts"] == efforts
+        for effort in efforts:
+            assert (await server.chat(reasoning_effort=effort)).status_code == 200
+
+
 async def test_what_has_waited_is_sent_together() -> None:
     async with with_tools(script=calls) as server:
         *events, done = events_of((await server.chat(tools=TOOLS, stream=True)).text)

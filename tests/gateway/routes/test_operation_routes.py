@@ -62,6 +62,7 @@ async def test_models_are_listed_by_every_name():
             "created": 1_700_000_000,
             "owned_by": "penstock",
             "max_model_len": CONTEXT,
+            "reasoning_efforts": ["none"],
         }
         assert [model["id"] for model in models["data"]] == ["org/model", "alias"]
         for path in ("org/model", "org%2Fmodel"):
