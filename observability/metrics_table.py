@@ -142,6 +142,11 @@ METRICS = (
         fed_by=(RequestStats,), field="prompt_tokens", help="Prompt tokens of a request.",
     ),
     Metric(
+        name="request_computed_prompt_tokens", kind="histogram", buckets=TOKENS,
+        fed_by=(RequestStats,), field="computed_prompt_tokens",
+        help="Prompt tokens of a request that did not come from the prefix cache.",
+    ),
+    Metric(
         name="request_generated_tokens", kind="histogram", buckets=TOKENS,
         fed_by=(RequestStats,), field="generated_tokens", help="Output tokens of a request, all choices together.",
     ),

@@ -103,6 +103,11 @@ class RequestStats(msgspec.Struct, frozen=True, kw_only=True):
     """Of the trace that the request belongs to, 32 hexadecimal digits; empty where there is none."""
 
     @property
+    def computed_prompt_tokens(self) -> int:
+        """Those that did not come from the prefix cache."""
+        return max(0, self.prompt_tokens - self.cached_tokens)
+
+    @property
     def inference_time(self) -> float | None:
         """From the first step that computed it to its last token."""
         if self.prefill_time is None or self.decode_time is None:

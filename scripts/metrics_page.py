@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from observability import vllm_names
 from observability.metrics_table import METRICS, PREFIX, Metric
 from scripts.page import NOTICE, table
@@ -38,6 +40,21 @@ _VLLM = """\
 it work unchanged. Labels are `model_name` and `engine`, which is `0` for what the gateway measures, and
 `finished_reason`. It is the same series seen twice: nothing more is recorded, and buckets are those below.
 """
+_GENERATIVE_AI = """\
+OpenTelemetry's conventions for generative AI (in development) name three metrics of a model server. `/metrics` has what
+they measure under Penstock's names; a collector's Prometheus receiver scrapes it. `gen_ai.request.model` is the label
+`model`, `gen_ai.provider.name` would be `penstock`; chat and plain completions are counted together, so there is no
+`gen_ai.operation.name`, as [spans](tracing.md) have it.
+"""
+_CONVENTIONS = (
+    ("gen_ai.server.request.duration", "request_duration_seconds", "The same, failed requests too"),
+    ("gen_ai.server.time_to_first_token", "time_to_first_token_seconds", "The same, of every request that had one"),
+    (
+        "gen_ai.server.time_per_output_token",
+        "time_per_output_token_seconds",
+        "From the first token to the last, not to the end of the request; of the choice that generated most",
+    ),
+)
 _COST = """\
 `python -m benchmarks.metrics_cost` measures it beside the steps of the model that it is given. Recording happens in
 the gateway's process, not between two steps.
@@ -50,6 +67,8 @@ def metrics_page() -> str:
     buckets = [(_name(row), " ".join(f"{bound:g}" for bound in row.buckets)) for row in METRICS if row.buckets]
     protocol = [(what, f"`{PREFIX}{ours}`", f"`{vllm_names.PREFIX}{theirs}`") for what, ours, theirs in _PROTOCOL]
     names = [(f"`{vllm_names.PREFIX}{theirs}`", f"`{PREFIX}{ours}`") for theirs, ours in vllm_names.NAMES.items()]
+    names += [(f"`{vllm_names.PREFIX}{theirs}`", _parts(parts)) for theirs, parts in vllm_names.JOINED.items()]
+    conventions = [(f"`{theirs}`", f"`{PREFIX}{ours}`", how) for theirs, ours, how in _CONVENTIONS]
     return "\n".join(
         [
             NOTICE.format(source="observability/metrics_table.py"),
@@ -65,12 +84,24 @@ def metrics_page() -> str:
             "## Under vLLM's names\n",
             _VLLM,
             table(("vLLM's name", "The same as"), names),
+            "## Under OpenTelemetry's names\n",
+            _GENERATIVE_AI,
+            table(("OpenTelemetry's name", "Penstock's", "How it compares"), conventions),
             "## What recording costs\n",
             _COST,
             "## Buckets\n",
             table(("Histogram", "Upper bounds"), buckets),
         ]
     )
+
+
+def _parts(parts: Sequence[vllm_names.Part]) -> str:
+    """What one of vLLM's names is made of."""
+    labels = [" ".join(f'`{name}="{value}"`' for name, value in each.items()) for _, each in parts]
+    ours = [f"`{PREFIX}{own}`" for own, _ in parts]
+    if not any(labels):
+        return " + ".join(ours)
+    return ", ".join(f"{own} as {label}" for own, label in zip(ours, labels, strict=True))
 
 
 def _name(row: Metric) -> str:

@@ -250,9 +250,20 @@ def test_vllm_names_show_the_same_values_only_where_they_are_asked_for(metrics: 
     assert of("iteration_tokens_total_sum", engine="1") == 100
     assert of("e2e_request_latency_seconds_count", engine="0") == 2
     assert of("request_success_total", engine="0", finished_reason="stop") == 2
+    computed, cached = STEP.prompt_tokens, STEP.prefix_hits
+    assert computed and cached
+    assert of("prompt_tokens_total", engine="1") == computed + cached
+    assert of("prompt_tokens_cached_total", engine="1") == cached
+    assert of("prompt_tokens_by_source_total", engine="1", source="local_compute") == computed
+    assert of("prompt_tokens_by_source_total", engine="1", source="local_cache_hit") == cached
+    assert of("num_requests_waiting_by_reason", engine="1", reason="capacity") == 3
+    computed_of_requests = 2 * (REQUEST.prompt_tokens - REQUEST.cached_tokens)
+    assert of("request_prefill_kv_computed_tokens_sum", engine="0") == computed_of_requests > 0
     assert of("cache_config_info", engine="1", block_size="16", num_gpu_blocks="10") == 1
     names = {name.removeprefix(vllm_names.PREFIX) for name, _ in seen if name.startswith(vllm_names.PREFIX)}
-    assert all(name in names or f"{name}_count" in names for name in vllm_names.NAMES)
+    wanted = (*vllm_names.NAMES, *vllm_names.JOINED)
+    assert all(name in names or f"{name}_count" in names for name in wanted)
+    assert len(seen) == sum(not line.startswith("#") for line in text.splitlines())  # no series twice
     open_metrics = compatible.render(OPENMETRICS)[0].decode()
     assert [name for name in names if f"\n{vllm_names.PREFIX}{name}{{" not in open_metrics] == []
 

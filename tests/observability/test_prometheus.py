@@ -45,7 +45,8 @@ PANELS = {
 
 RECORDED = {objective.recorded(window): objective.recorded(window) for objective in OBJECTIVES for window in WINDOWS}
 THEIRS = {
-    name: f'{{__name__=~"{vllm_names.PREFIX}{name}|{vllm_names.PREFIX}{name}_count"}}' for name in vllm_names.NAMES
+    name: f'{{__name__=~"{vllm_names.PREFIX}{name}|{vllm_names.PREFIX}{name}_count"}}'
+    for name in (*vllm_names.NAMES, *vllm_names.JOINED)
 }
 
 
