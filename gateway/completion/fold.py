@@ -159,9 +159,9 @@ class Fold:
     def _parsed(self, parser: Parser, tokens: list[OutputToken], stop_tokens: list[OutputToken]) -> Delta | None:
         if self.finish_reason is not None:
             # Nobody can make a call that a stop string has cut.
-            cut = isinstance(self.stop_reason, str) and parser.in_call
-            parser.finish()
-            if self.finish_reason == "stop" and parser.has_calls and not cut:
+            no_call = isinstance(self.stop_reason, str) and parser.in_call
+            parser.finish(cut=self.finish_reason == "length" or self.stop_reason is not None)
+            if self.finish_reason == "stop" and parser.has_calls and not no_call:
                 self.finish_reason = "tool_calls"
         news = parser.take()
         if not (news.content or news.reasoning or news.calls or tokens) and self.finish_reason is None:

@@ -84,8 +84,11 @@ class Parser:
 
     @property
     def in_call(self) -> bool:
-        """Whether what has been read ends within a call. Some formats tell its end by the end of the text alone."""
-        return self._reader.in_call
+        """Whether what has been read ends within a call, or what may become one.
+
+        Some formats tell a call's end by the end of the text alone.
+        """
+        return self._reader.in_call or self._reader.in_attempt
 
     def feed(self, text: str) -> None:
         """The next piece of the text."""
@@ -93,10 +96,10 @@ class Parser:
             self._reader.feed(text)
             self._advance()
 
-    def finish(self) -> None:
-        """The text ends here: what was held back is decided about."""
+    def finish(self, *, cut: bool = False) -> None:
+        """The text ends here: what was held back is decided about. ``cut``: more would have come, see ``Reader``."""
         if not self._ended:
-            self._reader.end()
+            self._reader.end(cut=cut)
             self._advance()
 
     def take(self) -> Parsed:

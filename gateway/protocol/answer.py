@@ -67,7 +67,7 @@ class AnswerOptions:
     continues_prompt: bool = False
     """As of the request."""
     echo: tuple[str, ...] | None = None
-    """The prompts' texts, where they are to stand before the output."""
+    """For each prompt what is to stand before the output: its own text, or in a chat that of the last message."""
     scores_only: bool = False
     """Nothing is generated after the echoed prompts: the one token that the engine needs is dropped."""
 

@@ -12,7 +12,7 @@ from gateway.protocol import fields
 from gateway.protocol.constrained import ConstrainedRequest
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limited, Limits, at_most
-from gateway.protocol.messages import Messages, check_message_sizes, check_messages, text_of
+from gateway.protocol.messages import AssistantMessage, Messages, check_message_sizes, check_messages, text_of
 from gateway.protocol.reasoning import Effort
 from gateway.protocol.tools import Tool, ToolChoice, check_tool_sizes, check_tools
 
@@ -40,6 +40,9 @@ class ChatCompletionRequest(ConstrainedRequest):
     )
     continue_final_message: bool | None = Field(
         None, description="Leave the last message open, so that the answer continues it. Default false."
+    )
+    echo: bool | None = Field(
+        None, description="Put the text of the last message before the answer, where that is the assistant's too."
     )
     chat_template_kwargs: dict[str, JsonValue] | None = Field(
         None, description="Variables that the model's chat template reads, such as enable_thinking."
@@ -95,6 +98,12 @@ class ChatCompletionRequest(ConstrainedRequest):
     def continued_text(self) -> str | None:
         """The text of the last message, where the answer is to continue it."""
         return text_of(self.messages[-1].content) if self.continue_final_message else None
+
+    @property
+    def echoed_text(self) -> str | None:
+        """Of the last message, where it is to stand before the answer; None where there is none."""
+        last = self.messages[-1]
+        return text_of(last.content) if self.echo and isinstance(last, AssistantMessage) else None
 
     def template_messages(self) -> list[dict[str, Any]]:
         """The messages as chat templates expect them."""

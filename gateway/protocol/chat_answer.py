@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.completion.events import CallDelta, Delta, OutputToken
-from gateway.protocol.answer import BodyAnswer, Collected, StreamAnswer, to_json
+from gateway.protocol.answer import AnswerOptions, BodyAnswer, Collected, StreamAnswer, to_json
 from gateway.protocol.logprobs import chat_entries
 
 
@@ -16,7 +16,7 @@ class ChatStream(StreamAnswer):
 
     def opening(self) -> bytes:
         extra = {"prompt_token_ids": self.options.prompts[0]} if self.options.token_ids else {}
-        role = {"role": "assistant", "content": "", "refusal": None}
+        role = {"role": "assistant", "content": _echoed(self.options), "refusal": None}
         return b"".join(
             self._chunk(
                 to_json({"index": index, "delta": role, "logprobs": None, "finish_reason": None} | extra), index
@@ -88,7 +88,7 @@ class ChatBody(BodyAnswer):
         ids = {"token_ids": collected.ids} if self.options.token_ids else {}
         return {
             "index": index,
-            "message": _message(collected, reasoning=self.options.reasoning),
+            "message": _message(collected, _echoed(self.options), reasoning=self.options.reasoning),
             "logprobs": chat_entries(collected.generated, self.tokenizer) if self.options.logprobs else None,
             "finish_reason": collected.finish_reason,
             "stop_reason": collected.stop_reason,
@@ -99,12 +99,16 @@ class ChatBody(BodyAnswer):
         return ids | self.prompt_entries(0)
 
 
-def _message(collected: Collected, *, reasoning: bool) -> dict[str, Any]:
+def _echoed(options: AnswerOptions) -> str:
+    return options.echo[0] if options.echo else ""
+
+
+def _message(collected: Collected, echo: str, *, reasoning: bool) -> dict[str, Any]:
     """Content is null where there are reasoning or calls alone."""
     calls, reasoned = collected.calls, "".join(collected.reasoning)
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": collected.text or (None if calls or reasoned else ""),
+        "content": echo + collected.text or (None if calls or reasoned else ""),
         "refusal": None,
         "annotations": [],
     }

@@ -79,6 +79,7 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo, c
             continuous_usage=body.continuous_usage,
             skip_special_tokens=body.skip_special_tokens is not False,
             continues_prompt=bool(body.continue_final_message),
+            echo=(body.echoed_text or "",) if body.echo else None,
         ),
         parsing=parsing,
     )

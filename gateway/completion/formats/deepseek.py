@@ -67,9 +67,8 @@ def _read(reader: Reader) -> Steps[Outcome]:
     if (yield from reader.skip_space()) != "{":
         name = yield from reader.word()
         yield from reader.skip_space()
-        if not name or not (yield from reader.literal(f"{FENCE}json")):
+        if not name or not (yield from reader.literal(f"{FENCE}json")) or not (yield from reader.skip_space()):
             return "none"
-        yield from reader.skip_space()
     reader.call(name)
     return "complete" if (yield from read_arguments(reader)) else "broken"
 

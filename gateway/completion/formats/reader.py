@@ -84,6 +84,8 @@ class Reader:
         self._text = ""
         self._at = 0
         self._ended = False
+        self._awaited: tuple[str, ...] = ()
+        """Markers of which what is unread may be the beginning."""
         self._space: list[str] = []
         """White space that has been read and that nobody has decided about."""
         self._after_markup = False
@@ -96,9 +98,25 @@ class Reader:
         self._text = self._text[self._at :] + text
         self._at = 0
 
-    def end(self) -> None:
-        """No more text comes."""
+    def end(self, *, cut: bool = False) -> None:
+        """No more text comes. ``cut``: more would have come.
+
+        Then what may be the beginning of a call is dropped, where it would be content otherwise. So is the beginning of
+        a marker, if it follows markup or is more than half of it; less than that is as likely to be text.
+        """
         self._ended = True
+        if cut:
+            rest = self._text[self._at :]
+            distinct = any(2 * len(rest) > len(marker) and marker.startswith(rest) for marker in self._awaited)
+            if self._raw is not None or self._after_markup or distinct:
+                self._at = len(self._text)
+            if self._raw is not None:
+                self._raw = []
+
+    @property
+    def in_attempt(self) -> bool:
+        """Whether what has been read ends within what may become a call."""
+        return self._raw is not None and any(self._raw)
 
     @property
     def unread(self) -> int:
@@ -125,6 +143,7 @@ class Reader:
                 self._space.clear()
                 return ""
             self._pass_on(len(self._text) - markers.held(self._text, self._at), sink)
+            self._awaited = markers.texts
             yield
 
     def verbatim(
@@ -160,6 +179,7 @@ class Reader:
             if self._ended:
                 write(held)
                 return ""
+            self._awaited = markers.texts
             yield
 
     def rest(self, sink: Sink) -> Steps[None]:
@@ -255,6 +275,7 @@ class Reader:
                     return self.skip(len(text))
             if self._ended or not any(text.startswith(rest) for text in texts):
                 return ""
+            self._awaited = texts
             yield
 
     def begins_with(self, *texts: str) -> Steps[str]:

@@ -136,3 +136,16 @@ def test_the_one_call_that_is_allowed_ends_the_choice() -> None:
     delta = single.feed([*call, *more])
     assert delta is not None and (delta.finish_reason, delta.stop_reason) == ("tool_calls", None)
     assert single.num_tokens == len(encoded(CALL.removesuffix("</tool_call>"))), "as soon as nothing is missing"
+
+
+def test_a_call_that_is_cut_before_its_name_is_known_is_nothing() -> None:
+    ids = encoded('So. <tool_call>{"name": "get_w')
+    cut = fold(max_tokens=len(ids)).feed(ids)
+    assert cut is not None and (cut.text, cut.calls, cut.finish_reason) == ("So.", (), "length")
+    assert [token.id for token in cut.tokens] == ids
+    stopped = fold(stop=("get",)).feed(ids)
+    assert stopped is not None and (stopped.text, stopped.calls, stopped.finish_reason) == ("So.", (), "stop")
+    second = fold(stop=("get",)).feed(encoded(CALL) + ids[len(encoded("So. ")) :])
+    assert second is not None and (second.text, second.finish_reason, len(second.calls)) == ("", "stop", 1)
+    by_itself = fold().feed([*ids, EOS])
+    assert by_itself is not None and by_itself.text == 'So. <tool_call>{"name": "get_w', "malformed, and not cut"

@@ -212,7 +212,7 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     ({"chat_template_kwargs": {"bos_token": "x"}}, *refused("chat_template_kwargs.bos_token")),
     ({"chat_template_kwargs": {"thinking": True}}, *refused("chat_template_kwargs.thinking")),
     ({"chat_template_kwargs": 3}, "chat_template_kwargs", "invalid_type"),
-    ({"echo": True}, *refused("echo")),
+    ({"best_of": 2}, *refused("best_of")),
     ({"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message", "invalid_value"),
     ({"continue_final_message": True, "messages": [HI | {"content": ""}]}, "continue_final_message", "invalid_value"),
 ]

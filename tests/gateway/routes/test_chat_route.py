@@ -286,6 +286,26 @@ async def test_a_stop_token_is_one_of_the_ids_and_scores_and_not_of_the_text():
         assert last["choices"][0]["logprobs"] is None and "token_ids" not in last["choices"][0]
 
 
+SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well, "}]
+
+
+@pytest.mark.parametrize(("messages", "echoed"), [(SAID, "Well, "), (SAID[:1], "")])
+async def test_echo_puts_the_last_message_before_the_answer_where_it_is_the_assistants(messages, echoed):
+    async with serving() as server:
+        fields = {"messages": messages, "echo": True, "n": 2, "logprobs": True}
+        for choice in (await server.chat(**fields)).json()["choices"]:
+            assert choice["message"]["content"] == f"{echoed}Hello there"
+            assert len(choice["logprobs"]["content"]) == 8, "of what was generated"
+        chunks = await chunks_of(server, **fields)
+        for index in range(2):
+            own = [chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"][0]["index"] == index]
+            assert own[0] == {"role": "assistant", "content": echoed, "refusal": None}
+            assert "".join(delta.get("content", "") for delta in own) == f"{echoed}Hello there"
+        assert (await server.chat(messages=messages, echo=False)).json()["choices"][0]["message"]["content"] == (
+            "Hello there"
+        )
+
+
 async def test_the_usage_chunk_is_last():
     async with serving() as server:
         *chunks, last = await chunks_of(server, stream_options={"include_usage": True})

@@ -173,9 +173,9 @@ async def test_every_route_is_described_and_says_how_it_fails():
 
 async def test_unsupported_fields_are_documented_with_what_is_accepted():
     schemas = (await document())["components"]["schemas"]
-    echo = schemas["ChatCompletionRequest"]["properties"]["echo"]
-    assert echo["description"] == "Not supported: only /v1/completions echoes its prompt."
-    assert echo["enum"] == [None, False]
+    tier = schemas["ChatCompletionRequest"]["properties"]["service_tier"]
+    assert tier["description"] == "Not supported: there is one tier."
+    assert tier["enum"] == [None, "auto", "default"]
 
 
 async def test_the_document_says_the_limits_of_this_server():

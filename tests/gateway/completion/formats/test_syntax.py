@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from transcripts import Transcript, check, spelt
+from transcripts import Transcript, check, hear, spelt
 
 from gateway.completion.formats import reasoning_formats, tool_formats
 from gateway.completion.formats.base import CallSyntax
@@ -28,6 +28,22 @@ def test_what_is_allowed_is_read(name: str, syntax: CallSyntax) -> None:
         before, after = syntax.preface
         check(parsing, Transcript("after a remark", f"{before}So:{after}{text}", "So:", [ONE]))
     check(parsing, Transcript("text", f"{syntax.text}So.", "So."))
+
+
+@pytest.mark.parametrize(("name", "syntax"), sorted(SYNTAXES, key=str), ids=str)
+def test_a_call_that_is_cut_is_no_content(name: str, syntax: CallSyntax) -> None:
+    """By max_tokens or a stop string, wherever that is: no markup is shown, and no part of a name is called."""
+    parsing = Parsing(tool_format=name, schemas={"get_weather": {"a": "string"}})
+    before = "So:".join(syntax.preface) if syntax.preface else "" if syntax.opening else "So: "
+    text = before + spelt(syntax, [("get_weather", {"a": "}]"})] * (1 if syntax.single else 2))
+    marks = {syntax.trigger, *syntax.others, *tool_formats()[name].markers}
+    for at in range(len(text) + 1):
+        content, _, calls = hear(parsing, [text[:at]], cut=True)
+        left = content.removeprefix("So:").strip()
+        assert "So:".startswith(content.strip()) or any(
+            mark.startswith(left) and 2 * len(left) <= len(mark) for mark in marks
+        ), f"cut before {text[at : at + 20]!r}"
+        assert {call.name for call in calls} <= {"get_weather"}
 
 
 @pytest.mark.parametrize(("name", "syntax"), sorted(SYNTAXES, key=str), ids=str)

@@ -68,12 +68,12 @@ class Heard:
         return self.content, self.reasoning, joined_calls(self.calls)
 
 
-def hear(parsing: Parsing, pieces: Iterable[str]) -> tuple[str, str, tuple[CallDelta, ...]]:
+def hear(parsing: Parsing, pieces: Iterable[str], *, cut: bool = False) -> tuple[str, str, tuple[CallDelta, ...]]:
     parser, heard = new_parser(parsing), Heard()
     for piece in pieces:
         parser.feed(piece)
         heard.take(parser)
-    parser.finish()
+    parser.finish(cut=cut)
     heard.take(parser)
     for index, call in enumerate(heard.calls):
         first = call.index not in {earlier.index for earlier in heard.calls[:index]}
@@ -113,6 +113,17 @@ def check_prefixes(parsing: Parsing, text: str) -> None:
         at_once.feed(text[: at + 1])
         expected.take(at_once)
         assert heard.state() == expected.state(), f"after {text[: at + 1][-20:]!r}"
+        check_cut(at_once)
+
+
+def check_cut(parser: Parser) -> None:
+    """Where the text is cut here, nothing of what may yet be markup is shown, but for the first half of a marker."""
+    awaited = parser._reader._awaited
+    parser.finish(cut=True)
+    rest = parser.take()
+    assert all(call.name is None for call in rest.calls), "no call begins because the text ends"
+    for left in (rest.content.strip(), rest.reasoning.strip()):
+        assert not left or any(marker.startswith(left) and 2 * len(left) <= len(marker) for marker in awaited)
 
 
 def steps(parsing: Parsing, pieces: list[str]) -> int:
