@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from engine.arrays import IntArray
 
 
+NOTHING_LEFT = "No token can follow: allowed_token_ids, bad_words, min_tokens and the grammar rule out every one."
+"""Why a choice cannot go on whose parameters leave no token to sample."""
+
+
 class ReasoningLimit(msgspec.Struct, frozen=True, array_like=True):
     """After so many tokens of reasoning, its end follows. Which token comes then is a function of the output alone."""
 

@@ -38,6 +38,8 @@ class Plan:
     parsing: Parsing | None = None
     grammar: Grammar | None = None
     """One that was tried."""
+    form_param: str | None = None
+    """The field that asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ class Endpoint(Generic[Body]):
             continues_prompt=plan.options.continues_prompt,
             parsing=plan.parsing,
             grammar=plan.grammar,
+            form_param=plan.form_param,
             cache_salt=_cache_salt(body.cache_salt or "", context, shared=not state.keys),
             session=_session(body.session, context),
             traceparent=context.traceparent,

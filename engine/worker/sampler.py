@@ -18,6 +18,7 @@ from torch import Tensor
 from engine.batch import LATER, NO_TOKEN, SampleRequest
 from engine.grammar_compiler import words_of
 from engine.messages import TokenLogprobs
+from engine.sampling_params import NOTHING_LEFT
 from engine.worker.grammar_mask import Constraints, GrammarMasks
 from engine.worker.input_buffers import Buffer
 from engine.worker.logits import adjust, changes
@@ -51,9 +52,6 @@ class Sampled(NamedTuple):
     token_ids: list[int]
     logprobs: list[TokenLogprobs | None]
     refusals: dict[int, str]
-
-
-NOTHING_LEFT = "No token can follow: allowed_token_ids, bad_words, min_tokens and the grammar rule out every one."
 
 
 class Sampler:

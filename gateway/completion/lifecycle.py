@@ -313,7 +313,8 @@ class Lifecycle:
         elif output.failure is not None:
             self._fail(active, InternalError(output.failure))
         elif output.refusal is not None:
-            self._fail(active, InvalidRequest(output.refusal, code="cannot_continue"))
+            param = active.request.param_of(output.refusal)
+            self._fail(active, InvalidRequest(output.refusal, param=param, code="cannot_continue"))
         elif self._suspects.passed(choice.id, len(choice.emitted.ids)):
             self._acquit(choice)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.grammar import Grammar
-from engine.sampling_params import SamplingParams
+from engine.sampling_params import NOTHING_LEFT, SamplingParams
 from gateway.completion.parser import Parser, Parsing
 from observability.trace_context import trace_id_of
 
@@ -34,6 +34,8 @@ class Request:
     cache_salt: str = ""
     grammar: Grammar | None = None
     """What every answer has to look like. It has been tried: an engine can compile it."""
+    form_param: str | None = None
+    """The field that asks for the grammar, to be named in an error."""
     session: bytes | None = None
     """Requests of a session go to the same replica where they can."""
     traceparent: str = ""
@@ -44,6 +46,18 @@ class Request:
         if self.parsing is None:
             return None
         return Parser(self.parsing, seed=self.seed, choice=choice, prompt=self.prompts[choice // self.n])
+
+    def param_of(self, refusal: str) -> str | None:
+        """The field to name where an engine cannot go on, given its reason; None where no field is to blame."""
+        params = self.params[0]
+        if refusal == NOTHING_LEFT:
+            if params.allowed_token_ids:
+                return "allowed_token_ids"
+            if params.bad_words:
+                return "bad_words"
+            if self.grammar is None:
+                return "min_tokens" if params.min_tokens else None
+        return self.form_param
 
     @property
     def trace_id(self) -> str:

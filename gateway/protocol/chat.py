@@ -14,7 +14,7 @@ from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limited, Limits, at_most
 from gateway.protocol.messages import AssistantMessage, Messages, check_message_sizes, check_messages, text_of
 from gateway.protocol.reasoning import Effort
-from gateway.protocol.tools import Tool, ToolChoice, check_tool_sizes, check_tools
+from gateway.protocol.tools import Tool, ToolChoice, check_tool_sizes, check_tools, forces_a_call
 
 
 class ChatCompletionRequest(ConstrainedRequest):
@@ -75,6 +75,12 @@ class ChatCompletionRequest(ConstrainedRequest):
         All of them where some are allowed, as OpenAI has it: the prompt, and what is cached of it, stays the same.
         """
         return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
+    def form_param(self) -> str | None:
+        """With tools, what the answer has to be may follow from them."""
+        by_form = None if forces_a_call(self.tool_choice) else super().form_param
+        return by_form or ("tools" if self.offered_tools else None)
 
     @property
     def max_output(self) -> int | None:

@@ -221,6 +221,13 @@ class ConstrainedRequest(SamplingRequest):
         outputs = self.structured_outputs
         return self.response_format not in (None, TextFormat(type="text")) or bool(outputs and outputs.given)
 
+    @property
+    def form_param(self) -> str | None:
+        """The field that says of what form the answer has to be, where one does."""
+        if self.structured_outputs and (given := self.structured_outputs.given):
+            return f"structured_outputs.{given[0]}"
+        return "response_format" if self.has_form else None
+
     def refuse_another_end(self, param: str) -> None:
         """Raises InvalidRequest where a field other than ``param`` says when the answer may end."""
         for name in ("ignore_eos", "min_tokens"):

@@ -81,6 +81,7 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo, c
             continues_prompt=bool(body.continue_final_message),
             echo=(body.echoed_text or "",) if body.echo else None,
         ),
+        form_param=body.form_param,
         parsing=parsing,
     )
 

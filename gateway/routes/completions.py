@@ -54,6 +54,7 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo, calle
     return Plan(
         params=params,
         grammar=grammar,
+        form_param=body.form_param,
         options=AnswerOptions(
             prompts=prompts,
             n=body.num_generated,

@@ -93,7 +93,7 @@ def test_what_leaves_no_token_ends_that_request_alone(server):
         extra = {"structured_outputs": {"choice": ["yes"]}, "allowed_token_ids": [3]}
         with pytest.raises(openai.BadRequestError) as raised:
             client.chat.completions.create(**arguments, extra_body=extra)
-        assert raised.value.code == "cannot_continue"
+        assert (raised.value.param, raised.value.code) == ("allowed_token_ids", "cannot_continue")
         assert client.chat.completions.create(**arguments, max_tokens=3).choices
     server.wait_idle()
 

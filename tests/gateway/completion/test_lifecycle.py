@@ -20,7 +20,9 @@ from engine_for_tests import (
     text_and_end,
 )
 
+from engine.grammar import Grammar
 from engine.messages import Idle, Rejected, StepOutput, TokenLogprobs, Tokens
+from engine.sampling_params import NOTHING_LEFT
 from gateway.completion.events import Completed, Delta, PromptScored, Usage
 from gateway.completion.journal import MemoryJournal
 from gateway.completion.lifecycle import Lifecycle
@@ -675,3 +677,28 @@ async def test_the_state_of_an_engine_is_recorded_with_steps_without_and_at_its_
     world.engine.lose()
     states = [record for record in world.records if isinstance(record, EngineState)]
     assert states == [STATS.state, emptied, EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8)]
+
+
+BARRED = [
+    (NOTHING_LEFT, {"allowed_token_ids": (3,), "bad_words": ((4,),)}, "allowed_token_ids"),
+    (NOTHING_LEFT, {"bad_words": ((4,),)}, "bad_words"),
+    (NOTHING_LEFT, {}, "response_format"),
+    ("It has too many states.", {"allowed_token_ids": (3,)}, "response_format"),
+]
+
+
+@pytest.mark.parametrize(("refusal", "params", "param"), BARRED)
+async def test_what_cannot_go_on_names_the_field_that_bars_it(
+    world: World, refusal: str, params: dict[str, object], param: str
+) -> None:
+    form = {"grammar": Grammar("regex", "a"), "form_param": "response_format"}
+    stream = world.lifecycle.submit(replace(make_request(**params), **form))
+    world.engine.step(Tokens(id="r:0", attempt=1, at=0, ids=[], refusal=refusal))
+    with pytest.raises(InvalidRequest) as raised:
+        ready_events(stream)
+    assert (raised.value.param, raised.value.code, raised.value.message) == (param, "cannot_continue", refusal)
+
+
+def test_without_a_form_what_cannot_go_on_may_be_for_min_tokens() -> None:
+    assert make_request(min_tokens=2).param_of(NOTHING_LEFT) == "min_tokens"
+    assert make_request().param_of(NOTHING_LEFT) is None

@@ -61,6 +61,9 @@ async def test_what_a_request_comes_to(endpoint, fields, grammar):
         answer = await getattr(server, endpoint)(**fields)
         assert answer.status_code == 200, answer.text
         assert server.lifecycle.last.grammar == grammar
+        named = next(iter(fields), None) if grammar is not None else None
+        inner = fields.get("structured_outputs") or {}
+        assert server.lifecycle.last.form_param == (f"{named}.{next(iter(inner))}" if inner and named else named)
 
 
 async def test_structural_tags_in_both_fields():
