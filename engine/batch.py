@@ -62,6 +62,9 @@ class ScheduledBatch:
     samples: tuple[SampleRequest, ...]
     """In rising order of row; a sequence whose chunk does not reach its last token has none."""
     prompt_logprobs: tuple[PromptLogprobsRequest, ...] = ()
+    carried: IntArray | None = None
+    """Where the step follows one whose tokens are not known yet: [≤ S] for each of the leading sequences, which have a
+    token each, its row in that step. Its token there is its input here, and ``input_ids`` has nothing in its place."""
 
 
 NO_TOKEN = -1

@@ -21,6 +21,8 @@ class _Rows:
     context_lens: IntArray
     table_rows: IntArray
     samples: list[SampleRequest]
+    carried: IntArray
+    """Their rows in the step under way."""
 
     def only(self, places: list[int]) -> _Rows:
         """Those at ``places``, in rising order."""
@@ -32,10 +34,11 @@ class _Rows:
             self.context_lens[places],
             self.table_rows[places],
             [msgspec.structs.replace(sample, row=row) for row, sample in enumerate(samples)],
+            self.carried[places],
         )
 
 
-_NONE = _Rows([], np.empty(0, np.int32), np.empty(0, np.int32), [])
+_NONE = _Rows([], np.empty(0, np.int32), np.empty(0, np.int32), [], np.empty(0, np.int32))
 
 
 class BatchBuilder:
@@ -45,27 +48,31 @@ class BatchBuilder:
         self._block_size = block_size
         self._ahead = _NONE
 
-    def lay_out_ahead(self, sequences: list[Sequence]) -> None:
+    def lay_out_ahead(self, sequences: dict[Sequence, int]) -> None:
         """Lay out what ``Scheduler.prepare`` has planned, before the step under way appends a token to each."""
         self._ahead = _Rows(
             [sequence.id for sequence in sequences],
             _array([sequence.num_tokens for sequence in sequences]),
             _array([sequence.table_row for sequence in sequences]),
             [_sample_request(row, sequence, 1) for row, sequence in enumerate(sequences)],
+            _array(list(sequences.values())),
         )
 
-    def build(self, step: int, plan: Schedule) -> ScheduledBatch:
-        """The batch of a plan; of the rows laid out ahead, those that are still in it."""
+    def build(self, step: int, plan: Schedule, *, follows: bool = False) -> ScheduledBatch:
+        """The batch of a plan; of the rows laid out ahead, those that are still in it.
+
+        ``follows``: the step before, whose tokens these rows go on with, has not ended.
+        """
         ahead, self._ahead = self._ahead.only(list(plan.ahead.values())), _NONE
         rest = list(plan.rest())
-        chunks = [_array([sequence.newest for sequence in plan.ahead])]
+        chunks = [_array([0 if follows else sequence.newest for sequence in plan.ahead])]
         samples, scores = list(ahead.samples), []
         for row, (sequence, tokens) in enumerate(rest, len(samples)):
             chunks.append(sequence.token_ids(sequence.num_computed, sequence.num_computed + tokens))
-            if sequence.samples_after(tokens):
+            if sequence not in plan.silent:
                 samples.append(_sample_request(row, sequence, 0))
-            targets = sequence.prompt_targets(tokens)
-            if len(targets):
+            if sequence in plan.scored:
+                targets = sequence.prompt_targets(tokens)
                 scores.append(PromptLogprobsRequest(row=row, top=sequence.params.prompt_logprobs or 0, targets=targets))
         query_lens = _array(list(plan.rows.values()))
         context_lens = _with(ahead.context_lens, [sequence.num_computed for sequence, _ in rest])
@@ -80,6 +87,7 @@ class BatchBuilder:
             block_tables=self._block_tables[:, :longest].take(table_rows, axis=0),
             samples=tuple(samples),
             prompt_logprobs=tuple(scores),
+            carried=ahead.carried if follows and plan.ahead else None,
         )
 
 

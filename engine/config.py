@@ -11,6 +11,7 @@ from observability.logging import LogFormat, LogLevel
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 LoadFormat = Literal["auto", "safetensors", "dummy"]
 Device = Literal["auto", "cpu", "cuda"]
+Overlap = Literal["auto", "on", "off"]
 TPReduce = Literal["gather", "allreduce"]
 """How the ranks of a tensor group make one result of their parts, see ``engine.layers.linear.JoiningLinear``."""
 
@@ -50,6 +51,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     enable_prefix_caching: bool = True
     cuda_graphs: bool = True
     """Whether a GPU decodes by graphs, captured when the first step of a size comes."""
+    overlap: Overlap = "auto"
+    """Whether a step begins before the tokens of the one before it are known to the host; ``auto`` on a GPU only."""
     deterministic: bool = False
     """Whether an answer may depend on nothing but its request: a GPU's kernels are chosen for it. A CPU's are so."""
     cache_events: bool = False

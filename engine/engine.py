@@ -1,4 +1,7 @@
-"""Engine: schedule → execute, and meanwhile prepare the next → update. Scheduler + Executor, a clock, no socket."""
+"""Engine: schedule → execute, and meanwhile prepare the next → update. Scheduler + Executor, a clock, no socket.
+
+Where the executor keeps tokens on the device, the next step is not only prepared: it begins while this one goes on.
+"""
 
 from __future__ import annotations
 
@@ -105,6 +108,8 @@ class Engine:
         self._rows: deque[tuple[tuple[str, ...], IntArray]] = deque()
         """Of each, for the record."""
         self._record = record
+        self._one_by_one = False
+        """Whether no step follows another that is under way."""
         self._patience = patience or Patience()
         self._steps = 0
         self._planned_at = self._plan_time = 0.0
@@ -137,6 +142,8 @@ class Engine:
 
     def start(self, start: Start) -> Rejected | None:
         """Generation ends where the context is full, whatever ``max_tokens`` says."""
+        # Who may have ended an engine is to be found at the same position if it does so again.
+        self._one_by_one = start.at_once
         rejected = refusal(start, max_model_len=self.max_model_len, vocab_size=self._vocab_size)
         if rejected is None:
             self._scheduler.add(fitted(start, self.max_model_len), self._clock())
@@ -152,22 +159,21 @@ class Engine:
         that concerns steps that have not begun.
         """
         began = self._clock()
-        if self._record is not None:
-            self._record.clear()
-        while len(self._under_way) < self._executor.depth:
+        self._write_record()
+        while self._has_room():
             plan = self._scheduler.schedule(self._clock())
             if not plan.rows:
                 break
-            batch = self._builder.build(self._steps + len(self._under_way), plan)
-            self._executor.submit(batch)
+            follows = len(self._under_way) == self._executor.depth
+            batch = self._builder.build(self._steps + len(self._under_way), plan, follows=follows)
             self._under_way.append(plan)
             self._rows.append((batch.sequence_ids, batch.context_lens + batch.query_lens))
             self._patience.begin(len(batch.input_ids))
+            self.step_limit = self._patience.limit
+            self._write_record()
+            self._executor.submit(batch)
         if not self._under_way:
             raise RuntimeError(f"nothing could be scheduled with {self.num_pending} choices pending")
-        self.step_limit = self._patience.limit
-        if self._record is not None:
-            self._record.write(*union(self._rows))
         self._planned_at = self._clock()
         self._plan_time = self._planned_at - began
 
@@ -176,12 +182,15 @@ class Engine:
         self._result = self._executor.collect()
 
     def prepare(self) -> None:
-        """Do what can be done of the next step before the tokens of this one are known."""
-        self._builder.lay_out_ahead(self._scheduler.prepare(self._under_way[0]))
+        """Do what can be done of the next step before the tokens of this one are known; nothing if one follows it."""
+        if len(self._under_way) <= self._executor.depth:
+            self._builder.lay_out_ahead(self._scheduler.prepare(self._under_way[0]))
 
     def finish(self) -> StepOutput:
         """Take in what the step computed; gives its output alone."""
         plan, ended = self._under_way.popleft(), self._clock()
+        if len(self._under_way) == self._executor.depth:
+            self._under_way[0].began = ended
         self._rows.popleft()
         self._patience.end()
         self.step_limit = self._patience.limit
@@ -220,6 +229,27 @@ class Engine:
     def check_integrity(self) -> None:
         """Raises IntegrityError where a block has leaked or the prefix index is wrong. O(blocks): for idle times."""
         self._scheduler.check_integrity()
+
+    def _has_room(self) -> bool:
+        """Whether one more step may begin; where it is to follow another one, what goes on in it is planned."""
+        depth = self._executor.depth
+        if len(self._under_way) < depth:
+            return True
+        if depth > 1 or len(self._under_way) > 1 or self._one_by_one or not self._executor.can_be_followed:
+            return False
+        going = self._scheduler.follow(self._under_way[0])
+        if going is None:
+            return False
+        self._builder.lay_out_ahead(going)
+        return True
+
+    def _write_record(self) -> None:
+        if self._record is None:
+            return
+        if self._rows:
+            self._record.write(*union(self._rows))
+        else:
+            self._record.clear()
 
     def _stats(self, plan: Schedule, outputs: list[Tokens], ended: float) -> StepStats:
         return StepStats(

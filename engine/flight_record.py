@@ -77,7 +77,9 @@ def read(descriptor: int) -> dict[str, int] | None:
     names = memory[end : end + name_bytes].decode(errors="replace").split("\n")
     if len(names) != rows:
         return None
-    return dict(zip(names, struct.unpack_from(f"<{rows}i", memory, _HEADER.size), strict=True))
+    tokens = struct.unpack_from(f"<{rows}i", memory, _HEADER.size)
+    # Who is in two steps is told of as it is in the older one.
+    return dict(zip(reversed(names), reversed(tokens), strict=True))
 
 
 def union(rows: Sequence[tuple[tuple[str, ...], IntArray]]) -> tuple[tuple[str, ...], IntArray]:

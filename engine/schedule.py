@@ -58,6 +58,10 @@ class Schedule:
     rows: dict[Sequence, int] = field(default_factory=dict)
     ahead: dict[Sequence, int] = field(default_factory=dict)
     """The first of the rows, those planned by ``prepare``: their places among what it planned, in rising order."""
+    silent: set[Sequence] = field(default_factory=set)
+    """Rows that sample nothing."""
+    scored: set[Sequence] = field(default_factory=set)
+    """Rows some of whose prompt is scored."""
     started: list[str] = field(default_factory=list)
     """Ids of sequences computed for the first time."""
     decode_tokens: int = 0

@@ -17,12 +17,17 @@ tokens are known. It preempts nobody and admits nobody, so the plan comes out as
 
 Where several steps go on at once, in the stages of a pipeline, each has a share of the sequences: one that is
 in a step under way is neither planned nor preempted before that step has ended.
+
+A step may also follow one that is under way (``follow``): what the other samples it takes on the device. A sequence
+that turns out to have ended is then computed once too often, which nobody sees: its blocks are free, and who gets them
+writes to them in a later step.
 """
 
 from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence as SequenceOf
+from itertools import islice
 
 import numpy as np
 
@@ -128,7 +133,7 @@ class Scheduler:
             self._weigh_prompts(plan)
             for sequence in sorted(self._running, key=running_order):
                 # An earlier sequence may have preempted this one.
-                is_free = sequence.status is Status.RUNNING and not sequence.is_under_way
+                is_free = sequence.status is Status.RUNNING and not sequence.under_way
                 if is_free and not plan.is_full and sequence not in plan.rows:
                     self._continue(sequence, plan)
         if self._waiting:
@@ -136,30 +141,47 @@ class Scheduler:
         plan.decode_tokens = len(plan.ahead)
         for sequence, tokens in plan.rest():
             plan.decode_tokens += sequence.num_output > 0 and tokens == sequence.num_uncomputed
+            if not sequence.samples_after(tokens):
+                plan.silent.add(sequence)
+            if len(sequence.prompt_targets(tokens)):
+                plan.scored.add(sequence)
             if sequence.started_at is None:
                 sequence.started_at = now
                 plan.started.append(sequence.id)
         for sequence in plan.rows:
-            sequence.is_under_way = True
+            sequence.under_way += 1
         if plan.rows:
             self._next = Schedule(budget=self._token_budget)
         plan.began = now
         return plan
 
-    def prepare(self, plan: Schedule) -> list[Sequence]:
+    def follow(self, plan: Schedule) -> dict[Sequence, int] | None:
+        """``prepare`` for a step that begins before ``plan`` has ended; to be called before anything is prepared.
+
+        None where it cannot: where a sequence goes on by another token than ``plan`` samples, or blocks are too few.
+        """
+        running = [(s, tokens) for s, tokens in plan.rows.items() if s.status is Status.RUNNING]
+        if any(tokens < sequence.num_uncomputed for sequence, tokens in running):
+            return None
+        going = self.prepare(plan)
+        return going if going or not any(s.goes_on_after(tokens) for s, tokens in running) else None
+
+    def prepare(self, plan: Schedule) -> dict[Sequence, int]:
         """While ``plan`` is computed, begin the plan after it, with the sequences that go on by one token.
 
         Each counts on the token that ``plan`` samples for it, and leaves the new plan again if it ends instead.
-        Gives them in the order of their rows: none where blocks are too few for them all.
+        Gives them, each with its row in ``plan``, in their order: none where blocks are too few for them all.
         """
-        going = [
-            sequence
-            for sequence, tokens in plan.rows.items()
+        going = {
+            sequence: row
+            for row, (sequence, tokens) in enumerate(plan.rows.items())
             if sequence.status is Status.RUNNING and sequence.goes_on_after(tokens)
-        ][: self._share]
+        }
+        if len(going) > self._share:
+            going = dict(islice(going.items(), self._share))
         full = [s for s in going if s.num_tokens == len(s.block_table) * self._block_size]
         if len(full) > self._pool.num_free:
-            return []
+            return {}
         for sequence, block in zip(full, self._pool.allocate(len(full)), strict=True):
             self._hand_over(sequence, [block])
         self._next.rows = dict.fromkeys(going, 1)
@@ -174,10 +196,10 @@ class Scheduler:
         scores = iter(result.prompt_logprobs)
         outputs = []
         for sequence, tokens in plan.rows.items():
-            sequence.is_under_way = False
-            if sequence.needs_prompt_logprobs and len(sequence.prompt_targets(tokens)):
+            sequence.under_way -= 1
+            if sequence in plan.scored:
                 sequence.prompt_logprobs += next(scores)
-            sample = next(samples) if sequence.samples_after(tokens) else None
+            sample = None if sequence in plan.silent else next(samples)
             if sequence.status is Status.FINISHED:
                 continue
             sequence.num_computed += tokens
@@ -236,7 +258,7 @@ class Scheduler:
             return
         while not (tokens := min(wanted, self._room(sequence))):
             youngest = max(self._running, key=waiting_order)
-            if youngest.is_under_way:
+            if youngest.under_way:
                 return
             self._preempt(youngest)
             plan.preemptions += 1
@@ -332,10 +354,7 @@ class Scheduler:
         return Tokens(id=sequence.id, attempt=sequence.attempt, at=sequence.num_output, ids=[], refusal=refusal)
 
     def _vacate(self, sequence: Sequence) -> None:
-        """Take a sequence out of the running queue and the next plan, and give back its blocks.
-
-        How much of it was computed stays: a step that is under way may still have to tell its rows apart by it.
-        """
+        """Take a sequence out of the running queue and the next plan, and give back its blocks."""
         self._prefix_cache.end(sequence)
         self._running.remove(sequence)
         self._next.drop(sequence)

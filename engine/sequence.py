@@ -55,8 +55,8 @@ class Sequence:
         """Whether any output of this attempt has been sent."""
         self.needs_prompt_logprobs = start.params.prompt_logprobs is not None
         """Whether the prompt has to be computed in full, and not read from the prefix cache; until the first output."""
-        self.is_under_way = False
-        """Whether a step that computes some of it has begun and not ended."""
+        self.under_way = 0
+        """Steps that compute some of it and have begun, but not ended."""
         self.deferred_to: tuple[Sequence, int] | None = None
         """An older sequence, and the number of tokens it must have computed before this one is looked at again."""
         self._tokens: IntArray = np.empty(max(self.num_tokens, self.num_prompt + start.params.max_tokens), np.int32)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from engine.config import Device, DType, LoadFormat, TPReduce
+from engine.config import Device, DType, LoadFormat, Overlap, TPReduce
 from engine.quantization import quantization_names
 from gateway.completion.formats import AUTO, NONE, reasoning_formats, tool_formats
 from gateway.replicas.router import Routing
@@ -198,6 +198,10 @@ class EngineSettings(BaseModel):
     )
     cuda_graphs: Annotated[bool, Option("Engine")] = Field(
         True, description="On a GPU, launch a step of decoding as a whole rather than kernel by kernel."
+    )
+    overlap: Annotated[Overlap, Option("Engine")] = Field(
+        "auto",
+        description="Begin a step before the tokens of the one before it have been read; auto does so on a GPU.",
     )
     deterministic: Annotated[bool, Option("Engine")] = Field(
         False, description="Take a GPU's kernels whose answers do not depend on other requests, or refuse to start."

@@ -62,6 +62,14 @@ class Executor(ABC):
         """Most steps that may be under way at once: submitted and not yet collected."""
         return 1
 
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether, where ``depth`` is 1, a second step may be submitted that goes on with tokens of the one under way
+        (``ScheduledBatch.carried``), or without. It is so of no step some of whose tokens the host has to draw, or to
+        know in order to draw the next ones.
+        """
+        return False
+
     @abstractmethod
     def submit(self, batch: ScheduledBatch) -> None:
         """Begin a step, which may go on beside the steps before it."""

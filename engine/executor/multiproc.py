@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
-from engine.errors import RankError
+from engine.errors import ConfigurationError, RankError
 from engine.executor.base import Executor, ModelFacts, Progress
 from engine.patience import Patience
 from engine.ranks.crew import Crew
@@ -24,6 +24,9 @@ class MultiprocExecutor(Executor):
     """
 
     def __init__(self, config: EngineConfig, progress: Progress) -> None:
+        """Raises ConfigurationError where steps are to overlap: the tokens of one rank are no other's."""
+        if config.overlap == "on":
+            raise ConfigurationError("--overlap on: steps that several ranks compute do not overlap, leave it out")
         self._config = config
         self._crew = Crew(config, max(1, all_threads(config) // config.ranks), progress)
         self._patience = Patience()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
 from engine.errors import ConfigurationError
@@ -15,6 +19,7 @@ class UniprocExecutor(Executor):
         if config.ranks > 1:
             raise ConfigurationError(f"--executor uniproc has one rank, and {config.ranks} are asked for: leave it out")
         self._worker = Worker(config, progress)
+        self._under_way: deque[Callable[[], StepResult | None]] = deque()
 
     def load(self) -> ModelFacts:
         return self._worker.load()
@@ -27,11 +32,17 @@ class UniprocExecutor(Executor):
     def use_idle_time(self) -> bool:
         return self._worker.use_idle_time()
 
+    @property
+    def can_be_followed(self) -> bool:
+        return self._worker.can_be_followed
+
     def submit(self, batch: ScheduledBatch) -> None:
-        self._batch = batch
+        # A CPU computes while it is waited for, when another thread can do something else.
+        begun = self._worker.launch(batch) if self._worker.overlaps else partial(self._worker.execute, batch)
+        self._under_way.append(begun)
 
     def collect(self) -> StepResult:
-        result = self._worker.execute(self._batch)
+        result = self._under_way.popleft()()
         assert result is not None, "the only rank samples"
         return result
 

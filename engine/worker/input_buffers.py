@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from engine.arrays import IntArray
 from engine.batch import ScheduledBatch
 from engine.layers.attention import AttentionMetadata
 
@@ -39,12 +40,13 @@ class InputBuffers:
         self._slot_mapping = Buffer((max_tokens,), torch.int64, device)
         self._block_tables = Buffer((max_seqs, max_blocks), torch.int32, device)
         self._query_start_loc = Buffer((max_seqs + 1,), torch.int32, device)
+        self._carried = Buffer((max_seqs,), torch.int32, device)
         self._seq_lens = Buffer((max_seqs,), torch.int32, device)
         self._one_each = torch.arange(max_seqs + 1, dtype=torch.int32, device=device)
         self._numbers = np.arange(max(max_tokens, max_seqs) + 1)
 
     def whole(self) -> tuple[Tensor, AttentionMetadata]:
-        """(input ids, metadata) of the largest step, over the very memory that ``fill`` hands out the beginnings of."""
+        """(input ids, metadata) of the largest step, over the very memory that ``step`` hands out the beginnings of."""
         tokens, (sequences, blocks) = len(self._input_ids.array), self._block_tables.array.shape
         return self._views(tokens, sequences, blocks, tokens, blocks * self._block_size)
 
@@ -104,13 +106,17 @@ class InputBuffers:
             buffer.upload(sequences)
         self._query_start_loc.upload(sequences + 1)
 
+    def carry(self, tokens: Tensor, rows: IntArray) -> None:
+        """Put tokens that the device holds, those at ``rows``, in place of the first input ids. After ``upload``."""
+        self._carried.array[: len(rows)] = rows
+        self._carried.upload(len(rows))
+        self._input_ids.part(len(rows)).copy_(tokens.index_select(0, self._carried.part(len(rows))))
+
     def longest(self, sequences: int) -> int:
         """Tokens of the longest of the sequences that are written."""
         return int(self._seq_lens.array[:sequences].max())
 
-    def fill(self, batch: ScheduledBatch) -> tuple[Tensor, AttentionMetadata]:
-        """(input ids [T], metadata) of a batch; they live until the next call."""
-        self.write(batch)
+    def step(self, batch: ScheduledBatch) -> tuple[Tensor, AttentionMetadata]:
+        """(input ids [T], metadata) of a batch that is written; they live until the next one is."""
         tokens, (sequences, blocks) = len(batch.input_ids), batch.block_tables.shape
-        self.upload(tokens, sequences)
         return self._views(tokens, sequences, blocks, int(batch.query_lens.max()), self.longest(sequences))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.batch import PromptLogprobsRequest, ScheduledBatch, StepResult
-from engine.messages import TokenLogprobs
+from engine.batch import NO_TOKEN, PromptLogprobsRequest, ScheduledBatch, StepResult
 from engine.models.base import Model
 from engine.parallel import ALONE, Parallel
 from engine.worker.cuda_graphs import Capturing, DecodeGraphs
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache
-from engine.worker.sampler import Drawn, Sampler
+from engine.worker.sampler import Drawn, Launched, Sampler, Scores
+from engine.worker.transfers import Transfers
 from kernels.capture import Replay, capture
 from kernels.ops import last_rows
 from kernels.registry import Kernels
@@ -25,6 +25,10 @@ LOGPROB_ROWS = 128
 
 
 class ModelRunner:
+    """``launch`` a step, then wait for its result. A step may be launched before the one before it is waited for, which
+    then has to be one that ``can_be_followed``.
+    """
+
     def __init__(
         self,
         model: Model,
@@ -32,17 +36,26 @@ class ModelRunner:
         sampler: Sampler,
         kernels: Kernels,
         dtype: torch.dtype,
+        transfers: Transfers,
         parallel: Parallel = ALONE,
         capturing: Capturing | None = None,
     ) -> None:
         """``dtype``: of hidden states; ``capturing``: what makes graphs of steps, where the device can."""
         self._model, self._buffers, self._sampler, self._parallel = model, buffers, sampler, parallel
-        self._machine = kernels.machine
+        self._machine, self._transfers = kernels.machine, transfers
         self._last_rows = kernels.select(last_rows.OP, last_rows.LastRowsSpec(dtype))
         self._replay: Replay | None = None
         self._capturing = capturing
         self._graphs: DecodeGraphs[tuple[Tensor, Drawn | None]] | None = None
         self._spare = 0
+        self._uploaded = transfers.mark()
+        """Waits until the host's arrays may be written to again."""
+        self._tokens: Tensor | None = None
+        """Of each row of the newest step, on the device."""
+        self._silent: set[int] = set()
+        """Rows that had no token, of the last step that was waited for."""
+        self.can_be_followed = False
+        """Whether the tokens of the newest step, and of one that goes on with them, are drawn without the host."""
         input_ids, _ = buffers.whole()
         self._inputs = input_ids
         """What the largest step begins with: token ids or, after the first stage, what the stage before sends."""
@@ -74,31 +87,44 @@ class ModelRunner:
         )
 
     @torch.inference_mode()
-    def execute(self, batch: ScheduledBatch, cache: KVCache) -> StepResult | None:
-        """Run the model over the batch and sample where it asks for it. Raises InvalidLogitsError, see ``Sampler``.
+    def launch(self, batch: ScheduledBatch, cache: KVCache) -> Callable[[], StepResult | None]:
+        """Run the model over the batch and sample where it asks for it.
 
-        None on a rank that does not sample.
+        What it gives waits for the result, which is None on a rank that does not sample, and is called in the order of
+        the steps. It raises InvalidLogitsError, see ``Sampler``.
         """
-        try:
-            return self._execute(batch, cache)
-        finally:
-            # Memory of the host's that is copied from is written to in the next step.
-            if self._inputs.is_cuda:
-                torch.cuda.current_stream().synchronize()
-
-    def _execute(self, batch: ScheduledBatch, cache: KVCache) -> StepResult | None:
         hidden, drawn = self.forward(batch, cache, every_token=bool(batch.prompt_logprobs))
-        if not self._parallel.last:
+        scores: list[list[Scores]] = []
+        if self._parallel.last:
+            starts = np.cumsum(batch.query_lens) - batch.query_lens
+            scores = [self._prompt_scores(hidden[starts[each.row] :], each) for each in batch.prompt_logprobs]
+        else:
             assert self._parallel.pipe is not None, "there is a next stage"
             self._parallel.pipe.send(hidden)
-            return None
-        starts = np.cumsum(batch.query_lens) - batch.query_lens
-        prompt_logprobs = [
-            self._prompt_logprobs(hidden[starts[request.row] :], request) for request in batch.prompt_logprobs
-        ]
-        if drawn is None:
-            return None
-        token_ids, logprobs, refusals = self._sampler.finish(drawn, batch.samples)
+        launched = None
+        if drawn is not None:
+            self._tokens = drawn.tokens
+            launched = self._sampler.launch(drawn, batch.samples)
+        arrived = self._transfers.mark()
+
+        def result() -> StepResult | None:
+            arrived()
+            return None if launched is None else self._finish(batch, launched, scores)
+
+        return result
+
+    @torch.inference_mode()
+    def _finish(self, batch: ScheduledBatch, launched: Launched, scores: list[list[Scores]]) -> StepResult:
+        void: list[int] = []
+        if self._silent and batch.carried is not None:
+            rows = [row for row, before in enumerate(batch.carried.tolist()) if before in self._silent]
+            void = [place for place, request in enumerate(batch.samples) if request.row in rows]
+        token_ids, logprobs, refusals = self._sampler.finish(launched, void)
+        self._silent.clear()
+        if NO_TOKEN in token_ids:
+            pairs = zip(batch.samples, token_ids, strict=True)
+            self._silent = {request.row for request, token in pairs if token == NO_TOKEN}
+        prompt_logprobs = [[entry for each in parts for entry in each.entries()] for parts in scores]
         return StepResult(token_ids, logprobs, prompt_logprobs, refusals)
 
     @torch.inference_mode()
@@ -113,19 +139,17 @@ class ModelRunner:
         """
         tokens, sequences = len(batch.input_ids), len(batch.query_lens)
         if self._graphs is not None and tokens == sequences:
-            return self._decode(batch, self._graphs)
-        if self._parallel.samples:
-            self._sampler.prepare(batch.samples, sequences)
-        if not self._parallel.first:
-            assert self._parallel.pipe is not None, "there is a stage before"
-            self._parallel.pipe.receive(self._inputs[:tokens])
+            padded = self._graphs.sequences(sequences)
+            self._write(batch, padded)
+            hidden, drawn = self._graphs.run(padded, self._buffers.longest(sequences))
+            return hidden[:sequences], drawn and Drawn(*(column[:sequences] for column in drawn))
+        self._write(batch, sequences)
         if self._replay is not None and not (every_token and tokens > sequences):
-            self._buffers.write(batch)
             self._replay.run(tokens, sequences)
-            drawn = [column[:sequences] for column in self._replay.tail]
+            tail = [column[:sequences] for column in self._replay.tail]
             rows = sequences if self._parallel.last else tokens
-            return self._replay.output[:rows], Drawn(*drawn) if drawn else None
-        input_ids, metadata = self._buffers.fill(batch)
+            return self._replay.output[:rows], Drawn(*tail) if tail else None
+        input_ids, metadata = self._buffers.step(batch)
         inputs = input_ids if self._parallel.first else self._inputs[:tokens]
         hidden = self._model.forward(inputs, cache.layers, metadata, every_token=every_token)
         greedy = all(sample.params.greedy for sample in batch.samples)
@@ -134,18 +158,24 @@ class ModelRunner:
             last = self._last_rows(hidden, metadata.query_start_loc)
         return hidden, self._draw(last, greedy=greedy)
 
-    def _decode(
-        self, batch: ScheduledBatch, graphs: DecodeGraphs[tuple[Tensor, Drawn | None]]
-    ) -> tuple[Tensor, Drawn | None]:
-        """``forward`` of a step with one token for each sequence."""
-        sequences = len(batch.query_lens)
-        padded = graphs.sequences(sequences)
-        self._sampler.prepare(batch.samples, padded)
+    def _write(self, batch: ScheduledBatch, rows: int) -> None:
+        """Bring a step's inputs, for so many sequences, to where they are read."""
+        self._uploaded()
+        tokens, sequences = len(batch.input_ids), len(batch.query_lens)
+        if self._parallel.samples:
+            self.can_be_followed = self._sampler.prepare(batch.samples, rows)
+        if not self._parallel.first:
+            assert self._parallel.pipe is not None, "there is a stage before"
+            self._parallel.pipe.receive(self._inputs[:tokens])
         self._buffers.write(batch)
-        self._buffers.pad(sequences, padded, self._spare)
-        self._buffers.upload(padded, padded)
-        hidden, drawn = graphs.run(padded, self._buffers.longest(sequences))
-        return hidden[:sequences], drawn and Drawn(*(column[:sequences] for column in drawn))
+        if rows > sequences:
+            self._buffers.pad(sequences, rows, self._spare)
+        self._buffers.upload(max(tokens, rows), rows)
+        if batch.carried is not None:
+            assert self._tokens is not None, "it follows a step that samples"
+            # Without a token there is some number, and no matter which.
+            self._buffers.carry(self._tokens.clamp(0, self._model.vocab_size - 1), batch.carried)
+        self._uploaded = self._transfers.mark()
 
     def _draw(self, hidden: Tensor, *, greedy: bool = False) -> Drawn | None:
         """After hidden states [S, hidden], on the rank that samples; see ``Sampler.draw``."""
@@ -154,13 +184,14 @@ class ModelRunner:
         logits = self._model.logits(hidden)
         return None if logits is None else self._sampler.draw(logits, greedy=greedy)
 
-    def _prompt_logprobs(self, hidden: Tensor, request: PromptLogprobsRequest) -> list[TokenLogprobs]:
+    def _prompt_scores(self, hidden: Tensor, request: PromptLogprobsRequest) -> list[Scores]:
         """Of the targets that the first of these hidden states predict; none on a rank that does not sample."""
-        found: list[TokenLogprobs] = []
+        found: list[Scores] = []
         for start in range(0, len(request.targets), LOGPROB_ROWS):
-            targets = request.targets[start : start + LOGPROB_ROWS]
+            targets: Sequence[int] = request.targets[start : start + LOGPROB_ROWS].tolist()
             logits = self._model.logits(hidden[start : start + len(targets)])
             if logits is not None:
-                ids: Sequence[int] = targets.tolist()
-                found.extend(self._sampler.logprobs(logits, ids, [request.top] * len(ids)))
+                ids = torch.tensor(targets, dtype=torch.int64).to(logits.device, non_blocking=True)
+                scores = self._sampler.score(logits, ids, [request.top] * len(targets))
+                found.append(scores.brought(self._transfers))
         return found

@@ -7,7 +7,7 @@ temperature, top-k, top-p, min-p, and a draw whose noise is a function of (seed,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +22,7 @@ from engine.sampling_params import NOTHING_LEFT
 from engine.worker.grammar_mask import Constraints, GrammarMasks
 from engine.worker.input_buffers import Buffer
 from engine.worker.logits import adjust, changes
+from engine.worker.transfers import Transfers
 from kernels.ops import apply_bitmask, argmax, sample_tokens, token_logprobs
 from kernels.registry import Kernels
 
@@ -46,6 +47,40 @@ class Drawn(NamedTuple):
         return Drawn(*(column[rows] for column in self))
 
 
+class Scores(NamedTuple):
+    """Log-probabilities of given tokens."""
+
+    columns: Sequence[Tensor]
+    """As ``token_logprobs`` gives them."""
+    tops: Sequence[int]
+    """How many of the likeliest tokens each row reports."""
+
+    def brought(self, transfers: Transfers) -> Scores:
+        """The same on its way to the host."""
+        return Scores([transfers.bring(column) for column in self.columns], self.tops)
+
+    def entries(self) -> list[TokenLogprobs]:
+        columns = (column.tolist() for column in self.columns)
+        return [
+            TokenLogprobs(logprob=logprob, rank=rank, top_ids=ids[:top], top_logprobs=values[:top])
+            for logprob, rank, ids, values, top in zip(*columns, self.tops, strict=True)
+        ]
+
+
+class Launched(NamedTuple):
+    """What is on its way to the host, of R requests."""
+
+    requests: Sequence[SampleRequest]
+    drawn: Drawn
+    """Their rows, on the device. Their logits are overwritten by the next step."""
+    best: Tensor
+    """As in ``Drawn``, for the host, as what follows."""
+    tokens: Tensor
+    scored: Sequence[int]
+    """Places of requests that want log-probabilities of what is drawn."""
+    scores: Scores | None
+
+
 class Sampled(NamedTuple):
     """As in ``StepResult``."""
 
@@ -55,15 +90,23 @@ class Sampled(NamedTuple):
 
 
 class Sampler:
-    """``prepare``, ``draw`` and ``finish`` in turns: the second may be part of a captured pass.
+    """``prepare``, ``draw``, ``launch`` and ``finish`` in turns: the second may be part of a captured pass.
 
-    What is drawn there counts for rows whose logits nothing changes; ``finish`` draws the others.
+    What is drawn there counts for rows whose logits nothing changes. ``launch`` has it brought to the host, and
+    ``finish`` waits for that and draws the others. Where there are none, another step may be launched in between.
     """
 
     def __init__(
-        self, kernels: Kernels, vocab_size: int, max_rows: int, device: torch.device, masks: GrammarMasks
+        self,
+        kernels: Kernels,
+        vocab_size: int,
+        max_rows: int,
+        device: torch.device,
+        masks: GrammarMasks,
+        transfers: Transfers,
     ) -> None:
         self._vocab_size = vocab_size
+        self._transfers = transfers
         self._masks = masks
         self._bits = Buffer((max_rows, words_of(vocab_size)), torch.int32, device)
         self._apply_bitmask = kernels.select(apply_bitmask.OP, apply_bitmask.ApplyBitmaskSpec(vocab_size))
@@ -72,11 +115,16 @@ class Sampler:
         self._draw = kernels.select(sample_tokens.OP, sample_tokens.SampleTokensSpec(vocab_size))
         self._logprobs = kernels.select(token_logprobs.OP, token_logprobs.TokenLogprobsSpec(vocab_size))
 
-    def prepare(self, requests: Sequence[SampleRequest], rows: int) -> None:
-        """Write what the requests' rows are drawn with to where ``draw`` reads it; the other rows are greedy."""
-        self._columns.write([request for request in requests if not _is_drawn_late(request)], rows)
+    def prepare(self, requests: Sequence[SampleRequest], rows: int) -> bool:
+        """Write what the requests' rows are drawn with to where ``draw`` reads it; the other rows are greedy.
+
+        Gives whether ``draw`` draws all their tokens, and can draw those that follow before these are known.
+        """
+        at_once = [request for request in requests if not _is_drawn_late(request)]
+        self._columns.write(at_once, rows)
         self._columns.upload(rows)
         self._masks.expect(requests)
+        return len(at_once) == len(requests) and all(request.output_ids is None for request in requests)
 
     def draw(self, logits: Tensor, *, greedy: bool = False) -> Drawn:
         """A token of each row of logits [R, V] float32; with ``greedy`` all were prepared to be the likeliest."""
@@ -84,28 +132,61 @@ class Sampler:
         tokens = likeliest if greedy else self._draw(logits, *self._columns.parts(len(logits)))
         return Drawn(logits, best, tokens)
 
-    def finish(self, drawn: Drawn, requests: Sequence[SampleRequest]) -> Sampled:
-        """A token for each request, and its log-probabilities where asked for.
+    def launch(self, drawn: Drawn, requests: Sequence[SampleRequest]) -> Launched:
+        """Begin to bring what was drawn for the requests to the host."""
+        drawn = drawn.of([request.row for request in requests])
+        best, tokens = self._transfers.bring(drawn.best), self._transfers.bring(drawn.tokens)
+        scored = [
+            place
+            for place, request in enumerate(requests)
+            if request.params.logprobs is not None and not _is_drawn_late(request)
+        ]
+        scores = self._scores(drawn.logits, drawn.tokens, scored, requests) if scored else None
+        return Launched(requests, drawn, best, tokens, scored, scores and scores.brought(self._transfers))
+
+    def finish(self, launched: Launched, void: Collection[int] = ()) -> Sampled:
+        """A token for each request, and its log-probabilities where asked for; what was launched has arrived.
 
         A request whose logits are NaN or infinite gets ``NO_TOKEN``. Raises InvalidLogitsError where there are several
-        requests and all are so: then it is the engine that is ill, and another one may be well.
+        requests and all are so: then it is the engine that is ill, and another one may be well. Places that are
+        ``void``, of sequences that had no token in the step before, get ``NO_TOKEN`` as well and are not counted.
         """
-        if not requests:
-            return Sampled([], [], {})
-        drawn = drawn.of([request.row for request in requests])
-        if not all(map(math.isfinite, drawn.best.tolist())):
-            return self._finish_some(drawn, requests)
-        token_ids: list[int] = drawn.tokens.tolist()
+        requests = launched.requests
+        best: list[float] = launched.best.tolist()
+        token_ids: list[int] = launched.tokens.tolist()
+        ill = set(void)
+        if not all(map(math.isfinite, best)):
+            ill |= {place for place, value in enumerate(best) if not math.isfinite(value)}
+            if len(ill) == len(requests) > len(void) + 1:
+                raise InvalidLogitsError(f"the logits of all {len(requests)} rows of the batch are NaN or infinite")
+        for place in ill:
+            token_ids[place] = NO_TOKEN
+        late = [place for place, request in enumerate(requests) if _is_drawn_late(request) and place not in ill]
         refusals: dict[int, str] = {}
-        places = [place for place, request in enumerate(requests) if _is_drawn_late(request)]
-        if places:
-            logits = drawn.logits if len(places) == len(requests) else drawn.logits[places]
-            chosen = [requests[place] for place in places]
-            late, refused = self._draw_late(logits, chosen, alone=len(places) == len(requests))
-            for at, place in enumerate(places):
-                token_ids[place] = late[at]
-            refusals = {places[at]: reason for at, reason in refused.items()}
-        return Sampled(token_ids, self._sampled_logprobs(drawn.logits, requests, token_ids), refusals)
+        if late:
+            alone = len(late) == len(requests) - len(ill)
+            refusals = self._finish_late(launched, late, token_ids, alone=alone)
+        logprobs: list[TokenLogprobs | None] = [None] * len(requests)
+        if launched.scores is not None:
+            for place, entry in zip(launched.scored, launched.scores.entries(), strict=True):
+                logprobs[place] = entry if token_ids[place] >= 0 else None
+        scored = [place for place in late if token_ids[place] >= 0 and requests[place].params.logprobs is not None]
+        if scored:
+            drawn = launched.drawn
+            chosen = torch.tensor(token_ids, dtype=torch.int64, device=drawn.logits.device)
+            scores = self._scores(drawn.logits, chosen, scored, requests)
+            for place, entry in zip(scored, scores.entries(), strict=True):
+                logprobs[place] = entry
+        return Sampled(token_ids, logprobs, refusals)
+
+    def _finish_late(self, launched: Launched, late: list[int], token_ids: list[int], *, alone: bool) -> dict[int, str]:
+        """Put the tokens of requests whose logits are changed in their places; gives why some can have none."""
+        logits, requests = launched.drawn.logits, launched.requests
+        chosen = logits if len(late) == len(requests) else logits[late]
+        found, refused = self._draw_late(chosen, [requests[place] for place in late], alone=alone)
+        for place, token_id in zip(late, found, strict=True):
+            token_ids[place] = token_id
+        return {late[at]: reason for at, reason in refused.items()}
 
     def _draw_late(
         self, logits: Tensor, requests: Sequence[SampleRequest], *, alone: bool
@@ -133,41 +214,17 @@ class Sampler:
         self._masks.advance(requests, token_ids)
         return token_ids, refusals
 
-    def _finish_some(self, drawn: Drawn, requests: Sequence[SampleRequest]) -> Sampled:
-        """``finish`` where some rows of ``drawn``, one for each request, are not finite."""
-        well = [row for row, value in enumerate(drawn.best.tolist()) if math.isfinite(value)]
-        if not well and len(requests) > 1:
-            raise InvalidLogitsError(f"the logits of all {len(requests)} rows of the batch are NaN or infinite")
-        token_ids = [NO_TOKEN] * len(requests)
-        logprobs: list[TokenLogprobs | None] = [None] * len(requests)
-        others = [msgspec.structs.replace(requests[row], row=place) for place, row in enumerate(well)]
-        found = self.finish(Drawn(*(column[well] for column in drawn)), others)
-        for row, token_id, entry in zip(well, found.token_ids, found.logprobs, strict=True):
-            token_ids[row], logprobs[row] = token_id, entry
-        return Sampled(token_ids, logprobs, {well[place]: reason for place, reason in found.refusals.items()})
+    def score(self, logits: Tensor, targets: Tensor, tops: Sequence[int]) -> Scores:
+        """Of the model's own distribution: for each row of logits [R, V] a target [R] int64 and so many likeliest."""
+        return Scores(self._logprobs(logits, targets, min(max(tops), self._vocab_size)), tops)
 
-    def logprobs(self, logits: Tensor, targets: Sequence[int], tops: Sequence[int]) -> list[TokenLogprobs]:
-        """Of the model's own distribution: for each row of logits [R, V] a target token and so many likeliest ones."""
-        most = min(max(tops), self._vocab_size)
-        target = torch.tensor(targets, dtype=torch.int64, device=logits.device)
-        columns = [tensor.tolist() for tensor in self._logprobs(logits, target, most)]
-        return [
-            TokenLogprobs(logprob=logprob, rank=rank, top_ids=ids[:top], top_logprobs=values[:top])
-            for logprob, rank, ids, values, top in zip(*columns, tops, strict=True)
-        ]
-
-    def _sampled_logprobs(
-        self, logits: Tensor, requests: Sequence[SampleRequest], token_ids: Sequence[int]
-    ) -> list[TokenLogprobs | None]:
-        found: list[TokenLogprobs | None] = [None] * len(requests)
-        asked = [(row, request.params.logprobs) for row, request in enumerate(requests) if token_ids[row] >= 0]
-        wanted = [(row, top) for row, top in asked if top is not None]
-        if wanted:
-            rows, tops = [row for row, _ in wanted], [top for _, top in wanted]
-            chosen = logits if len(rows) == len(logits) else logits[rows]
-            for row, entry in zip(rows, self.logprobs(chosen, [token_ids[r] for r in rows], tops), strict=True):
-                found[row] = entry
-        return found
+    def _scores(self, logits: Tensor, tokens: Tensor, places: list[int], requests: Sequence[SampleRequest]) -> Scores:
+        """Of the tokens at these places, whose requests want log-probabilities."""
+        tops = [requests[place].params.logprobs or 0 for place in places]
+        if len(places) < len(logits):
+            logits, tokens = logits[places], tokens[places]
+        # What is drawn of a row with NaN means nothing, and has to be a place in the row all the same.
+        return self.score(logits, tokens.clamp(0, self._vocab_size - 1), tops)
 
 
 def _is_drawn_late(request: SampleRequest) -> bool:

@@ -32,6 +32,7 @@ from engine.worker.machine import all_threads, available_memory
 from engine.worker.model_runner import ModelRunner
 from engine.worker.profiling import full_step
 from engine.worker.sampler import Sampler
+from engine.worker.transfers import transfers_of
 from engine.worker.whole import Whole
 from kernels.registry import REFERENCE, Kernels, Machine, NotInvariantError
 
@@ -51,6 +52,8 @@ class Worker:
     ) -> None:
         self._config, self._progress, self._parallel = config, progress, parallel
         self._device = choose_device(config, parallel.rank)
+        self.overlaps = config.overlap == "on" or (config.overlap == "auto" and self._device.type == "cuda")
+        """Whether steps are launched before those before them are waited for, as far as their tokens allow."""
 
     def load(self) -> ModelFacts:
         """Build the model, or this rank's part of it, and fill its weights. Raises ModelError or ConfigurationError."""
@@ -97,10 +100,11 @@ class Worker:
             self._model.vocab_size,
             config.max_num_seqs,
         )
-        sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device, self._masks)
+        transfers = transfers_of(device)
+        sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device, self._masks, transfers)
         self._capturing = choose_capturing(config, device, kernels)
         self._runner = ModelRunner(
-            self._model, self._buffers(), sampler, kernels, context.dtype, self._parallel, self._capturing
+            self._model, self._buffers(), sampler, kernels, context.dtype, transfers, self._parallel, self._capturing
         )
         return ModelFacts(
             device=str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
@@ -148,10 +152,21 @@ class Worker:
             return True
         return self._parallel.samples and self._masks.use_idle_time()
 
-    def execute(self, batch: ScheduledBatch) -> StepResult | None:
-        """The step's result on the rank that samples, None on the others."""
+    def launch(self, batch: ScheduledBatch) -> Callable[[], StepResult | None]:
+        """Begin a step. Gives what waits for its result, which is None on a rank that does not sample.
+
+        Where ``can_be_followed`` then holds, one more step may be launched before it is waited for.
+        """
         self._cache.reach(int(batch.block_tables.max()))
-        return self._runner.execute(batch, self._cache)
+        return self._runner.launch(batch, self._cache)
+
+    def execute(self, batch: ScheduledBatch) -> StepResult | None:
+        """``launch``, and wait."""
+        return self.launch(batch)()
+
+    @property
+    def can_be_followed(self) -> bool:
+        return self.overlaps and self._runner.can_be_followed
 
     def _check_memory(self, weight_bytes: int, free: int) -> None:
         """Weights take their memory as they are filled: too many would have the process killed without a word."""
@@ -197,7 +212,7 @@ class Worker:
         """Bytes left for the cache beside weights and the activations of a full step, which is run to measure them."""
         batch = full_step(self._config, self._longest)
         torch.cuda.reset_peak_memory_stats(self._device)
-        self._runner.execute(batch, self._new_cache(sum(map(len, batch.block_tables))))
+        self._runner.launch(batch, self._new_cache(sum(map(len, batch.block_tables))))()
         peak = torch.cuda.max_memory_allocated(self._device)
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(self._device)

@@ -58,23 +58,23 @@ class Observed:
 
     def watch(self) -> None:
         runner = self.executor._worker._runner
-        sampler, execute = runner._sampler, runner.execute
+        sampler, launch = runner._sampler, runner.launch
         seen: list[torch.Tensor] = []
-        finish = sampler.finish
+        sample = sampler.launch
 
-        def watched_finish(drawn, samples):
+        def watched_sample(drawn, samples):
             seen.append(drawn.logits.clone())
-            return finish(drawn, samples)
+            return sample(drawn, samples)
 
-        def watched_execute(batch, cache):
+        def watched_launch(batch, cache):
             seen.clear()
-            result = execute(batch, cache)
+            result = launch(batch, cache)
             for request in batch.samples:
                 name = batch.sequence_ids[request.row].partition("/")[0]
                 self.logits[name, request.position] = seen[0][request.row]
             return result
 
-        sampler.finish, runner.execute = watched_finish, watched_execute
+        sampler.launch, runner.launch = watched_sample, watched_launch
 
     def generate(self, starts: dict[str, tuple[int, Start]], **config: Any) -> dict[str, list[int]]:
         """Tokens of each request, begun after so many steps."""

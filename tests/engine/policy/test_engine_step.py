@@ -40,6 +40,8 @@ FACTS = ModelFacts(
 class Echo:
     """Samples the number of tokens known."""
 
+    can_be_followed = False
+
     def __init__(self, depth: int = 1) -> None:
         self.depth = depth
         self.batches: list[ScheduledBatch] = []
@@ -306,12 +308,13 @@ def test_the_record_tells_of_each_step_while_it_is_computed() -> None:
     os.close(descriptor)
 
 
-def test_the_record_tells_of_all_steps_under_way_and_of_none_while_one_is_planned() -> None:
+def test_the_record_tells_of_all_steps_under_way_as_each_of_them_begins() -> None:
     class Reading(Echo):
         def submit(self, batch: ScheduledBatch) -> None:
-            assert read(descriptor) is None
+            seen.append(read(descriptor))
             super().submit(batch)
 
+    seen: list[dict[str, int] | None] = []
     descriptor = create()
     engine = Engine(config(), Reading(depth=2), FACTS, 64, record=FlightRecord(descriptor))
     for name in "abc":
@@ -323,6 +326,7 @@ def test_the_record_tells_of_all_steps_under_way_and_of_none_while_one_is_planne
     engine.finish()
     engine.begin()
     assert read(descriptor) == {"c": 3, "a": 4, "b": 4}
+    assert seen == [{"a": 3, "b": 3}, {"a": 3, "b": 3, "c": 3}, {"c": 3, "a": 4, "b": 4}]
     os.close(descriptor)
 
 

@@ -34,6 +34,8 @@ FACTS = ModelFacts(
 class Stages:
     """The stand-in's model in ``depth`` stages: a step is computed as late as it may be, when it is collected."""
 
+    can_be_followed = False
+
     def __init__(self, simulated: Any, depth: int) -> None:
         self.simulated, self.depth = simulated, depth
         self.under_way: deque[ScheduledBatch] = deque()

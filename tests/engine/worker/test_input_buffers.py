@@ -31,13 +31,19 @@ def random_batch(draw: random.Random, block_size: int) -> ScheduledBatch:
     )
 
 
+def fill(buffers: InputBuffers, batch: ScheduledBatch):
+    buffers.write(batch)
+    buffers.upload(len(batch.input_ids), len(batch.query_lens))
+    return buffers.step(batch)
+
+
 @pytest.mark.parametrize("block_size", [1, 4, 16])
 def test_a_step_is_laid_out_as_plain_loops_would(block_size):
     draw = random.Random(block_size)
     buffers = InputBuffers(240, 8, 120, block_size, torch.device("cpu"))
     for _ in range(30):
         batch = random_batch(draw, block_size)
-        input_ids, metadata = buffers.fill(batch)
+        input_ids, metadata = fill(buffers, batch)
         positions, slots = [], []
         starts = [0]
         for query, context, table in zip(batch.query_lens, batch.context_lens, batch.block_tables, strict=True):
@@ -60,7 +66,7 @@ def test_every_step_has_tensors_of_its_own():
     """By which what a provider keeps for the layers of one step is known, see ``kernels.per_step``."""
     draw = random.Random(1)
     buffers = InputBuffers(240, 8, 120, 4, torch.device("cpu"))
-    one, other = (buffers.fill(random_batch(draw, 4))[1] for _ in range(2))
+    one, other = (fill(buffers, random_batch(draw, 4))[1] for _ in range(2))
     for name in ("block_tables", "query_start_loc", "seq_lens"):
         assert getattr(one, name) is not getattr(other, name)
 
@@ -70,7 +76,7 @@ def test_the_tensors_are_the_same_memory_every_step():
     buffers = InputBuffers(240, 8, 120, 4, torch.device("cpu"))
     pointers = []
     for _ in range(2):
-        input_ids, metadata = buffers.fill(random_batch(draw, 4))
+        input_ids, metadata = fill(buffers, random_batch(draw, 4))
         pointers.append((input_ids.data_ptr(), metadata.positions.data_ptr(), metadata.slot_mapping.data_ptr()))
     assert pointers[0] == pointers[1]
 
@@ -80,4 +86,4 @@ def test_a_batch_that_exceeds_the_budget_is_a_fault():
     batch = random_batch(random.Random(3), 4)
     assert len(batch.input_ids) > 1
     with pytest.raises((ValueError, IndexError)):
-        buffers.fill(batch)
+        fill(buffers, batch)

@@ -14,6 +14,7 @@ from engine.sampling_params import SamplingParams
 from engine.worker.grammar_mask import GrammarMasks
 from engine.worker.logits import adjust
 from engine.worker.sampler import InvalidLogitsError, Sampler
+from engine.worker.transfers import HostTransfers
 from kernels.registry import Kernels, Machine
 
 VOCAB = 203
@@ -22,7 +23,8 @@ VOCAB = 203
 @pytest.fixture
 def sampler() -> Sampler:
     masks = GrammarMasks(no_compiler, VOCAB, 5000)
-    return Sampler(Kernels(Machine.detect(torch.device("cpu"))), VOCAB, 5000, torch.device("cpu"), masks)
+    device = torch.device("cpu")
+    return Sampler(Kernels(Machine.detect(device)), VOCAB, 5000, device, masks, HostTransfers())
 
 
 def no_compiler():
@@ -46,7 +48,7 @@ def sample(sampler, logits, requests):
     requests = [msgspec.structs.replace(each, row=row) for row, each in enumerate(requests)]
     sampler.prepare(requests, len(logits))
     greedy = all(each.params.greedy for each in requests)
-    return sampler.finish(sampler.draw(logits, greedy=greedy), requests)[:2]
+    return sampler.finish(sampler.launch(sampler.draw(logits, greedy=greedy), requests))[:2]
 
 
 def random_logits(rows, seed=0, spread=2.0):
@@ -190,7 +192,7 @@ def test_rows_that_nobody_samples_change_nothing(sampler, rows):
     logits = random_logits(6)
     requests = [request(row, seed=row, logprobs=2, top_k=20) for row in rows]
     sampler.prepare(requests, 6)
-    found = sampler.finish(sampler.draw(logits), requests)[:2]
+    found = sampler.finish(sampler.launch(sampler.draw(logits), requests))[:2]
     assert found == sample(sampler, logits[rows], requests)
 
 
@@ -310,10 +312,10 @@ def test_a_row_of_bad_logits_has_no_token_and_the_others_have_theirs(sampler, va
     logits = random_logits(10)
     requests = [request(4, temperature=0.0, **adjusted), request(7, logprobs=1), request(9, logprobs=2)]
     sampler.prepare(requests, 10)
-    well, scores = sampler.finish(sampler.draw(logits), requests)[:2]
+    well, scores = sampler.finish(sampler.launch(sampler.draw(logits), requests))[:2]
     logits[1, 5] = logits[7, 5] = value
     sampler.prepare(requests, 10)
-    token_ids, logprobs = sampler.finish(sampler.draw(logits), requests)[:2]
+    token_ids, logprobs = sampler.finish(sampler.launch(sampler.draw(logits), requests))[:2]
     assert token_ids == [well[0], NO_TOKEN, well[2]]
     assert logprobs == [None, None, scores[2]]
 
