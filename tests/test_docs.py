@@ -94,3 +94,18 @@ def test_compose_builds_a_service_with_a_health_check() -> None:
         names = {name for name in compose["services"][name]["environment"] if name.startswith("PENSTOCK_")}
         assert names <= {variable_of(name) for name in ServeSettings.model_fields}
     assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("page", "sources"),
+    [
+        ("adding-a-model.md", ["engine/models/qwen2.py"]),
+        ("adding-a-kernel.md", ["kernels/providers/cpu/silu_and_mul.py", "kernels/ops/silu_and_mul.py"]),
+    ],
+)
+def test_a_worked_example_is_code_that_runs(page: str, sources: list[str]) -> None:
+    """A route's is run by tests/gateway/routes/test_the_documented_route.py."""
+    examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(examples) == len(sources)
+    for example, source in zip(examples, sources, strict=True):
+        assert example in (ROOT / source).read_text(encoding="utf-8")
