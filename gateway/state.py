@@ -162,6 +162,8 @@ class RequestContext:
     key: bytes = b""
     """The hash of the API key that it came with."""
     traceparent: str = ""
+    goes_on: str = ""
+    """The ``traceparent`` of the request whose answer is read on here."""
     """The span that its work is a part of, in W3C's form; empty where it is not traced."""
     accepted: bool = False
     """Handed to the completion layer, which from then on reports how it ends."""

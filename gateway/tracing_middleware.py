@@ -41,4 +41,4 @@ class TracingMiddleware:
             with log_context(trace_id=span.trace_id):
                 await self._app(scope, receive, send_with_trace)
         finally:
-            span.end(getattr(scope.get("route"), "path", ""), status)
+            span.end(getattr(scope.get("route"), "path", ""), status, context.goes_on)

@@ -246,6 +246,11 @@ class AttemptTrace(msgspec.Struct, kw_only=True):
     """By the engine's clock."""
     ended_at: float = 0.0
 
+    @property
+    def is_replay(self) -> bool:
+        """Whether an earlier attempt was lost, with its engine or with the whole server (then it may have number 1)."""
+        return self.number > 1 or self.held > 0
+
 
 class RequestTrace(msgspec.Struct, frozen=True, kw_only=True):
     """A traced request at its end; times are those of the gateway's clock."""

@@ -104,7 +104,7 @@ class Tracing:
         from opentelemetry.trace import StatusCode
 
         span = self._tracer.start_span(
-            "attempt" if attempt.number == 1 else "replay",
+            "replay" if attempt.is_replay else "attempt",
             context=parent,
             start_time=at(attempt.began_at),
             attributes={
@@ -137,7 +137,7 @@ class Tracing:
             "gen_ai.response.finish_reasons": trace.finish_reasons,
             "penstock.tenant": trace.tenant,
             "penstock.cached_tokens": trace.cached_tokens,
-            "penstock.replays": sum(attempt.number > 1 for attempts in trace.attempts for attempt in attempts),
+            "penstock.replays": sum(attempt.is_replay for attempts in trace.attempts for attempt in attempts),
         }
         if trace.error_type is not None:
             attributes["error.type"] = trace.error_type
@@ -170,10 +170,18 @@ class HttpSpan:
         self.traceparent = self.header if context.trace_flags.sampled else ""
         """For what is done on its behalf; empty where the trace is not recorded."""
 
-    def end(self, route: str, status: int) -> None:
-        """It was answered with this status, or with none (0). ``route`` is the path as a pattern, where known."""
-        from opentelemetry.trace import StatusCode
+    def end(self, route: str, status: int, goes_on: str = "") -> None:
+        """It was answered with this status, or with none (0).
 
+        ``route`` is the path as a pattern, where known; ``goes_on`` the ``traceparent`` of a request whose answer was
+        read on here, which the span links to.
+        """
+        from opentelemetry.trace import StatusCode, get_current_span
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        if goes_on:
+            other = TraceContextTextMapPropagator().extract({"traceparent": goes_on})
+            self._span.add_link(get_current_span(other).get_span_context())
         if route:
             self._span.update_name(f"{self._method} {route}")
             self._span.set_attribute("http.route", route)

@@ -50,6 +50,7 @@ async def resume_stream(
         raise
     state.record(Resume(outcome="resumed"))
     context.log |= {"stream_id": stream_id}
+    context.goes_on = recording.request.traceparent
     reader = recording.read(seen.num_tokens)
     return await streamed(
         request,

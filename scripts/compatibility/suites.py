@@ -142,4 +142,18 @@ SUITES = (
         files=("suite_litellm.py",),
         source="litellm",
     ),
+    Suite(
+        name="Open WebUI",
+        environment="open-webui",
+        # This torch, of which there is a build for CPUs: the newest would bring gigabytes for GPUs.
+        packages=("open-webui==0.12.4", "torch==2.13.0", "playwright==1.65.2", *PYTEST),
+        shown=("open-webui",),
+        own=False,
+        what="the web application in front of the server, in a real browser: it finds the model, shows an answer as it "
+        "is generated, and sends the conversation along. With each question it sends tools of its own, 10,400 tokens "
+        "for the demo model, whose context is 2,048. So here, as for any model with a short context, "
+        '`DEFAULT_MODEL_METADATA={"capabilities": {"builtin_tools": false}}` is set, which leaves them out.',
+        files=("suite_open_webui.py",),
+        source="open_webui",
+    ),
 )

@@ -16,12 +16,17 @@ LIMIT = 120.0
 
 
 @pytest.fixture
-def across_a_kill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., httpx.Headers]:
+def slow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Servers that are started now take a fifth of a second for a step while this file is there."""
+    monkeypatch.setenv("PYTHONPATH", f"{FAULTS}:{FAULTS.parents[2]}")
+    monkeypatch.setenv("CHAOS_SLOW", str(tmp_path / "slow"))
+    return tmp_path / "slow"
+
+
+@pytest.fixture
+def across_a_kill(slow: Path) -> Callable[..., httpx.Headers]:
     """Reads a stream of a server that is started after this, kills the engine once it has begun, and reads on to the
     end; gives the headers of the response. Steps take their time until the engine is killed."""
-    slow = tmp_path / "slow"
-    monkeypatch.setenv("PYTHONPATH", f"{FAULTS}:{FAULTS.parents[2]}")
-    monkeypatch.setenv("CHAOS_SLOW", str(slow))
 
     def read(server: Any, **headers: str) -> httpx.Headers:
         (engine,) = server.engine_pids()

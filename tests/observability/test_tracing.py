@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -198,6 +200,41 @@ def test_a_request_that_is_replayed_after_a_kill_is_one_trace_at_the_collector(
     assert attempt.end_time_unix_nano <= replay.start_time_unix_nano
     keys = {attribute.key for span in ours for attribute in span.attributes}
     assert "gen_ai.usage.output_tokens" in keys and not [key for key in keys if "messages" in key]
+
+
+@pytest.mark.slow
+def test_a_request_that_outlives_its_gateway_goes_on_in_its_trace(
+    start_server, collector, slow: Path, tmp_path: Path
+) -> None:
+    settings = ["--otlp-endpoint", f"http://127.0.0.1:{collector.server_port}", "--journal", str(tmp_path / "journal")]
+    body = {"model": "demo", "prompt": "Once", "max_tokens": 100, "ignore_eos": True, "stream": True}
+    headers = {"X-Penstock-Resume": "sse", "traceparent": TRACEPARENT}
+    slow.touch()
+    with start_server(*settings) as server:
+        url = httpx.URL(server.url)
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, headers=headers, timeout=LIMIT) as response:
+            for line in response.iter_lines():
+                if line.startswith("data:"):
+                    server.process.kill()
+                    break
+        server.process.wait(LIMIT)
+    slow.unlink()
+    first = response.headers["traceresponse"].split("-")[2]
+    with start_server(*settings, port=url.port):
+        path = f"{url}/v1/streams/{response.headers['x-penstock-stream']}"
+        assert httpx.get(path, timeout=LIMIT).text.endswith("data: [DONE]\n\n")
+        request = collector.wait_for("text_completion demo")
+        replay = collector.wait_for("replay")
+        resumed = collector.wait_for("GET /v1/streams/{stream_id}")
+    assert {request.trace_id.hex(), replay.trace_id.hex()} == {TRACE}
+    assert request.parent_span_id.hex() == first
+    assert replay.parent_span_id == request.span_id
+    below = [span.name for span in collector.spans if span.parent_span_id == replay.span_id]
+    assert sorted(below) == ["decode", "prefill", "queue"]
+    (before,) = [each.value.int_value for each in replay.attributes if each.key == "penstock.tokens.before"]
+    assert 0 < before < 100
+    assert resumed.trace_id.hex() != TRACE
+    assert [(link.trace_id.hex(), link.span_id.hex()) for link in resumed.links] == [(TRACE, first)]
 
 
 def test_a_missing_package_is_told_of_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
