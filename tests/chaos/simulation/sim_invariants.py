@@ -53,7 +53,7 @@ class Watch:
     def _look_for_orphans(self, process: SimProcess) -> None:
         """What was cancelled is not computed any more, once the engine has had the time to hear of it."""
         assert process.engine is not None
-        wanted, now = self._gateway.lifecycle._choices, self._gateway.kernel.now
+        wanted, now = self._gateway.lifecycle._state.choices, self._gateway.kernel.now
         for name in process.engine._scheduler._sequences:
             if name in wanted or process.ending:
                 self._orphans.pop((process, name), None)
@@ -65,7 +65,7 @@ class Watch:
 
 def look_at_gateway(gateway: SimGateway) -> None:
     lifecycle = gateway.lifecycle
-    choices, requests = lifecycle._choices, lifecycle._book._requests
+    choices, requests = lifecycle._state.choices, lifecycle._book._requests
     incarnations = lifecycle._placement._incarnations
     for incarnation in incarnations.values():
         places = [choice.place for choice in incarnation.running.values()]
@@ -109,8 +109,8 @@ def look_when_quiet(gateway: SimGateway) -> None:
     """No request is left, and everything that was said has arrived."""
     lifecycle, router = gateway.lifecycle, gateway.router
     book = lifecycle._book
-    if book._requests or lifecycle._choices or len(gateway.journal) or len(lifecycle._suspects):
-        raise Violation(f"left over: {list(book._requests)} {list(lifecycle._choices)} {len(gateway.journal)}")
+    if book._requests or lifecycle._state.choices or len(gateway.journal) or len(lifecycle._state.suspects):
+        raise Violation(f"left over: {list(book._requests)} {list(lifecycle._state.choices)} {len(gateway.journal)}")
     if not book._idle.is_set() or lifecycle.queued_requests or lifecycle.queued_tokens:
         raise Violation("idle, and something is counted as waiting")
     if router.index._expected:

@@ -64,7 +64,7 @@ class Listener:
                 self._gateway.kernel.fail(f"{start.id} is started again where nothing of it was lost")
         self._last_place[start.id] = where
         self._suspected[start.id] += start.at_once
-        choice = self._gateway.lifecycle._choices.get(start.id)
+        choice = self._gateway.lifecycle._state.choices.get(start.id)
         if choice is None:
             self._gateway.kernel.fail(f"{start.id} is started, and has ended")
         if self._gateway.draining and not choice.request.emitted:

@@ -30,6 +30,7 @@ from gateway.completion.lifecycle import Lifecycle
 from gateway.completion.placement import Placement
 from gateway.completion.recording import Recording
 from gateway.completion.streams import Streams
+from gateway.completion.transitions import Transitions
 from gateway.replicas.launchers import EngineProcess
 from gateway.replicas.prefix_index import PrefixIndex
 from gateway.replicas.watched_engine import Progress, WatchedEngine
@@ -86,12 +87,12 @@ def _nothing(_: Any, *args: Any, **options: Any) -> None:
     pass
 
 
-def _only_what_runs(original: Any, self: Lifecycle, active: ActiveRequest) -> None:
+def _only_what_runs(original: Any, self: Transitions, active: ActiveRequest) -> None:
     if all(choice.state == "running" for choice in active.choices if choice.state != "done"):
         original(self, active)
 
 
-def _completed_twice(original: Any, self: Lifecycle, choice: Choice, reason: FinishReason) -> None:
+def _completed_twice(original: Any, self: Transitions, choice: Choice, reason: FinishReason) -> None:
     original(self, choice, reason)
     if not choice.request.remaining:
         choice.request.stream.push(Completed(choice.request.usage()))
@@ -112,27 +113,23 @@ def _emitted_is_forgotten(original: Any, self: MemoryJournal, choice_id: str, id
     original(self, choice_id, ids[:1], *rest)
 
 
-def _parked_work_is_kept(_: Any, self: Lifecycle) -> None:
-    self._draining = True
-
-
-def _drain_is_not_asked(original: Any, self: Lifecycle, choice: Choice) -> None:
-    draining, self._draining = self._draining, False
+def _drain_is_not_asked(original: Any, self: Transitions, choice: Choice) -> None:
+    draining, self.draining = self.draining, False
     try:
         original(self, choice)
     finally:
-        self._draining = draining
+        self.draining = draining
 
 
-planted("an abort is dropped", _nothing, (Lifecycle, "_abort_attempt"))
-planted("a cancelled choice stays pending", _only_what_runs, (Lifecycle, "_cancel"))
-planted("what was lost is not replayed", _nothing, (Lifecycle, "_dispatch_pending"))
-planted("a request is completed twice", _completed_twice, (Lifecycle, "_finish"))
+planted("an abort is dropped", _nothing, (Transitions, "abort_attempt"))
+planted("a cancelled choice stays pending", _only_what_runs, (Transitions, "cancel"))
+planted("what was lost is not replayed", _nothing, (Transitions, "dispatch_pending"))
+planted("a request is completed twice", _completed_twice, (Transitions, "finish"))
 planted("output_prefix is one token short", _one_token_less, (Choice, "start"))
 planted("output_prefix repeats a token", _one_token_twice, (Choice, "start"))
 planted("the journal misses tokens that came together", _emitted_is_forgotten, (MemoryJournal, "append"))
-planted("a drain keeps what is parked", _parked_work_is_kept, (Lifecycle, "drain"))
-planted("a drain is not asked at dispatch", _drain_is_not_asked, (Lifecycle, "_dispatch"))
+planted("a drain keeps what is parked", _nothing, (Transitions, "fail_parked"))
+planted("a drain is not asked at dispatch", _drain_is_not_asked, (Transitions, "dispatch"))
 
 
 # --- where it runs -------------------------------------------------------------------------------------------------

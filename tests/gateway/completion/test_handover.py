@@ -203,7 +203,7 @@ async def test_a_choice_that_went_on_with_other_numerics_is_written_with_them(pa
     gateway.start()
     gateway.submit(n=2)
     gateway.engine.say("r:0", 0, ABC[0])
-    gateway.lifecycle._choices["r:1"].fingerprint = "others"
+    gateway.lifecycle._state.choices["r:1"].fingerprint = "others"
     gateway.engine.say("r:1", 0, ABC[0])
     gateway.engine.say("r:1", 1, ABC[1])
     await gateway.written()
@@ -298,7 +298,7 @@ async def test_a_request_that_failed_by_itself_is_not_tried_again(path: Path) ->
     first.start()
     first.submit()
     (active,) = first.lifecycle._book
-    first.lifecycle._fail(active, InvalidRequest("no"))
+    first.lifecycle._state.fail(active, InvalidRequest("no"))
     await first.written()
     await first.die()
     second = Gateway(path)
@@ -316,8 +316,14 @@ async def test_streams_of_another_model_are_dropped(path: Path) -> None:
     second = Gateway(path, model="another")
     second.start()
     assert not second.engine.starts
-    with pytest.raises(Gone):
+    assert not second.inside
+    with pytest.raises(Gone) as told:
         second.streams.find("r", KEY)
+    assert told.value.message == (
+        "The stream 'r' can no longer be resumed: another model serves now. Send the request again."
+    )
+    with pytest.raises(NotFound):
+        second.streams.find("r", b"another key")
     await second.stop()
 
 

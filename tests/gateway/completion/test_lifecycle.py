@@ -62,8 +62,8 @@ class World:
     def assert_nothing_is_left(self) -> None:
         lifecycle = self.lifecycle
         assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (0, 0, 0)
-        assert not lifecycle._choices
-        assert not lifecycle._suspects and not lifecycle._suspects._crashed_at
+        assert not lifecycle._state.choices
+        assert not lifecycle._state.suspects and not lifecycle._state.suspects._crashed_at
         assert not len(self.journal)
         assert all(not incarnation.running for incarnation in lifecycle._placement._incarnations.values())
 
@@ -302,7 +302,7 @@ async def test_a_choice_that_the_engine_cannot_go_on_with_fails_its_request_afte
     with pytest.raises(InternalError, match="no finite score"):
         await anext(bad)
     assert ("bad:0", 1) in world.engine.aborts
-    assert world.lifecycle._choices.keys() == {"good:0"}
+    assert world.lifecycle._state.choices.keys() == {"good:0"}
     good.cancel()
     world.assert_nothing_is_left()
 
@@ -315,7 +315,7 @@ async def test_an_end_that_the_tokens_hold_beats_the_engines_failure(world: Worl
 
 async def test_a_fault_in_one_choice_does_not_reach_the_others(world: World, caplog: pytest.LogCaptureFixture) -> None:
     bad, good = world.lifecycle.submit(make_request("bad")), world.lifecycle.submit(make_request("good"))
-    world.lifecycle._choices["bad:0"].fold = type("Broken", (), {"num_tokens": 0, "feed": None})()
+    world.lifecycle._state.choices["bad:0"].fold = type("Broken", (), {"num_tokens": 0, "feed": None})()
     world.engine.step(*(Tokens(id=f"{name}:0", attempt=1, at=0, ids=[ABC[0]]) for name in ("bad", "good")))
     with pytest.raises(InternalError):
         await text_and_end(bad)
@@ -445,7 +445,7 @@ async def test_a_late_loss_of_an_old_epoch_is_nothing(world: World) -> None:
     world.lifecycle.submit(make_request())
     old.lose()
     assert world.lifecycle.ready
-    assert world.lifecycle._choices["r:0"].state == "running"
+    assert world.lifecycle._state.choices["r:0"].state == "running"
 
 
 # --- doors -------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class World:
     def assert_nothing_is_left(self) -> None:
         assert not any(self.loads())
         assert not self.router.index._expected
-        assert not self.lifecycle._choices
+        assert not self.lifecycle._state.choices
 
 
 @pytest.fixture

@@ -52,8 +52,8 @@ class World:
         return sorted(self.lifecycle._placement._incarnations[replica].running)
 
     def assert_nothing_is_left(self) -> None:
-        assert not self.lifecycle._choices and not len(self.journal)
-        assert not len(self.lifecycle._suspects) and not self.lifecycle._suspects._crashed_at
+        assert not self.lifecycle._state.choices and not len(self.journal)
+        assert not len(self.lifecycle._state.suspects) and not self.lifecycle._state.suspects._crashed_at
 
 
 @pytest.fixture
@@ -152,10 +152,10 @@ async def test_many_kills_under_many_streams_convict_nobody(world: World) -> Non
     streams = [world.lifecycle.submit(make_request(name, max_tokens=1000)) for name in names]
     for kill in range(20):
         for name in names:
-            choice = world.lifecycle._choices[f"{name}:0"]
+            choice = world.lifecycle._state.choices[f"{name}:0"]
             engine = world.engines[0]
             engine.say(choice.id, len(choice.emitted.ids), ABC[0], attempt=choice.attempt)
-        executing = {f"{name}:0": len(world.lifecycle._choices[f"{name}:0"].emitted.ids) for name in names}
+        executing = {f"{name}:0": len(world.lifecycle._state.choices[f"{name}:0"].emitted.ids) for name in names}
         world.engines[0].lose(executing=executing, own_doing=bool(kill % 2))
         world.restart()
         assert len(world.running()) == 32, "nobody has to wait"
