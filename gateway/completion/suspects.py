@@ -4,6 +4,10 @@ A crash counts against a choice only if the step under way computed it, and it h
 handed to an engine. It is then a suspect: it runs alone, on the replica that was lost and on no other, until it has
 passed that position. Two such crashes alone at one position convict it.
 
+The end of an engine that was killed from outside says less: a choice is a suspect by ``KILLS`` of them at one position.
+With one, whatever kills an engine that begins with many choices would have each of them run alone, one after the other,
+while the others wait.
+
 Where an engine ended by its own doing, all that the step under way computed stay with that replica until they have
 passed their positions: one of them may do the same to the next engine.
 
@@ -24,6 +28,8 @@ from dataclasses import dataclass
 
 CONVICTION = 2
 """Crashes alone, at one position."""
+KILLS = 2
+"""Engines killed from outside, at one position, that make a suspect."""
 UNLUCKY = 3
 """Crashes of engines by their own doing, outside of any step, since the last token."""
 
@@ -41,6 +47,17 @@ class Witness:
     """Output tokens it had when the step under way began; None where that step computed nothing of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    position: int
+    """Output tokens that it had."""
+    times: int
+    """Crashes in a row there that count."""
+
+
+_NOWHERE = _Found(-1, 0)
+
+
 @dataclass(slots=True)
 class _Suspect:
     replica: int
@@ -55,8 +72,8 @@ class Suspects:
 
     def __init__(self) -> None:
         self._suspects: dict[str, _Suspect] = {}
-        self._crashed_at: dict[str, int] = {}
-        """Where the last crash found each choice."""
+        self._found: dict[str, _Found] = {}
+        """Choice → where its last crash found it."""
         self._bound: dict[str, int] = {}
         """Choice → the replica that it stays with."""
         self._unlucky: dict[str, int] = {}
@@ -88,7 +105,7 @@ class Suspects:
             involved = self._out_of_luck(witnesses)
         if own_doing:
             self._bound |= {witness.id: replica for witness in involved}
-        return [witness.id for witness in involved if self._is_convicted(replica, witness)]
+        return [witness.id for witness in involved if self._is_convicted(replica, witness, own_doing)]
 
     def _out_of_luck(self, witnesses: Sequence[Witness]) -> list[Witness]:
         """Of an engine that got on with others, those that may have ended it."""
@@ -97,18 +114,22 @@ class Suspects:
             self._unlucky[witness.id] = self._unlucky.get(witness.id, 0) + 1
         return [witness for witness in still if self._unlucky[witness.id] >= UNLUCKY]
 
-    def _is_convicted(self, replica: int, witness: Witness) -> bool:
+    def _is_convicted(self, replica: int, witness: Witness, own_doing: bool) -> bool:
         suspect = self._suspects.get(witness.id)
         if witness.executing is not None:
             position = witness.executing
         else:
             position = max(witness.emitted, suspect.position if suspect is not None else 0)
-        again = self._crashed_at.get(witness.id) == position
-        self._crashed_at[witness.id] = position
-        if witness.since and (suspect is not None or not again):
+        before = self._found.get(witness.id, _NOWHERE)
+        again = before.position == position
+        counts = not witness.since or (again and suspect is None)
+        times = (before.times if again else 0) + counts
+        self._found[witness.id] = _Found(position, times)
+        if not counts:
             return False
         if suspect is None:
-            self._suspects[witness.id] = _Suspect(replica, position)
+            if own_doing or times >= KILLS:
+                self._suspects[witness.id] = _Suspect(replica, position)
             return False
         # It was a suspect before, so it was alone.
         suspect.crashes = suspect.crashes + 1 if suspect.position == position else 1
@@ -137,7 +158,7 @@ class Suspects:
     def passed(self, choice_id: str, emitted: int) -> bool:
         """So many tokens of a choice have arrived; whether it was a suspect and no longer is."""
         self._unlucky.pop(choice_id, None)
-        if choice_id in self._bound and emitted > self._crashed_at[choice_id]:
+        if choice_id in self._bound and emitted > self._found[choice_id].position:
             del self._bound[choice_id]
         suspect = self._suspects.get(choice_id)
         if suspect is None or emitted <= suspect.position:
@@ -147,7 +168,7 @@ class Suspects:
 
     def forget(self, choice_id: str) -> bool:
         """The choice is done; whether it was a suspect."""
-        self._crashed_at.pop(choice_id, None)
+        self._found.pop(choice_id, None)
         self._bound.pop(choice_id, None)
         self._unlucky.pop(choice_id, None)
         return self._suspects.pop(choice_id, None) is not None

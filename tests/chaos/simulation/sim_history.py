@@ -303,7 +303,7 @@ class History:
             name, _, rest = batch.sequence_ids[sample.row].partition(".")
             if rest.endswith(":0") and self._poisons.get(name) == sample.position:
                 self.kernel.note(process, "computes poison:", name)
-                process.crash(self._rng.choice(["exception", "signal"]))
+                process.crash(self._rng.choice(["exception", "signal", "no memory"]))
 
     def _strike_engine(self, process: SimProcess, fault: Fault) -> None:
         match fault.kind:

@@ -196,7 +196,7 @@ class SimProcess(EngineProcess):
         self.suffer("a crash")
         if how == "exception":
             raise RuntimeError("a kernel has failed")
-        self._kernel.after(0.0, lambda: self._die(-11))
+        self._kernel.after(0.0, lambda: self._die(-9 if how == "no memory" else -11))
         self._wait()
 
     def lose_outputs(self, count: int) -> None:

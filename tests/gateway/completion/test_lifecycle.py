@@ -63,7 +63,7 @@ class World:
         lifecycle = self.lifecycle
         assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (0, 0, 0)
         assert not lifecycle._state.choices
-        assert not lifecycle._state.suspects and not lifecycle._state.suspects._crashed_at
+        assert not lifecycle._state.suspects and not lifecycle._state.suspects._found
         assert not len(self.journal)
         assert all(not incarnation.running for incarnation in lifecycle._placement._incarnations.values())
 

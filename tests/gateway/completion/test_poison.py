@@ -53,7 +53,7 @@ class World:
 
     def assert_nothing_is_left(self) -> None:
         assert not self.lifecycle._state.choices and not len(self.journal)
-        assert not len(self.lifecycle._state.suspects) and not self.lifecycle._state.suspects._crashed_at
+        assert not len(self.lifecycle._state.suspects) and not self.lifecycle._state.suspects._found
 
 
 @pytest.fixture
@@ -165,6 +165,21 @@ async def test_many_kills_under_many_streams_convict_nobody(world: World) -> Non
     assert not any(isinstance(record, Conviction) for record in world.records)
 
 
+async def test_an_engine_that_is_killed_as_it_begins_with_many_is_followed_by_one_that_has_all_of_them(
+    world: World,
+) -> None:
+    names = [f"s{number}" for number in range(32)]
+    for name in names:
+        world.lifecycle.submit(make_request(name))
+    ids = sorted(f"{name}:0" for name in names)
+    world.engines[0].lose(executing=dict.fromkeys(ids, 0))
+    world.restart()
+    assert world.running() == ids, "nobody waits for the others"
+    world.engines[0].lose(executing=dict.fromkeys(ids, 0))
+    world.restart()
+    assert len(world.running()) == 1, "the second time each is tried alone"
+
+
 async def test_where_nobody_knows_what_a_step_computed_it_is_found_out(world: World) -> None:
     good, bad = world.lifecycle.submit(make_request("good")), world.lifecycle.submit(make_request("bad"))
     world.crash(None)
@@ -187,13 +202,13 @@ async def test_suspects_take_down_one_replica_and_no_other() -> None:
     others = [replica for replica in range(3) if replica != home]
     for number in range(6):
         world.lifecycle.submit(make_request(f"good{number}"))
-    world.engines[home].lose(executing={"bad:0": 0})
+    world.engines[home].lose(executing={"bad:0": 0}, own_doing=True)
     assert all("bad:0" not in world.running(replica) for replica in others)
     assert sum(len(world.running(replica)) for replica in others) == 6, "the others need not wait"
     for _ in range(2):
         world.restart(home)
         assert world.running(home) == ["bad:0"]
-        world.engines[home].lose(executing={"bad:0": 0})
+        world.engines[home].lose(executing={"bad:0": 0}, own_doing=True)
     with pytest.raises(EngineCrash):
         await text_and_end(bad)
     assert {r for e, r in zip(world.records, world.records.replicas, strict=True) if _is_loss(e)} == {str(home)}
@@ -222,7 +237,7 @@ async def test_a_suspect_whose_replica_is_given_up_runs_alone_elsewhere() -> Non
     other = 1 - home
     neighbour = world.lifecycle.submit(make_request("b"))
     assert world.running(other) == ["b:0"]
-    world.engines[home].lose(executing={"a:0": 0})
+    world.engines[home].lose(executing={"a:0": 0}, own_doing=True)
     world.lifecycle.gave_up(home, "broken")
     assert world.running(other) == ["b:0"], "not beside others"
     neighbour.cancel()
@@ -233,7 +248,7 @@ async def test_a_drain_ends_a_suspect_of_which_nothing_was_sent_and_keeps_one_th
     begun, fresh = world.lifecycle.submit(make_request("begun")), world.lifecycle.submit(make_request("fresh"))
     world.tell("begun:0", 0)
     world.crash({})
-    world.engines[0].lose(executing={"begun:0": 1, "fresh:0": 0})
+    world.engines[0].lose(executing={"begun:0": 1, "fresh:0": 0}, own_doing=True)
     world.lifecycle.drain()
     world.restart()
     with pytest.raises(Unavailable):
