@@ -79,7 +79,7 @@ class RunningServer:
         wanted = LONG_ANSWER["n"] * LONG_ANSWER["max_tokens"]
         assert self.counted("penstock_generated_tokens_total") - generated < wanted
 
-    def wait_idle(self, timeout: float = 10.0) -> None:
+    def wait_idle(self, timeout: float = 60.0) -> None:
         """Until no sequence runs or waits and no block is in use."""
         end = time.monotonic() + timeout
         while True:
@@ -121,7 +121,7 @@ StartServer = Callable[..., contextlib.AbstractContextManager[RunningServer]]
 
 @contextlib.contextmanager
 def run_server(
-    directory: Path, *args: str, port: int | None = None, ready_timeout: float = 90.0
+    directory: Path, *args: str, port: int | None = None, ready_timeout: float = 180.0
 ) -> Iterator[RunningServer]:
     """Start ``penstock serve ARGS`` on ``port`` or a free one, wait until it is ready, and stop it at the end."""
     port = port or free_port()
@@ -147,7 +147,7 @@ def run_server(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -13,8 +13,9 @@ sys.path.insert(0, str(FOLDER))
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Servers that are started now have the faults of ``faults/sitecustomize.py``; gives the file that lets a step
-    hang."""
+    """Servers that are started now have the faults of ``faults/sitecustomize.py``. Gives the folder of the files that
+    ask for some: a step hangs for ``hang``, and all take longer while there is ``slow``."""
     monkeypatch.setenv("PYTHONPATH", f"{FOLDER / 'faults'}:{FOLDER.parents[1]}")
     monkeypatch.setenv("CHAOS_HANG", str(tmp_path / "hang"))
-    return tmp_path / "hang"
+    monkeypatch.setenv("CHAOS_SLOW", str(tmp_path / "slow"))
+    return tmp_path

@@ -21,8 +21,8 @@ KILLS = 20
 SEED = 20
 INTERVAL = ("--stream-interval", "0.3")
 """Few events, so that the clients, which are slower than the server, hear at once what is so."""
-PACE = "0.05"
-"""Seconds that a step takes at least: streams must not be over before the last kill, on a busy machine either."""
+PACE = "0.1"
+"""Seconds more for each step until the last kill: streams must not be over before it, on a busy machine either."""
 
 
 def in_mid_output(heard: list[Heard]) -> int:
@@ -63,41 +63,46 @@ def ranks_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def pauses(heard: list[Heard], faults: list[tuple[float, str]]) -> list[float]:
-    """Of each stream at each kill: the time without an event around it, where no other fault fell in it."""
+def pauses(heard: list[Heard], faults: list[tuple[float, float, str]]) -> list[float]:
+    """Of each stream at each kill: the time without an event around it, where no other fault fell in it.
+
+    Of a fault: when it came, and when the next engine served. What an engine has said before it hangs arrives later.
+    """
     found = []
     for stream in heard:
         for before, after in zip(stream.arrivals, stream.arrivals[1:], strict=False):
-            if [what for at, what in faults if before < at <= after] == ["kill"]:
+            kills = sum(before < at <= after for at, _, what in faults if what == "kill")
+            others = any(at <= after and before < until for at, until, what in faults if what != "kill")
+            if kills == 1 and not others:
                 found.append(after - before)
     return found
 
 
-async def test_engines_that_are_killed_stopped_and_stuck_are_pauses(
-    start_server: Any, faults: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CHAOS_PACE", PACE)
-    rng = random.Random(SEED)
+async def test_engines_that_are_killed_stopped_and_stuck_are_pauses(start_server: Any, faults: Path) -> None:
+    rng, slow = random.Random(SEED), faults / "slow"
     with start_server(*INTERVAL) as server:
         undisturbed = await listen_to_all(server, new())
         assert sum(TOKENS in map(len, ids.values()) for _, ids, *_ in undisturbed) >= 28
+        await asyncio.to_thread(slow.write_text, PACE)
         heard = new()
         streams = asyncio.create_task(listen_to_all(server, heard))
         (pid,) = server.engine_pids()
         await progress(streams, heard, 1)
         await all_flow(heard)
-        done: list[tuple[float, str]] = []
+        done: list[tuple[float, float, str]] = []
         schedule = ["kill"] * KILLS
         schedule[5:5], schedule[12:12] = ["stop"], ["hang"]
         for what in schedule:
             await progress(streams, heard, rng.randrange(12))
             assert in_mid_output(heard) >= 24, f"{len(done)} faults came too late: the streams are over"
-            done.append((time.monotonic(), what))
+            began = time.monotonic()
             if what == "hang":
-                await asyncio.to_thread(faults.touch)
+                await asyncio.to_thread((faults / "hang").touch)
             else:
                 os.kill(pid, signal.SIGKILL if what == "kill" else signal.SIGSTOP)
             pid = await up(server, pid)
+            done.append((began, time.monotonic(), what))
+        await asyncio.to_thread(slow.unlink)
         assert await streams == undisturbed
         server.wait_idle()
         log = server.log.read_text()
@@ -117,6 +122,7 @@ async def test_engines_that_are_killed_stopped_and_stuck_are_pauses(
         print(f"{KILLS} kills: a pause of {statistics.median(found):.2f} s (median), {max(found):.2f} s (longest)")
 
     with start_server(*INTERVAL, "-tp", "2") as server:
+        await asyncio.to_thread(slow.write_text, PACE)
         heard = new()
         streams = asyncio.create_task(listen_to_all(server, heard))
         (pid,) = server.engine_pids()
@@ -127,5 +133,6 @@ async def test_engines_that_are_killed_stopped_and_stuck_are_pauses(
         assert in_mid_output(heard) >= 24
         os.kill(ranks[1], signal.SIGKILL)
         await up(server, pid)
+        await asyncio.to_thread(slow.unlink)
         assert await streams == undisturbed, "ranks answer as one, and go on as one"
         assert server.counted("penstock_engine_losses_total", cause="error") == 1

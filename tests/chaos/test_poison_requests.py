@@ -19,7 +19,7 @@ async def run(server: Any, heard: list[Heard], poison: dict[int, int]) -> list[A
     """What became of each stream; ``poison`` gives some of them other seeds."""
     async with server.async_client(timeout=300.0) as client:
         streams = [
-            listen(client, number, each, tokens=150, **({"seed": poison[number]} if number in poison else {}))
+            listen(client, number, each, tokens=80, **({"seed": poison[number]} if number in poison else {}))
             for number, each in enumerate(heard)
         ]
         return await asyncio.gather(*streams, return_exceptions=True)

@@ -89,11 +89,12 @@ async def test_a_drain_ends_what_has_begun_and_refuses_what_is_new(start_server:
 
 @pytest.mark.parametrize("how", ["the drain's end", "a second signal"])
 async def test_what_a_drain_does_not_wait_for_is_told_so(
-    start_server: Any, how: str, monkeypatch: pytest.MonkeyPatch
+    start_server: Any, how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{root / 'tests' / 'chaos' / 'faults'}:{root}")
-    monkeypatch.setenv("CHAOS_PACE", "0.05")  # Streams last, however fast the machine is.
+    (tmp_path / "slow").touch()  # Streams last, however fast the machine is.
+    monkeypatch.setenv("CHAOS_SLOW", str(tmp_path / "slow"))
     patience = "0.3" if how == "the drain's end" else LONGER_THAN_ANY_TEST
     with start_server("--drain-timeout", patience) as server:
         async with server.async_client() as client:

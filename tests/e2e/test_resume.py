@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,13 @@ async def undisturbed(url: str) -> list[Answer]:
     return answers
 
 
+@pytest.fixture(scope="module")
+def expected(server: Any) -> list[Answer]:
+    """Of a server that nothing happens to: every other one of the same dtype answers alike."""
+    with ThreadPoolExecutor() as thread:
+        return thread.submit(asyncio.run, undisturbed(server.url)).result()
+
+
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Servers that are started now take a fifth of a second for a step while this file is there."""
@@ -199,9 +207,8 @@ async def in_mid_output(following: list[Reader], tokens: int) -> None:
 
 
 @pytest.mark.slow
-async def test_lost_connections_join_to_the_same_answer(start_server: Any, slow: Path) -> None:
+async def test_lost_connections_join_to_the_same_answer(start_server: Any, slow: Path, expected: list[Answer]) -> None:
     with start_server("--dtype", "float32", "--max-num-seqs", "64") as server:
-        expected = await undisturbed(server.url)
         await asyncio.to_thread(slow.touch)
         following = readers(server.url)
         for _ in range(3):
@@ -236,7 +243,9 @@ async def test_a_stream_nobody_comes_back_to_ends(start_server: Any, long_answer
 
 
 @pytest.mark.slow
-async def test_a_killed_gateway_is_a_pause(start_server: Any, tmp_path: Path, slow: Path) -> None:
+async def test_a_killed_gateway_is_a_pause(
+    start_server: Any, tmp_path: Path, slow: Path, expected: list[Answer]
+) -> None:
     """Killed twice, told to stop once; then nothing is left in the journal."""
     settings = ["--dtype", "float32", "--journal", str(tmp_path / "journal"), "--drain-timeout", "0"]
     following: list[Reader] = []
@@ -246,7 +255,6 @@ async def test_a_killed_gateway_is_a_pause(start_server: Any, tmp_path: Path, sl
         with start_server(*settings, port=port) as server:
             if not number:
                 port = httpx.URL(server.url).port
-                expected = await undisturbed(server.url)
                 await asyncio.to_thread(slow.touch)
                 following = readers(server.url)
                 running = [asyncio.create_task(reader.run()) for reader in following]
@@ -265,11 +273,12 @@ async def test_a_killed_gateway_is_a_pause(start_server: Any, tmp_path: Path, sl
 
 
 @pytest.mark.slow
-async def test_streams_pass_to_the_server_that_takes_over(start_server: Any, tmp_path: Path, slow: Path) -> None:
+async def test_streams_pass_to_the_server_that_takes_over(
+    start_server: Any, tmp_path: Path, slow: Path, expected: list[Answer]
+) -> None:
     """``penstock upgrade``: what the old server does not end in time goes on in the new one."""
     settings = ["--dtype", "float32", "--journal", str(tmp_path / "journal"), "--drain-timeout", "0"]
     with start_server(*settings) as server:
-        expected = await undisturbed(server.url)
         await asyncio.to_thread(slow.touch)
         following = readers(server.url)
         running = [asyncio.create_task(reader.run()) for reader in following]
@@ -310,9 +319,10 @@ async def test_answers_that_were_complete_are_there_after_a_kill(start_server: A
 
 
 @pytest.mark.slow
-async def test_a_disk_that_is_full_kills_no_stream(start_server: Any, tmp_path: Path, slow: Path) -> None:
+async def test_a_disk_that_is_full_kills_no_stream(
+    start_server: Any, tmp_path: Path, slow: Path, expected: list[Answer]
+) -> None:
     with start_server("--dtype", "float32", "--journal", str(tmp_path / "journal")) as server:
-        expected = await undisturbed(server.url)
         await asyncio.to_thread(slow.touch)
         following = readers(server.url)
         running = [asyncio.create_task(reader.run()) for reader in following]

@@ -1,7 +1,7 @@
 """Faults for the chaos tests, put into engine processes from outside: the product knows nothing of them.
 
 Python imports a module of this name at its start. It lets ``Worker.execute`` fail at one position of the requests with
-certain seeds, hang once or be slow where a file says so, and take its time.
+certain seeds, and hang once or be slow where a file says so.
 """
 
 import importlib.abc
@@ -36,9 +36,12 @@ FAULTS = {666001: segfault, 666002: raise_in_kernel, 666003: run_out_of_memory, 
 
 
 def slow_down():
-    """While there is a file of that name."""
-    if "CHAOS_SLOW" in os.environ and pathlib.Path(os.environ["CHAOS_SLOW"]).exists():
-        time.sleep(0.2)
+    """While there is a file of that name, by the seconds that it holds, or 0.2."""
+    try:
+        seconds = pathlib.Path(os.environ["CHAOS_SLOW"]).read_text()
+    except (KeyError, FileNotFoundError):
+        return
+    time.sleep(float(seconds or "0.2"))
 
 
 def hang_once():
@@ -61,7 +64,6 @@ class Loader(importlib.abc.Loader):
         execute = module.Worker.execute
 
         def execute_or_fail(worker, batch):
-            time.sleep(float(os.environ.get("CHAOS_PACE", "0")))
             slow_down()
             hang_once()
             for sample in batch.samples:
