@@ -124,6 +124,17 @@ class Benchmark:
             finally:
                 model.close()
 
+    def without_overlap(self, section: dict[str, Any]) -> None:
+        """Where the host waits for each step's tokens; ``gap_ms`` says what that leaves the device idle for."""
+        for name, shape in self.shapes.items():
+            model = self._model(shape, overlap="off")
+            try:
+                for streams in (1, 4) if self.small else (1, 32):
+                    if self.in_time:
+                        section["rows"].append({"model": name, **self._decode(model, shape, streams)})
+            finally:
+                model.close()
+
     def prefill(self, section: dict[str, Any]) -> None:
         for name, shape in self.shapes.items():
             model = self._model(shape)
@@ -173,7 +184,7 @@ class Benchmark:
                     section["rows"].append(row | {"ratio": ours[streams] / rate})
             del theirs  # Its memory is for the next model.
 
-    def _model(self, shape: Shape, **settings: bool) -> Model:
+    def _model(self, shape: Shape, **settings: Any) -> Model:
         return Model(shape.write(self._folder), self.device.type, small=self.small, **settings)
 
 
@@ -181,6 +192,7 @@ SECTIONS: dict[str, Callable[[Benchmark, dict[str, Any]], None]] = {
     "peaks": Benchmark.peaks,
     "decoding": Benchmark.decoding,
     "without_graphs": Benchmark.without_graphs,
+    "without_overlap": Benchmark.without_overlap,
     "prefill": Benchmark.prefill,
     "deterministic": Benchmark.deterministic,
     "transformers": Benchmark.transformers,

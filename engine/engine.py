@@ -127,6 +127,11 @@ class Engine:
         return self._scheduler.num_pending
 
     @property
+    def under_way(self) -> int:
+        """Steps that have begun and not ended."""
+        return len(self._under_way)
+
+    @property
     def is_busy(self) -> bool:
         """Whether there is a step to begin or to end."""
         return bool(self._under_way) or self._scheduler.num_pending > 0

@@ -11,6 +11,7 @@ TITLES = {
     "peaks": "What the device can do",
     "decoding": "Decoding",
     "without_graphs": "Decoding without CUDA graphs",
+    "without_overlap": "Decoding with steps that wait for tokens",
     "prefill": "Prompts",
     "deterministic": "With --deterministic",
     "transformers": "Beside transformers' generate",

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,6 +29,8 @@ class Step(NamedTuple):
     """From its beginning to that of the next."""
     between: float
     """Of these, what passed outside of computing."""
+    gap: float
+    """Between the end of the step before and the launch of this one: none where it was launched earlier."""
     stats: StepStats
     outputs: list[Tokens]
 
@@ -38,6 +40,8 @@ class Decoding(NamedTuple):
     step_ms: float
     between_share: float
     """Of a step: while the engine does what does not overlap with the device."""
+    gap_ms: float
+    """Between the end of a step and the launch of the next."""
     context: float
     """Tokens of each sequence in the cache, on average."""
 
@@ -45,7 +49,7 @@ class Decoding(NamedTuple):
 class Model:
     """One engine. ``close`` gives its memory back."""
 
-    def __init__(self, folder: Path, device: str, *, small: bool, **settings: bool) -> None:
+    def __init__(self, folder: Path, device: str, *, small: bool, **settings: Any) -> None:
         """``settings``: of the engine, beside those that follow from the rest."""
         began = time.perf_counter()
         config = EngineConfig(
@@ -86,17 +90,20 @@ class Model:
             refused = engine.start(Start(id=str(number), attempt=0, prompt=list(prompt), params=params, seed=number))
             if refused is not None:
                 raise RuntimeError(refused.message)
+        ended_before: float | None = None
         while engine.is_busy:
             began = time.perf_counter()
             engine.begin()
             computing = time.perf_counter()
+            gap = 0.0 if ended_before is None else computing - ended_before
             self._companion.start(engine.prepare)
             engine.compute()
             computed = time.perf_counter()
             self._companion.join()
             output = engine.finish()
             ended = time.perf_counter()
-            yield Step(ended - began, ended - began - (computed - computing), output.stats[-1], output.outputs)
+            ended_before = None if engine.under_way else computed
+            yield Step(ended - began, ended - began - (computed - computing), gap, output.stats[-1], output.outputs)
 
     def decode(self, streams: int, prompt: int, output: int) -> Decoding:
         """Of steps in which so many streams are decoded and no prompt is read."""
@@ -109,8 +116,9 @@ class Model:
         ][NOT_COUNTED - 1 :]
         seconds = statistics.median(step.seconds for step in alone)
         between = statistics.median(step.between for step in alone)
+        gap = statistics.median(step.gap for step in alone)
         context = prompt + NOT_COUNTED + len(alone) / 2
-        return Decoding(streams / seconds, 1e3 * seconds, between / seconds, context)
+        return Decoding(streams / seconds, 1e3 * seconds, between / seconds, 1e3 * gap, context)
 
     def prefill(self, prompts: int, length: int) -> float:
         """Tokens of prompts read in a second; the second of two runs."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -19,6 +19,16 @@ class CacheShape:
     num_layers: int
     num_kv_heads: int
     head_dim: int
+
+
+Piece: TypeAlias = Callable[..., tuple[Tensor, ...]]
+"""What a model computes of each token by itself: tensors [T, ...] → tensors [T, ...]."""
+RunPiece: TypeAlias = Callable[[int, Piece, tuple[Tensor, ...]], tuple[Tensor, ...]]
+"""``run(place, piece, inputs)`` gives ``piece(*inputs)``; each piece of a model has a place of its own, from 0."""
+
+
+def run_at_once(place: int, piece: Piece, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return piece(*inputs)
 
 
 class Model(Protocol):
@@ -37,10 +47,19 @@ class Model(Protocol):
         ...
 
     def forward(
-        self, inputs: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata, *, every_token: bool = False
+        self,
+        inputs: Tensor,
+        cache: Sequence[LayerCache],
+        metadata: AttentionMetadata,
+        *,
+        every_token: bool = False,
+        run: RunPiece = run_at_once,
     ) -> Tensor:
         """Token ids [T] of packed sequences → final hidden states [S, hidden], after the last token of each sequence,
         or [T, hidden] if ``every_token``. Writes the cache.
+
+        ``run`` computes the parts between attentions, one for each layer: what comes before its attention. What it
+        gives has to be used before the next is run.
 
         Nothing but the cache is read of the other tokens' last layer, so a model does not compute the rest of it.
         Between the stages of a pipeline [T, hidden] float goes from one ``forward`` into the next.

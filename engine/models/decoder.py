@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from engine.layers.embedding import Vocabulary
 from engine.layers.linear import GateUpLinear, JoiningLinear, QKVLinear
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import RopeConfig, Rotary
-from engine.models.base import CacheShape
+from engine.models.base import CacheShape, RunPiece, run_at_once
 from engine.parallel import Parallel
 from kernels.capture import outside
 from kernels.ops import silu_and_mul
@@ -62,18 +63,12 @@ class DecoderAttention:
     def layers(self) -> Iterator[Layer]:
         yield from (self.qkv, self.output, *(self.norms or ()))
 
-    def __call__(
-        self,
-        x: Tensor,
-        rotation: tuple[Tensor, Tensor],
-        cache: LayerCache,
-        metadata: AttentionMetadata,
-        last: LastRows | None,
-    ) -> Tensor:
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``attention`` takes."""
         q, k, v = self.qkv.heads(x)
         if self.norms is not None:
             q, k = self.norms[0](q), self.norms[1](k)
-        return self.output(self.attention(q, k, v, rotation, cache, metadata, last).flatten(1))
+        return q, k, v
 
 
 class DecoderMLP:
@@ -102,24 +97,14 @@ class DecoderBlock:
     def layers(self) -> Iterator[Layer]:
         yield from (self.attention_norm, *self.attention.layers(), self.mlp_norm, *self.mlp.layers())
 
-    def __call__(
-        self,
-        x: Tensor,
-        residual: Tensor | None,
-        rotation: tuple[Tensor, Tensor],
-        cache: LayerCache,
-        metadata: AttentionMetadata,
-        last: LastRows | None,
-    ) -> tuple[Tensor, Tensor]:
-        """(what this block adds last, the residual stream without it): the next norm adds the two.
-
-        With ``last``, all tokens' keys and values are written, and the rest is computed for the last tokens alone.
-        """
+    def before(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, ...]:
+        """``x`` is to be added to the residual stream → (residual stream, q, k, v)."""
         normed, residual = self.attention_norm.add(x, residual)
-        attended = self.attention(normed, rotation, cache, metadata, last)
-        if last is not None:
-            residual = last(residual, metadata)
-        normed, residual = self.mlp_norm.add(attended, residual)
+        return residual, *self.attention.heads(normed)
+
+    def after(self, residual: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+        """(what this block adds last, the residual stream without it): the next norm adds the two."""
+        normed, residual = self.mlp_norm.add(self.attention.output(attended.flatten(1)), residual)
         return self.mlp(normed), residual
 
 
@@ -161,27 +146,44 @@ class Decoder:
             yield self.head
 
     def forward(
-        self, inputs: Tensor, cache: Sequence[LayerCache], metadata: AttentionMetadata, *, every_token: bool = False
+        self,
+        inputs: Tensor,
+        cache: Sequence[LayerCache],
+        metadata: AttentionMetadata,
+        *,
+        every_token: bool = False,
+        run: RunPiece = run_at_once,
     ) -> Tensor:
         narrows = self._parallel.last and not every_token and metadata.max_query_len > 1
         rotation = self.rotary.tables
-        x, residual = inputs, None
-        if self._parallel.first:
-            assert self.embedding is not None
-            x = self.embedding.embed(inputs)
-        for block, layer_cache in zip(self.blocks, cache, strict=True):
-            last = self._last_rows if narrows and block is self.blocks[-1] else None
-            x, residual = block(x, residual, rotation, layer_cache, metadata, last)
+        residual, q, k, v = run(0, self._enter, (inputs,))
+        for place, (block, layer_cache) in enumerate(zip(self.blocks, cache, strict=True), 1):
+            last = self._last_rows if narrows and place == len(self.blocks) else None
+            attended = block.attention.attention(q, k, v, rotation, layer_cache, metadata, last)
+            if place < len(self.blocks):
+                residual, q, k, v = run(place, partial(_pass, block, self.blocks[place]), (residual, attended))
+        # All tokens' keys and values are written: the rest is computed for those that are asked for.
+        x, residual = self.blocks[-1].after(residual if last is None else last(residual, metadata), attended)
         if self.norm is not None:
             return self.norm.add(x, residual)[0]
-        assert residual is not None, "a stage has a layer"
         # What the first norm of the next stage would add.
         return outside(self._machine, _add, tuple(x.shape), x, residual)
+
+    def _enter(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        if self._parallel.first:
+            assert self.embedding is not None
+            inputs = self.embedding.embed(inputs)
+        return self.blocks[0].before(inputs, None)
 
     def logits(self, hidden: Tensor) -> Tensor | None:
         assert self.head is not None, "asked of the last stage"
         logits = self.head.logits(hidden)
         return None if logits is None else logits.float()
+
+
+def _pass(block: DecoderBlock, following: DecoderBlock, residual: Tensor, attended: Tensor) -> tuple[Tensor, ...]:
+    """From one attention to the next."""
+    return following.before(*block.after(residual, attended))
 
 
 def _kv_heads(config: DecoderConfig, parallel: Parallel) -> int:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from engine.batch import NO_TOKEN, PromptLogprobsRequest, ScheduledBatch, StepResult
-from engine.models.base import Model
+from engine.models.base import Model, run_at_once
 from engine.parallel import ALONE, Parallel
-from engine.worker.cuda_graphs import Capturing, DecodeGraphs
+from engine.worker.cuda_graphs import Capturing, DecodeGraphs, PieceGraphs
 from engine.worker.input_buffers import InputBuffers
 from engine.worker.kv_cache import KVCache
 from engine.worker.sampler import Drawn, Launched, Sampler, Scores
@@ -47,6 +47,7 @@ class ModelRunner:
         self._replay: Replay | None = None
         self._capturing = capturing
         self._graphs: DecodeGraphs[tuple[Tensor, Drawn | None]] | None = None
+        self._run_piece = run_at_once
         self._spare = 0
         self._uploaded = transfers.mark()
         """Waits until the host's arrays may be written to again."""
@@ -79,6 +80,7 @@ class ModelRunner:
             self._spare = cache.num_blocks - 1
             most = min(len(input_ids), len(metadata.seq_lens))
             self._graphs = DecodeGraphs(self._capturing, decode, most, metadata.max_seq_len)
+            self._run_piece = PieceGraphs(self._capturing, len(input_ids), self._model.cache_shape.num_layers).run
             return
         self._replay = capture(
             self._machine,
@@ -151,7 +153,7 @@ class ModelRunner:
             return self._replay.output[:rows], Drawn(*tail) if tail else None
         input_ids, metadata = self._buffers.step(batch)
         inputs = input_ids if self._parallel.first else self._inputs[:tokens]
-        hidden = self._model.forward(inputs, cache.layers, metadata, every_token=every_token)
+        hidden = self._model.forward(inputs, cache.layers, metadata, every_token=every_token, run=self._run_piece)
         greedy = all(sample.params.greedy for sample in batch.samples)
         last = hidden
         if self._parallel.last and every_token:

@@ -35,10 +35,15 @@ class Again:
         found = run()
 
         def replay():
-            for kept, new in zip((found[0], *found[1]), (lambda again: (again[0], *again[1]))(run()), strict=True):
+            for kept, new in zip(_tensors(found), _tensors(run()), strict=True):
                 kept.copy_(new)
 
         return found, replay
+
+
+def _tensors(found):
+    """Of a step, hidden states and what is drawn; of a piece of one, a list."""
+    return (found[0], *found[1]) if isinstance(found, tuple) else found
 
 
 def answers(folder: str, quantization: str) -> tuple[dict[str, list[tuple[int, TokenLogprobs | None]]], dict[str, str]]:

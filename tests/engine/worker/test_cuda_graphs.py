@@ -1,46 +1,60 @@
 """Steps of decoding by graphs: their sizes, and the host's side of them with a stand-in for the device."""
 
+import io
+import logging
 import random
 
 import pytest
 import torch
+import tqdm
 
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.executor.uniproc import UniprocExecutor
 from engine.messages import Start
+from engine.models.base import run_at_once
 from engine.sampling_params import SamplingParams
 from engine.worker import worker as worker_module
-from engine.worker.cuda_graphs import DecodeGraphs
+from engine.worker.cuda_graphs import DecodeGraphs, PieceGraphs
 from kernels.registry import Kernels, Machine
 
 
 class Remembering:
     """In place of a GPU: a replay computes again, and into the memory of the first time."""
 
-    def __init__(self):
+    def __init__(self, refused=()):
+        """``refused``: the captures that fail, by number."""
         self.captured = self.replayed = 0
+        self.refused = refused
 
     def capture(self, run):
         self.captured += 1
-        hidden, drawn = run()
+        found = run()
+        if self.captured in self.refused:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nAnd much more.")
 
         def replay():
             self.replayed += 1
-            again, drawn_again = run()
-            hidden.copy_(again)
-            for kept, new in zip(drawn, drawn_again, strict=True):
+            for kept, new in zip(tensors(found), tensors(run()), strict=True):
                 kept.copy_(new)
 
-        return (hidden, drawn), replay
+        return found, replay
 
 
-def graphs(most=256, longest=5000):
+def tensors(found):
+    """Of a step, hidden states and what is drawn; of a piece of one, a list."""
+    return (found[0], *found[1]) if isinstance(found, tuple) else found
+
+
+def graphs(most=256, longest=5000, refused=()):
     calls = []
 
     class Capturing:
         def capture(self, run):
-            return run(), lambda: calls.append("replayed")
+            found = run()
+            if found in refused:
+                raise RuntimeError("operation not permitted when stream is capturing\nmore")
+            return found, lambda: calls.append("replayed")
 
     return DecodeGraphs(Capturing(), lambda *size: calls.append(size) or size, most, longest), calls
 
@@ -63,7 +77,84 @@ def test_a_graph_is_captured_once_for_each_size_and_length():
     ]  # fmt: skip
 
 
-def answers(folder, monkeypatch, capturing, batched_tokens):
+def test_what_cannot_be_captured_is_computed_and_told_of_once(caplog):
+    found, calls = graphs(refused=[(8, 1024)])
+    assert found.run(8, 1) == found.run(8, 2) == (8, 1024)
+    assert found.run(16, 1) == (16, 1024)
+    assert calls == [(8, 1024), (8, 1024), (8, 1024), (16, 1024), "replayed"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == (
+        "cannot capture a graph of 8 sequences of at most 1024 tokens, so such steps are launched kernel by kernel:"
+        " operation not permitted when stream is capturing"
+    )
+
+
+def test_other_errors_of_a_capture_are_not_hidden():
+    class Broken:
+        def capture(self, run):
+            raise TypeError("a mistake of ours")
+
+    with pytest.raises(TypeError, match="a mistake of ours"):
+        DecodeGraphs(Broken(), lambda *size: size, 8, 1024).run(8, 1)
+
+
+def test_a_bar_shows_how_many_graphs_there_are(monkeypatch):
+    shown = []
+
+    class Bar(tqdm.tqdm):
+        def __init__(self, **options):
+            assert options["disable"] is None, "drawn on a terminal alone"
+            super().__init__(**options | {"disable": False, "file": io.StringIO()})
+
+        monitor_interval = 0  # No thread.
+
+        def __exit__(self, *error):
+            shown.append((self.desc, self.n, self.total))
+            super().__exit__(*error)
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    found, _ = graphs(most=8, longest=2048)
+    for sequences in (1, 8, 1):
+        found.run(sequences, 5)
+    assert shown == [
+        ("capturing a graph of 1 sequences of at most 1024 tokens", 1, 8),
+        ("capturing a graph of 8 sequences of at most 1024 tokens", 2, 8),
+    ]
+
+
+class Doubling:
+    """A model of three pieces, each of which adds to a sum in place."""
+
+    def __init__(self):
+        self.rows = []
+
+    def step(self, run, inputs):
+        total, other = run(0, lambda ids: (ids[:, None].float().repeat(1, 2), ids[:, None] + 1.0), (inputs,))
+        for place in (1, 2):
+            total, other = run(place, self.piece, (total, other * 3.0))
+        return total + other
+
+    def piece(self, total, other):
+        self.rows.append(len(total))
+        total = total.add_(other)
+        return total, other - 1.0
+
+
+@pytest.mark.parametrize("refused", [(), (2,), (1, 3)])
+def test_pieces_give_what_the_model_gives(refused, caplog):
+    device, model = Remembering(refused), Doubling()
+    pieces = PieceGraphs(device, 100, 3)
+    draw = random.Random(1)
+    for tokens in (5, 16, 3, 40, 64, 65, 100, 90, 101, 33):
+        inputs = torch.tensor([draw.randrange(50) for _ in range(tokens)])
+        expected = model.step(run_at_once, inputs)
+        assert torch.equal(model.step(pieces.run, inputs), expected)
+    assert {16, 64, 100} & set(model.rows)
+    assert device.replayed > device.captured > 3
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == len(refused)
+
+
+def answers(folder, monkeypatch, capturing, batched_tokens, **settings):
     """Tokens with their log-probabilities of requests that come and end at different times, and the cache then."""
     monkeypatch.setattr(worker_module, "choose_capturing", lambda *_: capturing)
     config = EngineConfig(
@@ -74,6 +165,7 @@ def answers(folder, monkeypatch, capturing, batched_tokens):
         max_num_batched_tokens=batched_tokens,
         kv_cache_memory=1 << 20,
         max_model_len=96,
+        **settings,
     )
     executor = UniprocExecutor(config, lambda *_: None)
     facts = executor.load()
@@ -100,13 +192,19 @@ def answers(folder, monkeypatch, capturing, batched_tokens):
 
 
 @pytest.mark.parametrize("batched_tokens", [7, 64])
-def test_padded_steps_give_the_very_answers_of_others(make_checkpoint, monkeypatch, batched_tokens):
+def test_padded_steps_give_the_very_answers_of_others(make_checkpoint, monkeypatch, caplog, batched_tokens):
+    caplog.set_level(logging.INFO)
     folder = make_checkpoint("Qwen3ForCausalLM")
     device = Remembering()
     plain, plain_cache = answers(folder, monkeypatch, None, batched_tokens)
     padded, padded_cache = answers(folder, monkeypatch, device, batched_tokens)
     assert padded == plain
     assert device.replayed > device.captured > 2
+    if batched_tokens == 64:
+        told = [record.getMessage() for record in caplog.records]
+        assert any("captured a graph of 32 tokens, piece 2 in" in each for each in told), told
+        overlapping, _ = answers(folder, monkeypatch, Remembering(refused=(1, 3, 4)), batched_tokens, overlap="on")
+        assert overlapping == plain
     for one, other in zip(padded_cache, plain_cache, strict=True):
         assert len(one) == len(other) + 1, "rows that are left over have a block of their own"
         assert torch.equal(one[:-1], other)
