@@ -177,8 +177,8 @@ class Admission:
         waiting = self._queue.queued_requests + self._preparing
         if waiting >= self._max_requests:
             raise RateLimited(
-                f"The server is busy: {waiting} requests are waiting, and {self._max_requests} may. "
-                "Please try again later.",
+                f"The server is busy: {waiting} requests are waiting, and {self._max_requests} may "
+                "(--max-queue-requests). Please try again later.",
                 retry_after=self._wait(self._drain.time_to_drain(waiting)),
             )
         return Ticket(self, tenant)
@@ -195,7 +195,7 @@ class Admission:
         if waiting and waiting + tokens > self._max_tokens:
             raise RateLimited(
                 f"The server is busy: {waiting} prompt tokens are waiting, and with the {tokens} of this request they "
-                f"would be more than {self._max_tokens}. Please try again later.",
+                f"would be more than {self._max_tokens} (--max-queue-tokens). Please try again later.",
                 retry_after=self._wait(self._drain.time_to_drain(self._queue.queued_requests)),
             )
 

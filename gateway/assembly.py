@@ -84,7 +84,13 @@ async def assemble(
 
     keys = Keys.load(settings.api_key, settings.api_keys)
     tokenizer = Tokenizer.load(folder)
-    template = ChatTemplate.load(folder, tokenizer.special_tokens, settings.chat_template)
+    template = ChatTemplate.load(
+        folder,
+        tokenizer.special_tokens,
+        settings.chat_template,
+        max_seconds=settings.template_timeout,
+        max_characters=settings.max_rendered_length,
+    )
     metrics = Metrics(
         CollectorRegistry(), model=served_names(settings)[0], version=VERSION, compat=settings.metrics_compat
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict, Unpack
 
 import msgspec
 from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
@@ -29,8 +29,27 @@ _GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "
 """Variables that the server sets; all others that a template reads may come from ``chat_template_kwargs``."""
 
 
+_MARK = "PENSTOCK-IS-SHOWN"
+_CALL: dict[str, Any] = {
+    "id": "call00001",
+    "type": "function",
+    "function": {"name": "f", "arguments": {"penstock_key": "penstock value"}},
+}
+_TRIED: list[dict[str, Any]] = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+]
+"""A conversation by which it is found out what a template does."""
+
 DEFAULT, FOR_TOOLS = "default", "tool_use"
 """Names of a model's templates; models that have one have it under the first."""
+
+
+class RenderLimits(TypedDict, total=False):
+    """Of one rendering."""
+
+    max_seconds: float
+    max_characters: int
 
 
 class ChatTemplateError(Exception):
@@ -114,12 +133,17 @@ class ChatTemplate:
         self._max_characters = max_characters
         self._clock = clock
         self.reads_tools = "tools" in names
+        self._shown: dict[tuple[str, str], bool] = {}
         self.variables = frozenset(names - _GIVEN - environment.globals.keys() - self._special_tokens.keys())
         """Names that ``chat_template_kwargs`` may set, because the template reads them."""
 
     @classmethod
     def load(
-        cls, folder: Path, special_tokens: Mapping[str, Any] | None = None, override: Path | None = None
+        cls,
+        folder: Path,
+        special_tokens: Mapping[str, Any] | None = None,
+        override: Path | None = None,
+        **limits: Unpack[RenderLimits],
     ) -> ChatTemplate | None:
         """The model's template, or the file ``override``; None where there is none.
 
@@ -127,12 +151,12 @@ class ChatTemplate:
             ChatTemplateError: a template cannot be read or compiled.
         """
         if override is not None:
-            return cls(_text_of(override), special_tokens)
+            return cls(_text_of(override), special_tokens, **limits)
         sources = _sources_in(folder)
         if DEFAULT not in sources:
             return None
-        for_tools = cls(sources[FOR_TOOLS], special_tokens) if FOR_TOOLS in sources else None
-        return cls(sources[DEFAULT], special_tokens, for_tools=for_tools)
+        for_tools = cls(sources[FOR_TOOLS], special_tokens, **limits) if FOR_TOOLS in sources else None
+        return cls(sources[DEFAULT], special_tokens, for_tools=for_tools, **limits)
 
     def render(
         self,
@@ -173,17 +197,25 @@ class ChatTemplate:
         )
         return _cut_at_mark(text) if continue_final_message else text
 
+    def shows(self, role: str, member: str) -> bool:
+        """Whether a message of that role shows what it has in that member; also where that cannot be found out."""
+        if (role, member) not in self._shown:
+            message: dict[str, Any] = {"role": role, "content": "Hi", member: _MARK}
+            message |= {"tool_call_id": "call00001"} if role == "tool" else {}
+            before = {"assistant": _TRIED[:1], "tool": _TRIED}.get(role, [])
+            after = _TRIED[:1] if role == "system" else []
+            try:
+                shown = _MARK in self.render([*before, message, *after], add_generation_prompt=False)
+            except InvalidRequest:
+                shown = True
+            self._shown[role, member] = shown
+        return self._shown[role, member]
+
     @cached_property
     def _wants_text(self) -> bool:
         """Whether it takes a call's arguments as JSON text, and fails on an object or prints it as Python does."""
-        key, value = "penstock_key", "penstock value"
-        function = {"name": "f", "arguments": {key: value}}
-        call = {"id": "call00001", "type": "function", "function": function}
-        messages: list[dict[str, Any]] = [
-            {"role": "user", "content": "Hi"},
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "content": "1", "tool_call_id": "call00001", "name": "f"},
-        ]
+        key, value = next(iter(_CALL["function"]["arguments"].items()))
+        messages = [*_TRIED, {"role": "tool", "content": "1", "tool_call_id": "call00001", "name": "f"}]
 
         def shows(messages: list[dict[str, Any]]) -> bool:
             try:
@@ -202,8 +234,12 @@ class ChatTemplate:
             for piece in self._template.generate(context):
                 pieces.append(piece)
                 length += len(piece)
-                if length > self._max_characters or self._clock() > deadline:
-                    raise InvalidRequest("The messages are too much for the model's chat template.", param="messages")
+                if length > self._max_characters:
+                    raise _too_much(
+                        f"makes more than {self._max_characters} characters of them (--max-rendered-length)"
+                    )
+                if self._clock() > deadline:
+                    raise _too_much(f"takes more than {self._max_seconds:g} s for them (--template-timeout)")
         except _RaisedError as error:
             raise InvalidRequest(
                 f"The model's chat template refuses these messages: {error.message}", param="messages"
@@ -217,6 +253,10 @@ class ChatTemplate:
                 param="messages",
             ) from None
         return "".join(pieces)
+
+
+def _too_much(what: str) -> InvalidRequest:
+    return InvalidRequest(f"Invalid 'messages': the model's chat template {what}.", param="messages")
 
 
 def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:

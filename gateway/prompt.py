@@ -5,16 +5,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gateway.chat_template import ChatTemplate
 from gateway.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
+from gateway.protocol.limits import Limits, at_most_length
 from gateway.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
 
 _SLACK = 4
 """How many characters a tokenizer's normalizer may make into one, with room to spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What is generated from has to fit into the context."""
+
+    context: int
+    """The model's greatest length in tokens."""
+    truncated: bool = False
+    """Whether the ids will be cut to the last ones: then those of a text that is far too long are of its end alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Characters:
+    """What is only tokenized may have so many characters."""
+
+    limits: Limits
+    limit: str = "max_tokenize_length"
+
+
+Longest = Fitting | Characters
+"""How long a text may be."""
 
 
 class Prompts:
@@ -37,17 +61,14 @@ class Prompts:
         add_generation_prompt: bool,
         continue_final_message: bool,
         variables: Mapping[str, Any] | None,
-        context: int,
+        longest: Longest,
         tools: list[dict[str, Any]] | None = None,
-        truncated: bool = False,
     ) -> tuple[list[int], str]:
         """Messages → token ids, and the text that they are of. ``messages`` is called off the event loop too.
 
-        ``context`` is the model's greatest length in tokens. Where the ids will be ``truncated``, those of a text that
-        is far too long are of its end alone.
-
         Raises:
-            InvalidRequest: the model has no chat template, or its template refuses the messages.
+            InvalidRequest: the model has no chat template, or its template refuses the messages; or there may be so
+                many characters and no more.
             ContextLengthExceeded: the text is so long that it need not be tokenized to know that it does not fit.
         """
         template = self._template(tools)
@@ -61,7 +82,7 @@ class Prompts:
                 tools=tools,
             )
             # The template has written the special tokens.
-            return self._encode(text, context, "messages", add_special_tokens=False, truncated=truncated), text
+            return self._encode(text, longest, "messages", add_special_tokens=False), text
 
         return await self.run(work)
 
@@ -82,26 +103,21 @@ class Prompts:
             )
         return self.template.for_tools
 
-    async def texts(
-        self, texts: list[str], *, add_special_tokens: bool, context: int, truncated: bool = False
-    ) -> list[list[int]]:
+    async def texts(self, texts: list[str], *, add_special_tokens: bool, longest: Longest) -> list[list[int]]:
         """One list of token ids for each text. Raises as ``chat`` does."""
         if not texts:
             return []
         return await self.run(
-            lambda: [
-                self._encode(text, context, "prompt", add_special_tokens=add_special_tokens, truncated=truncated)
-                for text in texts
-            ]
+            lambda: [self._encode(text, longest, "prompt", add_special_tokens=add_special_tokens) for text in texts]
         )
 
-    async def following(self, text: str, *, context: int) -> list[int]:
+    async def following(self, text: str, *, longest: Longest) -> list[int]:
         """Token ids of a text that goes on after another. Raises as ``chat`` does."""
 
         def work() -> list[int]:
             # Some tokenizers begin a text with a space. Here a line break begins it, which no token of theirs joins.
             first = self.tokenizer.encode("\n", add_special_tokens=False)
-            whole = self._encode(f"\n{text}", context, "prompt", add_special_tokens=False)
+            whole = self._encode(f"\n{text}", longest, "prompt", add_special_tokens=False)
             if whole[: len(first)] == first:
                 return whole[len(first) :]
             return self.tokenizer.encode(text, add_special_tokens=False)
@@ -128,12 +144,14 @@ class Prompts:
         """Do ``work`` in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _encode(
-        self, text: str, context: int, what: str, *, add_special_tokens: bool, truncated: bool = False
-    ) -> list[int]:
+    def _encode(self, text: str, longest: Longest, what: str, *, add_special_tokens: bool) -> list[int]:
         # A tokenizer takes seconds for megabytes of text, and nobody else should wait for an answer that is known.
+        if isinstance(longest, Characters):
+            at_most_length(len(text), "characters", longest.limits, longest.limit, what)
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        context = longest.context
         if len(text) > _SLACK * context and len(text) > (most := _SLACK * context * self._longest()):
-            if truncated:
+            if longest.truncated:
                 return self.tokenizer.encode(text[-most:], add_special_tokens=add_special_tokens)
             at_least = len(text) // (_SLACK * self._longest())
             raise ContextLengthExceeded(

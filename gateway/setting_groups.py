@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
@@ -217,83 +217,6 @@ class EngineSettings(BaseModel):
     )
     num_threads: Annotated[Count | None, Option("Engine", "COUNT", "the cores, shared out among replicas")] = Field(
         None, description="Threads of each replica on a CPU, shared out among its ranks."
-    )
-
-
-class LimitSettings(BaseModel):
-    """What one request, and all of them together, may ask for."""
-
-    max_queue_requests: Annotated[Count, Option("Limits", "COUNT")] = Field(
-        256, description="Requests that may wait for the engine; more are answered 429."
-    )
-    max_queue_tokens: Annotated[Count, Option("Limits", "TOKENS")] = Field(
-        262_144, description="Prompt tokens that may wait for the engine; more are answered 429."
-    )
-    max_body_size: Annotated[Bytes, Option("Limits", "SIZE")] = Field(
-        8 * 2**20, description="Largest request body, in bytes or as 8MiB."
-    )
-    max_json_depth: Annotated[int, Option("Limits", "LEVELS")] = Field(
-        64, ge=8, le=128, description="How deeply the JSON of a body, or of a tool call's arguments, may be nested."
-    )
-    max_json_parts: Annotated[Count, Option("Limits", "COUNT")] = Field(
-        100_000, description="Arrays, objects and members in the JSON of a body, or of a tool call's arguments."
-    )
-    max_messages: Annotated[Count, Option("Limits", "COUNT")] = Field(16_384, description="Messages in a conversation.")
-    max_message_items: Annotated[Count, Option("Limits", "COUNT")] = Field(
-        1024, description="Parts of the content of one message, and tool calls in it."
-    )
-    max_n: Annotated[Count, Option("Limits", "COUNT")] = Field(16, description="Largest n: choices for one prompt.")
-    max_prompts: Annotated[Count, Option("Limits", "COUNT")] = Field(
-        64, description="Prompts in one request to /v1/completions."
-    )
-    max_sequences: Annotated[Count, Option("Limits", "COUNT")] = Field(
-        256, description="Choices of all prompts of one request together."
-    )
-    max_logprobs: Annotated[int, Option("Limits", "COUNT")] = Field(
-        20, ge=0, description="Largest number of likeliest tokens reported at a position."
-    )
-    max_stop: Annotated[int, Option("Limits", "COUNT")] = Field(
-        16, ge=0, description="Stop strings in a request, and stop token ids."
-    )
-    max_stop_length: Annotated[Count, Option("Limits", "CHARACTERS")] = Field(
-        256, description="Longest stop string, each of which is searched for in all text; also of a bad word."
-    )
-    max_logit_bias: Annotated[int, Option("Limits", "COUNT")] = Field(
-        1024, ge=0, description="Entries of logit_bias in a request, of allowed_token_ids, and of bad_words."
-    )
-    max_tool_grammar: Annotated[Count, Option("Limits", "CHARACTERS")] = Field(
-        524_288, description="Longest grammar of the calls of all tools together, where calls are enforced."
-    )
-    max_grammar_size: Annotated[Count, Option("Limits", "CHARACTERS")] = Field(
-        65_536, description="Longest schema, regular expression or grammar of a request."
-    )
-    max_schema_depth: Annotated[int, Option("Limits", "LEVELS")] = Field(
-        24, ge=1, le=28, description="How deeply a JSON Schema may be nested."
-    )
-    max_choices: Annotated[Count, Option("Limits", "COUNT")] = Field(
-        1024, description="Strings in structured_outputs.choice."
-    )
-    max_structures: Annotated[Count, Option("Limits", "COUNT")] = Field(
-        128, description="Structures of a structural tag, and triggers."
-    )
-    max_grammar_states: Annotated[int, Option("Limits", "COUNT")] = Field(
-        50_000, ge=1000, description="States of one grammar's lexer, which take some 2 kB each; more end the answer."
-    )
-    grammar_timeout: Annotated[float, Option("Limits", "SECONDS")] = Field(
-        5.0, gt=0, description="How long one grammar may take to compile."
-    )
-    grammar_memory: Annotated[Bytes, Option("Limits", "SIZE")] = Field(
-        2**30, description="Memory that compiling one grammar may take, in bytes or as 1GiB."
-    )
-    max_queue_grammars: Annotated[Count, Option("Limits", "COUNT")] = Field(
-        64, description="Grammars that may wait to be compiled, in turns by key; more are answered 429."
-    )
-    max_tools: Annotated[int, Option("Limits", "COUNT")] = Field(128, ge=0, description="Tools in a request.")
-    max_tool_schema: Annotated[Bytes, Option("Limits", "SIZE")] = Field(
-        65_536, description="Largest schema of a tool's parameters, in bytes of JSON or as 64KiB."
-    )
-    unknown_fields: Annotated[Literal["refuse", "warn", "ignore"], Option("Limits")] = Field(
-        "refuse", description="What becomes of a request with a field that is not known."
     )
 
 

@@ -1,8 +1,8 @@
 """Settings of ``penstock serve``, read from the command line, the environment and a YAML file.
 
 Precedence: command line, then ``PENSTOCK_*`` variables, then the file named by ``--config``, then the default.
-The flags of ``serve`` and ``docs/cli.md`` are generated from the fields in ``setting_groups``: a setting is added there
-alone.
+The flags of ``serve`` and ``docs/cli.md`` are generated from the fields in ``setting_groups`` and ``limit_settings``: a
+setting is added there alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pydantic import ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.config import EngineConfig
+from gateway.limit_settings import LimitSettings
 from gateway.setting_groups import (
     AccessSettings,
     EngineSettings,
-    LimitSettings,
     LoggingSettings,
     ModelSettings,
     ObservabilitySettings,

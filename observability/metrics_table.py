@@ -190,7 +190,8 @@ METRICS = (
     ),
     Metric(
         name="ignored_fields_total", kind="counter", labels=TENANT,
-        fed_by=(IgnoredFields,), field="count", help="Unknown request fields let through by --unknown-fields.",
+        fed_by=(IgnoredFields,), field="count",
+        help="Request fields that did nothing: let through by --unknown-fields, or not read by the chat template.",
     ),
     Metric(
         name="grammar_compile_seconds", kind="histogram", labels=("model", "outcome"), buckets=FIRST_TOKEN,

@@ -40,13 +40,22 @@ def api_page() -> str:
             "400 `unsupported_parameter`. `null` always counts as left out. A field that is not known is answered "
             "with 400 `unknown_parameter` and the nearest known name; `--unknown-fields warn` lets it through, says so "
             "in the header `x-penstock-ignored-fields` and counts it, `--unknown-fields ignore` only counts it.\n",
+            "What the model's chat template does not show of `messages` (`name`, and the `reasoning_content` of "
+            "earlier answers) is named in the same header, as `messages[].name`, and counted. The header names 16 "
+            "fields and says how many more there are.\n",
             'Types are strict: `"7"` is no integer and `true` is no number, but `7.0` is the integer 7.\n',
+            "JSON is strict: UTF-8, no `NaN`, nothing behind a last comma, and no name twice in one object (400 "
+            "`named_twice`), of which parsers would take one or the other. An error in it is told with its line and "
+            "column, and `param` is the path that leads there.\n",
+            "Every limit is a flag of [the command line](cli.md#limits), which has its default; a 400 for what is "
+            "beyond it names field, value, limit and flag.\n",
             *_endpoint("POST /v1/chat/completions", ChatCompletionRequest),
             *_endpoint("POST /v1/completions", CompletionRequest),
             *_endpoint("stream_options", StreamOptions),
             "## POST /v1/chat/completions/input_tokens and /v1/chat/completions/render\n",
-            "The fields of `POST /v1/chat/completions`. A prompt that leaves no room for an answer is counted and "
-            "shown all the same.\n",
+            "The fields of `POST /v1/chat/completions`, and what would be refused there is refused, grammars that do "
+            "not compile included. A prompt that leaves no room for an answer is counted and shown all the same, up to "
+            "`--max-tokenize-length` characters.\n",
             *_endpoint("POST /tokenize, of a text", TokenizeTextRequest),
             *_endpoint("POST /tokenize, of messages", TokenizeChatRequest),
             *_endpoint("POST /detokenize", DetokenizeRequest),

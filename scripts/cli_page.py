@@ -22,7 +22,7 @@ something failed, 2 where the command line is wrong and 130 after Ctrl-C.
 
 def cli_page() -> str:
     parts = [
-        NOTICE.format(source="gateway/setting_groups.py and gateway/commands.py"),
+        NOTICE.format(source="gateway/setting_groups.py, gateway/limit_settings.py and gateway/commands.py"),
         "# The command line\n",
         f"`penstock serve [MODEL] [OPTIONS]`: {INTRODUCTION[0].lower()}{INTRODUCTION[1:]}\n",
         f"{SOURCES} A line of the file may name a setting as the flag does or with underscores. In a variable, the "

@@ -9,23 +9,24 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from gateway.protocol.fields import NoOp
-from gateway.protocol.limits import Limits, UnknownFields
+from gateway.protocol.limits import Limited, Limits, flag_of
 
 UNKNOWN = "unknown_parameter"
 UNSUPPORTED = "unsupported_parameter"
 INVALID = "invalid_value"
 WRONG_TYPE = "invalid_type"
+TOO_LONG = "too_long_here"
 
 
 @dataclass(slots=True)
 class FieldPolicy:
-    """What to do about fields that are not known, and, as validation goes on, which ones were passed over."""
+    """What validation has to know, and, as it goes on, which unknown fields were passed over."""
 
-    unknown: UnknownFields = "refuse"
+    limits: Limits = field(default_factory=Limits)
     passed_over: dict[str, None] = field(default_factory=dict)
     """Their names in order, such as ``foo`` or ``messages[].foo``."""
 
@@ -91,7 +92,7 @@ class RequestModel(BaseModel):
 
     @classmethod
     def _pass_over(cls, name: str, policy: FieldPolicy | None) -> None:
-        if policy is None or policy.unknown == "refuse":
+        if policy is None or policy.limits.unknown_fields == "refuse":
             known = [*cls._names(), *cls.unsupported]
             # A name may be as long as the body; the comparison is quadratic.
             nearest = difflib.get_close_matches(name[:64], known, n=1)
@@ -127,6 +128,25 @@ def whole(value: Any) -> Any:
     if isinstance(value, list) and float in set(map(type, value)):
         return [whole(each) for each in value]
     return value
+
+
+class Longest(Limited):
+    """An annotation of a text: it has no more characters than that member of ``Limits`` says."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__("maxLength", limit)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, text: str, info: ValidationInfo) -> str:
+        limits: Limits = (info.context or FieldPolicy()).limits
+        if len(text) > (most := getattr(limits, self.limit)):
+            context = {"most": most, "flag": flag_of(self.limit), "length": len(text)}
+            raise PydanticCustomError(
+                TOO_LONG, "at most {most} characters are allowed here ({flag}), but got {length}", context
+            )
+        return text
 
 
 def _check_no_op(name: str, value: Any, no_op: NoOp) -> None:

@@ -76,6 +76,13 @@ class ChatCompletionRequest(ConstrainedRequest):
         """
         return [] if self.tool_choice == "none" else self.tools or []
 
+    def extras(self) -> set[tuple[str, str]]:
+        """(role, member) of what its messages have and not every chat template shows."""
+        found = {(message.role_for_template, "name") for message in self.messages if message.name is not None}
+        if any(isinstance(each, AssistantMessage) and each.has_reasoning for each in self.messages):
+            found.add(("assistant", "reasoning_content"))
+        return found
+
     @property
     def form_param(self) -> str | None:
         """With tools, what the answer has to be may follow from them."""

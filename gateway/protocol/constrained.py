@@ -16,8 +16,9 @@ from gateway.grammars.closed_objects import close_objects
 from gateway.grammars.json_schema import check_schema
 from gateway.protocol.base import RequestModel, kind_of, wrong_field
 from gateway.protocol.fields import NoOp
+from gateway.protocol.json_body import decode_text
 from gateway.protocol.limits import Limited, Limits, at_most_items, at_most_long
-from gateway.protocol.parse import decode_text, explain
+from gateway.protocol.parse import explain
 from gateway.protocol.sampling import SamplingRequest, TokenId
 
 GrammarText: TypeAlias = Annotated[str, Limited("maxLength", "max_grammar_size")]
@@ -67,7 +68,7 @@ class JsonSchema(RequestModel):
     prefix: ClassVar[str] = "response_format.json_schema."
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Letters, digits, _ and -, 64 at most.")
-    description: str | None = Field(None, max_length=1024, description="For people; the model is not shown it.")
+    description: str | None = Field(None, description="For people; the model is not shown it.")
     schema_: dict[str, Any] | None = Field(
         None, alias="schema", description="The JSON Schema. Left out, any JSON object will do."
     )

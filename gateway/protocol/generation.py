@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import Field
 
@@ -12,12 +12,11 @@ from gateway.protocol.answer import to_json
 from gateway.protocol.base import RequestModel
 from gateway.protocol.completion_answer import CompletionBody
 from gateway.protocol.completions import CompletionRequest
-from gateway.protocol.limits import Limits
+from gateway.protocol.limits import Limited, Limits, at_most
 from gateway.protocol.parse import parse
 from gateway.protocol.responses import GeneratedText
 
-MOST_TOKENS = 256
-"""The route's own, as it always was; ``/v1/completions`` has no such bound."""
+MaxTokens: TypeAlias = Annotated[int, Limited("maximum", "max_generation_tokens")]
 
 
 class GenerationRequest(RequestModel):
@@ -33,9 +32,9 @@ class GenerationRequest(RequestModel):
         None, description="Name of the model, as /v1/models lists it. Left out, it is the model that is served."
     )
     prompt: str = Field(min_length=1, description="Text to continue.")
-    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS, description="Most tokens to generate; required.")
-    max_new_tokens: int | None = Field(
-        None, ge=1, le=MOST_TOKENS, description="Another name of max_tokens; where both are given they must agree."
+    max_tokens: MaxTokens | None = Field(None, ge=1, description="Most tokens to generate; required.")
+    max_new_tokens: MaxTokens | None = Field(
+        None, ge=1, description="Another name of max_tokens; where both are given they must agree."
     )
     top_k: int | None = Field(
         None, ge=1, lt=2**31, description="Sample among this many of the likeliest tokens. Left out, among all."
@@ -55,6 +54,8 @@ class GenerationRequest(RequestModel):
             raise InvalidRequest(
                 "Missing required parameter: 'max_tokens'.", param="max_tokens", code="missing_required_parameter"
             )
+        at_most(self.max_tokens, limits, "max_generation_tokens", "max_tokens")
+        at_most(self.max_new_tokens, limits, "max_generation_tokens", "max_new_tokens")
         if None not in (self.max_tokens, self.max_new_tokens) and self.max_tokens != self.max_new_tokens:
             raise InvalidRequest(
                 "'max_tokens' and 'max_new_tokens' differ. Set one of them.", param="max_tokens", code="invalid_value"

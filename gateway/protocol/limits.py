@@ -21,6 +21,18 @@ class Limits:
     max_json_parts: int = 100_000
     """Arrays, objects and members of objects in these: millions of tiny ones would take seconds."""
     max_messages: int = 16_384
+    max_name_length: int = 256
+    """Characters of the name of a participant or of a called function, and of a call's id."""
+    max_label_length: int = 512
+    """Characters of what a request is labelled with: of ``user``, ``session_id``, a value of ``metadata`` and so on."""
+    max_metadata: int = 16
+    """Pairs."""
+    max_metadata_name_length: int = 64
+    """Characters."""
+    max_generation_tokens: int = 256
+    """Of ``max_tokens`` on the route ``/generation``, which has had this bound from the first."""
+    max_tokenize_length: int = 2**20
+    """Characters of a text, or of the prompt that messages become, that is only tokenized."""
     max_message_items: int = 1024
     """Parts of one message's content; tool calls of one message."""
     max_n: int = 16

@@ -10,10 +10,10 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from gateway.errors import InvalidRequest
 from gateway.protocol import fields
-from gateway.protocol.base import RequestModel, kind_of, unsupported, wrong_field
+from gateway.protocol.base import Longest, RequestModel, kind_of, unsupported, wrong_field
 from gateway.protocol.fields import NoOp
+from gateway.protocol.json_body import check_text
 from gateway.protocol.limits import Limited, Limits, at_most_items, shorten
-from gateway.protocol.parse import check_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 REFUSED_PARTS = {
@@ -24,6 +24,9 @@ REFUSED_PARTS = {
     "file": "this server reads text only",
     "refusal": "a refusal is ordinary text here; send it as text",
 }
+
+
+Name: TypeAlias = Annotated[str, Longest("max_name_length")]
 
 
 class TextPart(RequestModel):
@@ -65,7 +68,13 @@ class Message(RequestModel):
 
     prefix: ClassVar[str] = "messages[]."
 
-    name: str | None = Field(None, max_length=256, description="Name of the participant, for templates that show it.")
+    role: str = Field(description="Who says it.")
+    name: Name | None = Field(None, description="Name of the participant, for templates that show it.")
+
+    @property
+    def role_for_template(self) -> str:
+        """Under which a chat template knows it."""
+        return "system" if self.role == "developer" else self.role
 
     def for_template(self) -> dict[str, Any]:
         """As a chat template expects it: only what is set, content as one string."""
@@ -80,7 +89,7 @@ class SystemMessage(Message):
     content: Content = Field(description="The instructions.")
 
     def for_template(self) -> dict[str, Any]:
-        return super().for_template() | {"role": "system"}
+        return super().for_template() | {"role": self.role_for_template}
 
 
 class UserMessage(Message):
@@ -96,7 +105,7 @@ class FunctionCall(RequestModel):
     unsupported: ClassVar[Mapping[str, NoOp]] = fields.CALLED_FUNCTION
     prefix: ClassVar[str] = "messages[].tool_calls[].function."
 
-    name: str = Field(min_length=1, max_length=256, description="Name of the function.")
+    name: Name = Field(min_length=1, description="Name of the function.")
     arguments: str = Field(description="Its arguments, a JSON object as text.")
 
 
@@ -106,7 +115,7 @@ class ToolCall(RequestModel):
     unsupported: ClassVar[Mapping[str, NoOp]] = fields.TOOL_CALL
     prefix: ClassVar[str] = "messages[].tool_calls[]."
 
-    id: str = Field(max_length=256, description="Id of the call; its result names it.")
+    id: Name = Field(description="Id of the call; its result names it.")
     type: Literal["function"] = Field("function", description="function.")
     index: int | None = Field(None, ge=0, description="Its place, as streamed chunks carry it.")
     function: FunctionCall = Field(description="What was called.")
@@ -140,6 +149,10 @@ class AssistantMessage(Message):
         None, description="The tool calls it made."
     )
 
+    @property
+    def has_reasoning(self) -> bool:
+        return bool(self.reasoning_content or self.reasoning)
+
     def for_template(self) -> dict[str, Any]:
         """Arguments are given as an object, which templates print as JSON, or as they are where they are none."""
         message = super().for_template()
@@ -165,7 +178,7 @@ class ToolMessage(Message):
 
     role: Literal["tool"] = Field(description="tool.")
     content: Content = Field(description="The result.")
-    tool_call_id: str = Field(max_length=256, description="Id of the call that this is the result of.")
+    tool_call_id: Name = Field(description="Id of the call that this is the result of.")
 
 
 def _known_role(value: Any) -> Any:

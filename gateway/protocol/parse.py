@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, TypeVar
 
-import msgspec
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.errors import InvalidRequest, UnknownParameter, UnsupportedParameter
-from gateway.protocol.base import UNKNOWN, UNSUPPORTED, WRONG_TYPE, FieldPolicy, RequestModel
+from gateway.protocol.base import TOO_LONG, UNKNOWN, UNSUPPORTED, WRONG_TYPE, FieldPolicy, RequestModel
+from gateway.protocol.json_body import decode_object, json_type
+from gateway.protocol.json_place import Path, written
 from gateway.protocol.limits import Limits, shorten
-
-Model = TypeVar("Model", bound=RequestModel)
 
 TAG = "~"
 """Tags of union members begin with it; they are no part of a field's path."""
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+Model = TypeVar("Model", bound=RequestModel)
 
 _EXPECTED = {
     "bool_type": "a boolean",
@@ -41,97 +39,14 @@ def parse(model: type[Model], body: bytes, limits: Limits) -> tuple[Model, list[
     return validate(model, decode_object(body, limits), limits)
 
 
-def decode_object(body: bytes, limits: Limits) -> dict[str, Any]:
-    """The JSON object that a body is. Raises ``InvalidRequest``."""
-    try:
-        data = decode(body, limits)
-    except NotAcceptedError as error:
-        raise InvalidRequest(f"The request body {error}.", code="invalid_json") from None
-    if not isinstance(data, dict):
-        raise InvalidRequest(f"The request body must be a JSON object, but is {json_type(data)}.", code="invalid_type")
-    return data
-
-
-def decode_text(text: str, param: str, limits: Limits) -> dict[str, Any]:
-    """The JSON object that a member of the body holds as text. Raises ``InvalidRequest``."""
-    try:
-        data = decode(text.encode("utf-8", "surrogatepass"), limits)
-    except NotAcceptedError as error:
-        raise InvalidRequest(f"Invalid '{param}': {error}.", param=param, code="invalid_json") from None
-    if not isinstance(data, dict):
-        message = f"Invalid '{param}': must be a JSON object, as text, but is {json_type(data)}."
-        raise InvalidRequest(message, param=param, code="invalid_json")
-    return data
-
-
 def validate(model: type[Model], data: dict[str, Any], limits: Limits) -> tuple[Model, list[str]]:
     """Of a body that was decoded. Returns and raises as ``parse`` does."""
     model.check_sizes(data, limits)
-    policy = FieldPolicy(limits.unknown_fields)
+    policy = FieldPolicy(limits)
     try:
         return model.model_validate(data, context=policy), list(policy.passed_over)
     except ValidationError as error:
         raise explain(error.errors(include_url=False)[0]) from None
-
-
-def check_text(text: str, param: str, limits: Limits) -> None:
-    """Of what may be JSON. Raises ``InvalidRequest`` where it is, and beyond the limits."""
-    try:
-        decode(text.encode("utf-8", "surrogatepass"), limits)
-    except NoJsonError:
-        pass
-    except NotAcceptedError as error:
-        raise InvalidRequest(f"Invalid '{param}': {error}.", param=param, code="invalid_json") from None
-
-
-class NotAcceptedError(ValueError):
-    """What is wrong with a JSON text, as the end of a sentence."""
-
-
-class NoJsonError(NotAcceptedError):
-    """It is none at all."""
-
-
-def decode(text: bytes, limits: Limits) -> Any:
-    """Strict JSON: UTF-8, no NaN or Infinity, no lone surrogates, within the limits. Raises ``NotAcceptedError``."""
-    most, max_depth = limits.max_json_parts, limits.max_json_depth
-    if _has_too_many_parts(text, most):
-        raise NotAcceptedError(f"has more than {most} arrays, objects and members (--max-json-parts)")
-    try:
-        data = msgspec.json.decode(text)
-        # Counting brackets is far cheaper than the walk, and nearly always enough.
-        too_deep = text.count(b"[") + text.count(b"{") > max_depth and _deeper_than(data, max_depth)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise NoJsonError(f"is not valid JSON: {error}") from None
-    except RecursionError:
-        too_deep = True
-    if too_deep:
-        raise NotAcceptedError(f"is nested more than {max_depth} levels deep (--max-json-depth)")
-    return data
-
-
-def _has_too_many_parts(text: bytes, most: int) -> bool:
-    """Strings aside: those may be long, as may arrays of token ids."""
-    return _parts_of(text) > most and _parts_of(_STRING.sub(b"", text)) > most
-
-
-def _parts_of(text: bytes) -> int:
-    return text.count(b"[") + text.count(b"{") + text.count(b":")
-
-
-def _deeper_than(data: Any, max_depth: int) -> bool:
-    level = [data]
-    for _ in range(max_depth + 1):
-        level = [container for container in level if isinstance(container, dict | list)]
-        if not level:
-            return False
-        level = [
-            item
-            for container in level
-            for item in (container.values() if isinstance(container, dict) else container)
-            if isinstance(item, dict | list)
-        ]
-    return True
 
 
 def explain(details: ErrorDetails) -> InvalidRequest:
@@ -144,6 +59,8 @@ def explain(details: ErrorDetails) -> InvalidRequest:
         return UnknownParameter(f"Unknown parameter: '{param}'.{details['msg']}", param=param)
     if kind == UNSUPPORTED:
         return UnsupportedParameter(f"'{param}' is not supported: {details['msg']}.", param=param)
+    if kind == TOO_LONG:
+        return InvalidRequest(f"Invalid '{param}': {details['msg']}.", param=param, code="string_above_max_length")
     if kind == "missing":
         return InvalidRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
     if kind in _EXPECTED:
@@ -185,31 +102,6 @@ def _requirement(details: ErrorDetails) -> tuple[str, str]:
             return str(details["msg"])[:200].rstrip("."), "invalid_value"
 
 
-def path_of(loc: tuple[int | str, ...]) -> str | None:
+def path_of(loc: Path) -> str | None:
     """``("messages", 0, "~user", "content")`` → ``messages[0].content``; None for the body as a whole."""
-    path = ""
-    for part in loc:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not part.startswith(TAG):
-            path += f".{part[:64]}" if path else part[:64]
-    return path or None
-
-
-def json_type(value: Any) -> str:
-    """What a JSON value is, with its article."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int():
-            return "an integer"
-        case float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
+    return written(tuple(part for part in loc if isinstance(part, int) or not part.startswith(TAG))) or None

@@ -12,7 +12,7 @@ from engine.messages import EngineInfo
 from engine.sampling_params import ReasoningLimit, SamplingParams
 from gateway.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from gateway.protocol import fields
-from gateway.protocol.base import RequestModel, kind_of
+from gateway.protocol.base import Longest, RequestModel, kind_of
 from gateway.protocol.fields import NoOp
 from gateway.protocol.limits import Limited, Limits, at_most, at_most_items, at_most_long, shorten
 
@@ -38,9 +38,7 @@ Biases = Annotated[
     Limited("maxProperties", "max_logit_bias"),
 ]
 """``sampling_params`` says what is wrong with a key."""
-Label = Annotated[str, Field(max_length=512)]
-LONGEST_NAME = 64
-"""Of a member of ``metadata``."""
+Label = Annotated[str, Longest("max_label_length")]
 
 
 class StreamOptions(RequestModel):
@@ -122,7 +120,11 @@ class SamplingRequest(RequestModel):
         "in its place. Not for streams.",
     )
     truncate_prompt_tokens: int | None = Field(
-        None, ge=1, description="Keep only so many tokens of the prompt, the last ones."
+        None,
+        ge=-1,
+        description="Keep only so many tokens of the prompt, the last ones. -1: as many as leave room for the answer, "
+        "by its greatest length.",
+        json_schema_extra={"not": {"const": 0}},
     )
     return_token_ids: bool | None = Field(
         None, description="Add token_ids to every choice, and prompt_token_ids to what belongs to the prompt."
@@ -141,11 +143,11 @@ class SamplingRequest(RequestModel):
         description="Your name for the end user; it is written to the access log. Where there is neither session_id "
         "nor prompt_cache_key, requests of one user go to one replica.",
     )
-    safety_identifier: str | None = Field(
-        None, max_length=128, description="Your name for the end user; it is written to the access log."
+    safety_identifier: Label | None = Field(
+        None, description="Your name for the end user; it is written to the access log."
     )
-    metadata: dict[str, Label] | None = Field(
-        None, max_length=16, description="Your names for the request, 16 pairs of text; written to the access log."
+    metadata: Annotated[dict[str, Label], Limited("maxProperties", "max_metadata")] | None = Field(
+        None, description="Your names for the request, pairs of text; written to the access log."
     )
     stream: bool | None = Field(None, description="Send the answer as server-sent events while it is generated.")
     stream_options: StreamOptions | None = Field(None, description="Only where stream is true.")
@@ -184,9 +186,12 @@ class SamplingRequest(RequestModel):
     def continuous_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
-    def truncated(self, prompt: list[int]) -> list[int]:
-        """What is kept of a prompt's tokens."""
-        return prompt if self.truncate_prompt_tokens is None else prompt[-self.truncate_prompt_tokens :]
+    def truncated(self, prompt: list[int], room: int) -> list[int]:
+        """What is kept of a prompt's tokens; ``room`` is what the answer leaves of the context."""
+        if self.truncate_prompt_tokens is None:
+            return prompt
+        most = room if self.truncate_prompt_tokens == -1 else self.truncate_prompt_tokens
+        return prompt[-most:] if most > 0 else prompt  # which does not fit, and that is what is to be said
 
     def resolved_seed(self) -> int:
         """Unsigned 64 bits: the client's, a negative one folded, or one drawn now."""
@@ -196,16 +201,20 @@ class SamplingRequest(RequestModel):
     def check_sizes(cls, data: Mapping[str, Any], limits: Limits) -> None:
         at_most_items(data.get("stop"), limits, "max_stop", "stop", "strings")
         at_most_items(data.get("stop_token_ids"), limits, "max_stop", "stop_token_ids", "ids")
+        at_most_items(data.get("metadata"), limits, "max_metadata", "metadata", "pairs")
         at_most_items(data.get("logit_bias"), limits, "max_logit_bias", "logit_bias", "entries")
 
     def check(self, limits: Limits) -> None:
         """What the schema alone cannot say. Raises ``InvalidRequest``."""
         at_most(self.n, limits, "max_n", "n")
-        if any(len(name) > LONGEST_NAME for name in self.metadata or {}):
+        for name in self.metadata or {}:
+            at_most_long(name, limits, "max_metadata_name_length", "metadata")
+        if self.truncate_prompt_tokens == 0:
             raise InvalidRequest(
-                f"Invalid 'metadata': names may have {LONGEST_NAME} characters.",
-                param="metadata",
-                code="string_above_max_length",
+                "Invalid 'truncate_prompt_tokens': must be at least 1, or -1 for all that leaves room for the answer, "
+                "but got 0.",
+                param="truncate_prompt_tokens",
+                code="integer_below_min_value",
             )
         at_most(self.prompt_logprobs, limits, "max_logprobs", "prompt_logprobs")
         if self.stream and self.prompt_logprobs is not None:

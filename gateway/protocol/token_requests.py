@@ -11,9 +11,10 @@ from gateway.protocol import fields
 from gateway.protocol.base import RequestModel
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.completions import AnyTokens
+from gateway.protocol.json_body import decode_object
 from gateway.protocol.limits import Limited, Limits
 from gateway.protocol.messages import Messages
-from gateway.protocol.parse import decode_object, validate
+from gateway.protocol.parse import validate
 from gateway.protocol.tools import Tool
 
 _MODEL = "Name of the model, as /v1/models lists it. Left out, it is the model that is served."

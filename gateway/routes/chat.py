@@ -9,10 +9,12 @@ from fastapi import APIRouter, Request, Response
 
 from engine.grammar import Grammar
 from engine.messages import EngineInfo
+from engine.sampling_params import SamplingParams
 from gateway.completion.formats import reasoning_formats
 from gateway.completion.parser import Parsing
 from gateway.endpoint import Endpoint, Plan
 from gateway.errors import UnsupportedParameter
+from gateway.prompt import Fitting, Longest
 from gateway.protocol.answer import AnswerOptions
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.chat_answer import ChatBody, ChatStream
@@ -29,44 +31,42 @@ from gateway.state import AppState, Context, State
 router = APIRouter(tags=["OpenAI"])
 
 
-async def render(body: ChatCompletionRequest, state: AppState, info: EngineInfo) -> tuple[list[int], str]:
-    """Messages → one prompt, as token ids and as text. Raises ``InvalidRequest`` where the template refuses them."""
-    prompt, text = await state.prompts.chat(
+async def render(body: ChatCompletionRequest, state: AppState, longest: Longest) -> tuple[list[int], str]:
+    """Messages → all tokens of the prompt, and its text. Raises ``InvalidRequest`` where the template refuses them."""
+    return await state.prompts.chat(
         body.template_messages,
         add_generation_prompt=body.generation_prompt,
         continue_final_message=bool(body.continue_final_message),
         variables=plan_variables(body, state),
-        context=info.max_model_len,
+        longest=longest,
         tools=[tool.for_template() for tool in body.offered_tools],
-        truncated=body.truncate_prompt_tokens is not None,
     )
-    return body.truncated(prompt), text
+
+
+def truncated(body: ChatCompletionRequest, prompt: list[int], info: EngineInfo) -> list[int]:
+    """What is kept of it."""
+    return body.truncated(prompt, info.max_model_len - max(body.max_output or body.min_tokens or 0, 1))
+
+
+async def check_all_but_length(
+    body: ChatCompletionRequest, state: AppState, info: EngineInfo, caller: str, prompt: list[int], text: str
+) -> None:
+    """Raises what ``plan`` raises, but for a prompt that leaves no room for an answer."""
+    max_tokens = _max_tokens(body, info, prompt) if len(prompt) < info.max_model_len else 1
+    parsing = plan_parsing(body, state, text)
+    await _params(body, state, info, parsing, max_tokens)
+    await plan_grammar(body, state, info, caller, parsing)
 
 
 async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo, caller: str) -> Plan:
     """Messages → one prompt. Raises ``InvalidRequest`` where the template refuses them or they do not fit."""
-    prompt, text = await render(body, state, info)
-    max_tokens = resolve_max_tokens(
-        prompt_tokens=len(prompt),
-        asked=body.max_output,
-        default=None,
-        min_tokens=body.min_tokens or 0,
-        context=info.max_model_len,
-        what="messages",
-        param=body.max_output_param,
-    )
+    longest = Fitting(info.max_model_len, truncated=body.truncate_prompt_tokens is not None)
+    prompt, text = await render(body, state, longest)
+    prompt = truncated(body, prompt, info)
+    max_tokens = _max_tokens(body, info, prompt)
     parsing = plan_parsing(body, state, text)
-    params = body.sampling_params(
-        info,
-        max_tokens=max_tokens,
-        logprobs=body.num_logprobs,
-        prompt_logprobs=body.prompt_logprobs,
-        allowed_token_ids=body.allowed_token_ids or (),
-        bad_words=await state.prompts.bad_words(body.bad_words or []),
-        reasoning_limit=limit_of(body.thinking_token_budget, parsing, state.prompts.tokenizer.token_id),
-    )
     return Plan(
-        params=(params,),
+        params=(await _params(body, state, info, parsing, max_tokens),),
         grammar=await plan_grammar(body, state, info, caller, parsing),
         options=AnswerOptions(
             prompts=(prompt,),
@@ -83,6 +83,32 @@ async def plan(body: ChatCompletionRequest, state: AppState, info: EngineInfo, c
         ),
         form_param=body.form_param,
         parsing=parsing,
+    )
+
+
+def _max_tokens(body: ChatCompletionRequest, info: EngineInfo, prompt: list[int]) -> int:
+    return resolve_max_tokens(
+        prompt_tokens=len(prompt),
+        asked=body.max_output,
+        default=None,
+        min_tokens=body.min_tokens or 0,
+        context=info.max_model_len,
+        what="messages",
+        param=body.max_output_param,
+    )
+
+
+async def _params(
+    body: ChatCompletionRequest, state: AppState, info: EngineInfo, parsing: Parsing | None, max_tokens: int
+) -> SamplingParams:
+    return body.sampling_params(
+        info,
+        max_tokens=max_tokens,
+        logprobs=body.num_logprobs,
+        prompt_logprobs=body.prompt_logprobs,
+        allowed_token_ids=body.allowed_token_ids or (),
+        bad_words=await state.prompts.bad_words(body.bad_words or []),
+        reasoning_limit=limit_of(body.thinking_token_budget, parsing, state.prompts.tokenizer.token_id),
     )
 
 

@@ -1,7 +1,7 @@
 """What a conversation becomes: ``POST /v1/chat/completions/input_tokens`` counts it, ``…/render`` shows it.
 
-Both take the body of ``/v1/chat/completions`` as it would be sent there, and refuse what would be refused there. A
-prompt that leaves no room for an answer is counted and shown all the same.
+Both take the body of ``/v1/chat/completions`` as it would be sent there, and refuse what would be refused there,
+grammars included. A prompt that leaves no room for an answer is counted and shown all the same.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 
+from gateway.prompt import Characters
 from gateway.protocol.chat import ChatCompletionRequest
 from gateway.protocol.openapi import ANY_POST, errors, request_body
 from gateway.protocol.parse import parse
 from gateway.protocol.token_requests import InputTokens, RenderedPrompt
 from gateway.request_body import parsed, read
-from gateway.routes.chat import render
+from gateway.routes.chat import check_all_but_length, render, truncated
 from gateway.state import AppState, Context, RequestContext, State
 
 router = APIRouter(tags=["Tokens"])
@@ -51,4 +52,8 @@ async def _rendered(request: Request, state: AppState, context: RequestContext) 
     with state.admission.enter(context.tenant):
         body = await parsed(raw, partial(parse, ChatCompletionRequest), state, context)
         model = state.model_name(body.model)
-        return model, *await render(body, state, state.engine_info())
+        info = state.engine_info()
+        prompt, text = await render(body, state, Characters(state.limits))
+        prompt = truncated(body, prompt, info)
+        await check_all_but_length(body, state, info, context.tenant.name, prompt, text)
+        return model, prompt, text

@@ -11,6 +11,7 @@ from engine.sampling_params import SamplingParams
 from gateway.endpoint import Endpoint, Plan
 from gateway.errors import InvalidRequest
 from gateway.fill_in_middle import filled_in
+from gateway.prompt import Fitting
 from gateway.protocol.answer import AnswerOptions
 from gateway.protocol.completion_answer import CompletionBody, CompletionStream
 from gateway.protocol.completions import DEFAULT_MAX_TOKENS, CompletionRequest
@@ -27,19 +28,20 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo, calle
     """Prompts → token ids. Raises ``InvalidRequest`` where one is empty, does not fit or is out of vocabulary."""
     skip = body.skip_special_tokens is not False
     texts, given_ids = body.texts, body.token_lists
+    longest = Fitting(info.max_model_len, truncated=body.truncate_prompt_tokens is not None)
     filled = filled_in(texts, body.suffix, state.prompts.tokenizer)
     ids = await state.prompts.texts(
         filled.texts,
         add_special_tokens=body.add_special_tokens is not False,
-        context=info.max_model_len,
-        truncated=body.truncate_prompt_tokens is not None,
+        longest=longest,
     )
     if filled.apart is not None and filled.last is not None:
-        following = await state.prompts.following(filled.apart, context=info.max_model_len)
+        following = await state.prompts.following(filled.apart, longest=longest)
         ids = [[*each, *following, filled.last] for each in ids]
     for prompt in given_ids:
         check_token_ids(prompt, info.vocab_size, "prompt")
-    prompts = tuple(body.truncated(prompt) for prompt in (*ids, *given_ids))
+    room = info.max_model_len - max(DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens, 1)
+    prompts = tuple(body.truncated(prompt, room) for prompt in (*ids, *given_ids))
     bad_words = await state.prompts.bad_words(body.bad_words or [])
     params = tuple(_params(body, info, len(prompt), bad_words) for prompt in prompts)
     # What was cut off, or never was text, is echoed as it is read.

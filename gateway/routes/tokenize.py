@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from gateway.prompt import Characters
 from gateway.protocol.openapi import ANY_POST, errors, request_body
 from gateway.protocol.token_requests import (
     TokenizeChatRequest,
@@ -31,6 +32,7 @@ async def tokenize(request: Request, state: State, context: Context) -> Tokenize
     with state.admission.enter(context.tenant):
         body = await parsed(raw, parse_tokenize, state, context)
         state.model_name(body.model)
+        info = state.engine_info()
         ids = await _tokens(body, state)
         spelt = None
         if body.return_token_strs:
@@ -38,16 +40,16 @@ async def tokenize(request: Request, state: State, context: Context) -> Tokenize
             spelt = await state.prompts.run(lambda: [spell(token) for token in ids])
         return Tokenized(
             count=len(ids),
-            max_model_len=state.engine_info().max_model_len,
+            max_model_len=info.max_model_len,
             tokens=ids,
             token_strs=spelt,
         )
 
 
 async def _tokens(body: TokenizeRequest, state: AppState) -> list[int]:
-    info = state.engine_info()
     if isinstance(body, TokenizeChatRequest):
-        return (await render(body.chat, state, info))[0]
+        return (await render(body.chat, state, Characters(state.limits)))[0]
     assert isinstance(body, TokenizeTextRequest)
     add = body.add_special_tokens is not False
-    return (await state.prompts.texts([body.prompt], add_special_tokens=add, context=info.max_model_len))[0]
+    longest = Characters(state.limits)
+    return (await state.prompts.texts([body.prompt], add_special_tokens=add, longest=longest))[0]

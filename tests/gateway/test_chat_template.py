@@ -267,17 +267,33 @@ def test_a_template_says_what_it_does_not_like():
     assert caught.value.param == "messages"
 
 
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", []),
+        ("{% for m in messages %}{{ m['name'] }}: {{ m.content }}\n{% endfor %}", [*["name", "name", "name", "name"]]),
+        ("{% for m in messages %}{{ m.name if m.role == 'tool' }}{{ m.reasoning_content }}{% endfor %}", ["name", "r"]),
+        ("{% for m in messages %}{{ raise_exception('no') }}{% endfor %}", list("nnnnr")),
+    ],
+)
+def test_which_members_of_messages_a_template_shows(source, shown):
+    template = ChatTemplate(source)
+    asked = [(role, "name") for role in ("system", "user", "assistant", "tool")] + [("assistant", "reasoning_content")]
+    found = [member for role, member in asked if template.shows(role, member)]
+    assert [each[0] for each in found] == [each[0] for each in shown]
+
+
 def test_time_is_bounded():
     ticks = iter(range(10_000))
     template = ChatTemplate("{% for n in range(9000) %}x{% endfor %}", max_seconds=5, clock=lambda: next(ticks))
-    with pytest.raises(InvalidRequest, match="too much"):
+    with pytest.raises(InvalidRequest, match=r"5 s .*--template-timeout"):
         template.render(HI)
     assert next(ticks) < 10
 
 
 def test_size_is_bounded():
     template = ChatTemplate("{% for n in range(9000) %}{{ 'x' * 100 }}{% endfor %}", max_characters=1000)
-    with pytest.raises(InvalidRequest, match="too much"):
+    with pytest.raises(InvalidRequest, match=r"1000 .*--max-rendered-length"):
         template.render(HI)
 
 

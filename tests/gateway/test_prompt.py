@@ -9,7 +9,7 @@ from tokenizers_for_tests import byte_fallback, byte_level
 
 from gateway.chat_template import ChatTemplate
 from gateway.errors import ContextLengthExceeded, InvalidRequest
-from gateway.prompt import Prompts
+from gateway.prompt import Fitting, Prompts
 from gateway.tokenizer import Tokenizer
 
 
@@ -39,13 +39,13 @@ def prompts(tokenizer):
     prompts.close()
 
 
-def chat(prompts, content, context=100, **arguments):
+def chat(prompts, content, context=100, truncated=False, **arguments):
     return prompts.chat(
         lambda: [{"role": "user", "content": content}],
         add_generation_prompt=True,
         continue_final_message=False,
         variables=None,
-        context=context,
+        longest=Fitting(context, truncated=truncated),
         **arguments,
     )
 
@@ -54,7 +54,7 @@ async def test_the_event_loops_thread_does_none_of_it(prompts, tokenizer):
     ids, text = await chat(prompts, "Hi")
     assert text == "Hi"
     assert ids == byte_level().encode("Hi", add_special_tokens=False)
-    assert await prompts.texts(["a", "b"], add_special_tokens=True, context=100) == [
+    assert await prompts.texts(["a", "b"], add_special_tokens=True, longest=Fitting(100)) == [
         byte_level().encode(text, add_special_tokens=True) for text in ("a", "b")
     ]
     assert tokenizer.threads
@@ -62,7 +62,10 @@ async def test_the_event_loops_thread_does_none_of_it(prompts, tokenizer):
 
 
 async def test_what_cannot_fit_is_not_tokenized(prompts, tokenizer):
-    for attempt in (chat(prompts, "a" * 100_000), prompts.texts(["a" * 100_000], add_special_tokens=True, context=100)):
+    for attempt in (
+        chat(prompts, "a" * 100_000),
+        prompts.texts(["a" * 100_000], add_special_tokens=True, longest=Fitting(100)),
+    ):
         with pytest.raises(ContextLengthExceeded, match=r"resulted in at least [0-9]+ tokens"):
             await attempt
     assert tokenizer.texts == []
@@ -73,7 +76,7 @@ async def test_of_what_will_be_truncated_the_end_is_tokenized(prompts, tokenizer
     last = byte_level().encode(text, add_special_tokens=False)[-90:]
     ids, whole = await chat(prompts, text, truncated=True)
     assert (ids[-90:], whole) == (last, text)
-    (ids,) = await prompts.texts([text], add_special_tokens=False, context=100, truncated=True)
+    (ids,) = await prompts.texts([text], add_special_tokens=False, longest=Fitting(100, truncated=True))
     assert ids[-90:] == last
     assert all(len(tokenized) < len(text) for tokenized in tokenizer.texts)
 

@@ -8,9 +8,12 @@ import logging
 
 import pytest
 from http_for_tests import answer_hello, serving
+from tokenizers_for_tests import byte_level
 
 from gateway.admission import Admission, Key, Keys, Tenant
+from gateway.chat_template import ChatTemplate
 from gateway.errors import Unavailable
+from gateway.prompt import Prompts
 from observability.records import IgnoredFields, Rejection
 
 KEYS = Keys(
@@ -180,3 +183,30 @@ async def test_unknown_fields_that_are_passed_over_are_counted_and_named(policy)
         assert server.records == [IgnoredFields(tenant="default", count=2)]
         await server.chat()
         assert len(server.records) == 1
+        response = await server.chat(**{f"field-{n}": 1 for n in range(20)})
+        if policy == "warn":
+            named = response.headers["x-penstock-ignored-fields"].split(", ")
+            assert named == [*(f"field-{n}" for n in range(16)), "and 4 more"]
+        assert server.records[1].count == 20
+        response = await server.chat(
+            **{str(n) + "x" * 63: 1 for n in range(3)}, **{str(n) + "é" * 63: 1 for n in range(9)}
+        )
+        if policy == "warn":
+            assert response.headers["x-penstock-ignored-fields"].endswith(", and 7 more")
+
+
+async def test_what_the_template_does_not_show_of_messages_is_named():
+    async with serving() as server:
+        said = [{"role": "user", "content": "Hi", "name": "Ann"}]
+        assert "x-penstock-ignored-fields" not in (await server.chat()).headers
+        for path in ("/v1/chat/completions", "/v1/chat/completions/render", "/tokenize"):
+            response = await server.client.post(path, json={"messages": said})
+            assert response.headers["x-penstock-ignored-fields"] == "messages[].name"
+        thought = {"role": "assistant", "content": "Yes", "reasoning": "Hm", "name": "Bot"}
+        response = await server.client.post("/v1/chat/completions", json={"messages": [*said, thought]})
+        assert response.headers["x-penstock-ignored-fields"] == "messages[].name, messages[].reasoning_content"
+        assert [record.count for record in server.records] == [1, 1, 1, 2]
+    named = ChatTemplate("{% for m in messages %}{{ m.name }}{{ m.content }}{% endfor %}")
+    async with serving(prompts=Prompts(byte_level(), named)) as server:
+        response = await server.client.post("/v1/chat/completions", json={"messages": said})
+        assert response.status_code == 200 and "x-penstock-ignored-fields" not in response.headers

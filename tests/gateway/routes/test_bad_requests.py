@@ -99,7 +99,6 @@ BOTH: list[tuple[dict[str, Any], str | None, str]] = [
     ({"stop": [""]}, "stop[0]", "string_below_min_length"),
     ({"stop": ["a"] * 17}, "stop", "array_above_max_length"),
     ({"stop": "a" * 257}, "stop", "string_above_max_length"),
-    ({"user": "a" * 513}, "user", "string_above_max_length"),
     # combinations
     ({"max_tokens": CONTEXT}, "max_tokens", "context_length_exceeded"),
     ({"max_tokens": 10**100}, "max_tokens", "context_length_exceeded"),
@@ -114,9 +113,6 @@ BOTH: list[tuple[dict[str, Any], str | None, str]] = [
     ({"use_beam_search": True}, *refused("use_beam_search")),
     ({"priority": 1}, *refused("priority")),
     ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
-    ({"metadata": {"a": "b" * 513}}, "metadata.a", "string_above_max_length"),
-    ({"metadata": {str(n): "a" for n in range(17)}}, "metadata", "array_above_max_length"),
-    ({"metadata": {"a" * 65: "b"}}, "metadata", "string_above_max_length"),
     ({"store": True}, *refused("store")),
     ({"store": 0}, *refused("store")),
 ]
@@ -152,7 +148,7 @@ CHAT: list[tuple[dict[str, Any], str | None, str]] = [
     (
         called(function={"name": "f", "arguments": "[" * 10_000}),
         "messages[0].tool_calls[0].function.arguments",
-        "invalid_json",
+        "too_deep",
     ),
     (called(function={"name": "f", "arguments": {}}), "messages[0].tool_calls[0].function.arguments", "invalid_type"),
     ({"messages": [{"role": "tool", "content": "3"}]}, "messages[0].tool_call_id", "missing_required_parameter"),
@@ -312,7 +308,7 @@ async def test_not_a_number_is_refused():
             content = f'{{"messages":[{{"role":"user","content":"Hi"}}],"temperature":{text}}}'
             headers = {"content-type": "application/json"}
             response = await server.client.post("/v1/chat/completions", content=content, headers=headers)
-            check(response, None, "invalid_json")
+            check(response, "temperature", "invalid_json")
 
 
 async def test_only_json_is_read():

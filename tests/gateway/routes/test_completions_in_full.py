@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 
 import pytest
-from http_for_tests import Step, engine_info, say, scored, serving
+from http_for_tests import CONTEXT, Step, engine_info, say, scored, serving
 from tokenizers import Tokenizer as Backend
 from tokenizers_for_tests import byte_fallback, byte_level
 
@@ -168,7 +168,7 @@ async def test_prompt_logprobs_of_a_chat():
         ({"prompt_logprobs": True}, "prompt_logprobs"),
         ({"prompt_logprobs": 0, "stream": True}, "prompt_logprobs"),
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
-        ({"truncate_prompt_tokens": -1}, "truncate_prompt_tokens"),
+        ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),
         ({"priority": 1}, "priority"),
         ({"metadata": ["a"]}, "metadata"),
     ],
@@ -191,5 +191,30 @@ async def test_a_prompt_is_cut_to_its_end():
         (choice,) = (await server.complete("abcdef", truncate_prompt_tokens=2, echo=True)).json()["choices"]
         assert server.lifecycle.last.prompts == (whole[-2:],)
         assert choice["text"] == byte_level().decode(whole[-2:], skip_special_tokens=True) + "Hello there"
+        await server.chat("x " * 300, truncate_prompt_tokens=10)
+        assert len(server.lifecycle.last.prompts[0]) == 10
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [({"max_tokens": 30}, 30), ({}, 16), ({"max_tokens": 1}, 1), ({"max_tokens": 0, "echo": True}, 1)],
+)
+async def test_a_prompt_is_cut_to_what_leaves_room_for_the_answer(fields, left):
+    async with serving() as server:
+        long = list(range(5, CONTEXT + 50))
+        assert (await server.complete(long, truncate_prompt_tokens=-1, **fields)).status_code == 200
+        assert server.lifecycle.last.prompts == (long[-(CONTEXT - left) :],)
+        assert (await server.complete("ab", truncate_prompt_tokens=-1, **fields)).status_code == 200
+        assert server.lifecycle.last.prompts == (byte_level().encode("ab", add_special_tokens=True),)
+
+
+async def test_messages_are_cut_to_what_leaves_room_for_the_answer():
+    async with serving() as server:
+        for fields, left in (({"max_completion_tokens": 30}, 30), ({"min_tokens": 7}, 7), ({}, 1)):
+            text = "x " * CONTEXT
+            assert (await server.chat(text, truncate_prompt_tokens=-1, **fields)).status_code == 200
+            assert len(server.lifecycle.last.prompts[0]) == CONTEXT - left
+        error = (await server.chat("a", truncate_prompt_tokens=-1, max_tokens=CONTEXT)).json()["error"]
+        assert (error["param"], error["code"]) == ("max_tokens", "context_length_exceeded")
         await server.chat("x " * 300, truncate_prompt_tokens=10)
         assert len(server.lifecycle.last.prompts[0]) == 10

@@ -121,8 +121,12 @@ def tool(**function):
     return {"type": "function", "function": {"name": "f", **function}}
 
 
-def called(arguments):
-    return {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
+def called(arguments, **changes):
+    return {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}} | changes
+
+
+def result(call):
+    return {"role": "tool", "content": "1", "tool_call_id": call}
 
 
 def calling(arguments):
@@ -178,7 +182,36 @@ LIMITED = [
         lambda most: {"messages": [*HI, {"role": "assistant", "content": "a", "tool_calls": [called("{}")] * most}]},
         "messages[1].tool_calls",
     ),
-    ("max_json_depth", 20, CHAT, lambda most: {"logit_bias": nested(most - 1)}, None),
+    ("max_json_depth", 20, CHAT, lambda most: {"logit_bias": nested(most - 1)}, f"logit_bias{'.a' * 7}"),
+    ("max_name_length", 9, CHAT, lambda most: {"messages": [HI[0] | {"name": "a" * most}]}, "messages[0].name"),
+    (
+        "max_name_length",
+        9,
+        CHAT,
+        lambda most: {"messages": [*HI, {"role": "assistant", "tool_calls": [called("{}", id="a" * most)]}]},
+        "messages[1].tool_calls[0].id",
+    ),
+    (
+        "max_name_length",
+        9,
+        CHAT,
+        lambda most: {"messages": [*calling("{}")["messages"], result("a" * most)]},
+        "messages[1].tool_call_id",
+    ),
+    ("max_label_length", 9, TEXT, lambda most: {"user": "a" * most}, "user"),
+    ("max_label_length", 9, TEXT, lambda most: {"safety_identifier": "a" * most}, "safety_identifier"),
+    ("max_label_length", 9, TEXT, lambda most: {"metadata": {"b": "a" * most}}, "metadata.b"),
+    ("max_metadata", 3, TEXT, lambda most: {"metadata": {str(n): "a" for n in range(most)}}, "metadata"),
+    ("max_metadata_name_length", 9, TEXT, lambda most: {"metadata": {"a" * most: "b"}}, "metadata"),
+    ("max_generation_tokens", 9, "/generation", lambda most: {"max_tokens": most}, "max_tokens"),
+    ("max_tokenize_length", 9, "/tokenize", lambda most: {"prompt": "a" * most}, "prompt"),
+    (
+        "max_tokenize_length",
+        30,
+        f"{CHAT}/render",
+        lambda most: {"messages": [{"role": "user", "content": "a" * (most - 27)}]},
+        "messages",
+    ),
     (
         "max_json_depth",
         20,
@@ -186,7 +219,7 @@ LIMITED = [
         lambda most: calling(json.dumps(nested(most))),
         "messages[0].tool_calls[0].function.arguments",
     ),
-    ("max_json_parts", 50, TEXT, lambda most: {"logit_bias": {str(n): 0 for n in range(most - 4)}}, None),
+    ("max_json_parts", 50, TEXT, lambda most: {"logit_bias": {str(n): 0 for n in range(most - 4)}}, "logit_bias"),
     (
         "max_json_parts",
         50,

@@ -78,6 +78,42 @@ async def test_a_prompt_that_leaves_no_room_is_counted():
         assert (await server.client.post(f"{CHAT}/input_tokens", json=body)).json()["input_tokens"] > CONTEXT
 
 
+async def test_a_long_text_is_tokenized_whole():
+    text = "naïve " * 5 * CONTEXT
+    async with serving() as server:
+        answer = (await server.client.post("/tokenize", json={"prompt": text})).json()
+        assert answer["tokens"] == byte_level().encode(text, add_special_tokens=True)
+        body = {"messages": [{"role": "user", "content": text * 20}]}
+        rendered = (await server.client.post(f"{CHAT}/render", json=body)).json()
+        assert text * 20 in rendered["prompt"]
+
+
+REFUSED_WITH_GENERATION = [
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {}}}}},
+        "response_format",
+    ),
+    ({"structured_outputs": {"regex": "refuse"}}, "structured_outputs.regex"),
+    ({"structured_outputs": {"regex": "a"}, "ignore_eos": True}, "ignore_eos"),
+    ({"allowed_token_ids": [10**6]}, "allowed_token_ids"),
+    ({"thinking_token_budget": 5}, "thinking_token_budget"),
+    ({"max_tokens": 5, "min_tokens": 6}, "min_tokens"),
+    ({"max_tokens": CONTEXT}, "max_tokens"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+]
+
+
+@pytest.mark.parametrize("route", ["input_tokens", "render"])
+@pytest.mark.parametrize(("fields", "param"), REFUSED_WITH_GENERATION)
+async def test_what_would_not_be_generated_from_is_not_shown(route, fields, param):
+    async with serving() as server:
+        errors = [
+            (await server.client.post(path, json={"messages": MESSAGES} | fields)).json()["error"]
+            for path in (CHAT, f"{CHAT}/{route}")
+        ]
+        assert errors[0] == errors[1] and errors[0]["param"].startswith(param)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
