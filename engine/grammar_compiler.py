@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.grammar import Grammar, GrammarError
+from engine.grammar import LARK_OPTIONS, Grammar, GrammarError
+from engine.grammar_reasons import readable
 from engine.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class GrammarCompiler:
             if known is not None:
                 self._compiled.move_to_end(grammar)
                 return known.deep_copy()
-        compiled = self._compile(grammar.lark())
+        compiled = self._compile(grammar)
         with self._lock:
             self._compiled[grammar] = compiled
             if len(self._compiled) > self._most_kept:
@@ -76,16 +77,19 @@ class GrammarCompiler:
             for token in stop_token_ids:
                 bits.view(np.uint32)[token // 32] |= np.uint32(1 << token % 32)
 
-    def check(self, matcher: LLMatcher) -> None:
-        """Raises GrammarError where the matcher has failed: its masks allow nothing but the end."""
-        if matcher.is_error():
-            raise GrammarError(_reason(matcher.get_error()))
+    def check(self, matcher: LLMatcher, own_lines: int | None = None) -> None:
+        """Raises GrammarError where the matcher has failed: its masks allow nothing but the end.
 
-    def _compile(self, lark: str) -> LLMatcher:
+        ``own_lines``: as for ``readable``.
+        """
+        if matcher.is_error():
+            raise GrammarError(readable(matcher.get_error(), own_lines=own_lines))
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher
 
-        matcher = LLMatcher(self._tokenizer, lark, log_level=0, limits=self._limits)
-        self.check(matcher)
+        matcher = LLMatcher(self._tokenizer, grammar.lark(), log_level=0, limits=self._limits)
+        self.check(matcher, LARK_OPTIONS.count("\n") if grammar.kind == "lark" else None)
         return matcher
 
 
@@ -107,9 +111,3 @@ class _Table:
 
 def _has(bits: Bits, token: int) -> bool:
     return bool(bits[token // 32] >> token % 32 & 1)
-
-
-def _reason(error: str) -> str:
-    """The first lines of what llguidance says, as one."""
-    text = " ".join(line.strip() for line in error.strip().splitlines())
-    return text if len(text) <= 300 else f"{text[:300]}…"

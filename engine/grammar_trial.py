@@ -22,12 +22,14 @@ import numpy as np
 from engine.errors import ModelError
 from engine.grammar import Grammar, GrammarError
 from engine.grammar_compiler import GrammarCompiler, words_of
+from engine.grammar_reasons import readable_gbnf
 from engine.grammar_trial_messages import Setup, Trial, Verdict
 from engine.linux import die_with, set_process_name
 from engine.vocabulary import Vocabulary
 
 STACK = 1 << 20
 """Bytes."""
+_PLACE = re.compile(r"^line \d+, column \d+: ")
 NO_OPTIONS = "%llguidance {}"
 """What a translation begins with; it must not stand within another grammar."""
 
@@ -42,7 +44,17 @@ def _translated(trial: Trial) -> Grammar:
     try:
         return Grammar("lark", any_to_lark(trial.source).removeprefix(NO_OPTIONS))
     except Exception as error:  # whatever its parser stumbles over
-        raise GrammarError(f"neither GBNF nor Lark: {error}") from error
+        raise GrammarError(f"as GBNF, since it is no Lark with a rule 'start': {readable_gbnf(error)}") from error
+
+
+def _assembled(compiler: GrammarCompiler, trial: Trial) -> Grammar:
+    grammar = _translated(trial)
+    for at, source in reversed(trial.embedded):
+        own = Trial(kind="ebnf", source=source)
+        part = _translated(own)
+        _compile_alone(compiler, part, own)
+        grammar = Grammar("lark", grammar.source[:at] + part.rule() + grammar.source[at:])
+    return grammar
 
 
 def _compiler(setup: Setup) -> GrammarCompiler:
@@ -57,15 +69,24 @@ def _compiler(setup: Setup) -> GrammarCompiler:
 def _try(compiler: GrammarCompiler, trial: Trial) -> Verdict:
     """Compile it and see what an answer may begin with."""
     try:
-        grammar = _translated(trial)
+        grammar = _assembled(compiler, trial)
         if trial.around is None or trial.kind == "ebnf":  # a caller's rules must not reach into what is around them
-            _compile(compiler, grammar)
+            _compile_alone(compiler, grammar, trial)
         if trial.around is not None:
             grammar = Grammar("lark", grammar.rule().join(trial.around))
             _compile(compiler, grammar)
     except GrammarError as error:
         return Verdict(error=str(error))
     return Verdict(grammar=grammar)
+
+
+def _compile_alone(compiler: GrammarCompiler, grammar: Grammar, trial: Trial) -> None:
+    try:
+        _compile(compiler, grammar)
+    except GrammarError as error:
+        # Lines of what was made of the caller's grammar would lead nowhere.
+        own = trial.kind == "ebnf" and grammar.source == trial.source.removeprefix(NO_OPTIONS)
+        raise error if own else GrammarError(_PLACE.sub("", str(error))) from None
 
 
 def _compile(compiler: GrammarCompiler, grammar: Grammar) -> None:

@@ -27,6 +27,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     kind: TrialKind
     """``ebnf`` is GBNF, as llama.cpp has it, or a Lark grammar."""
     source: str
+    embedded: tuple[tuple[int, str], ...] = ()
+    """Grammars of the kind ``ebnf`` within the source, each with the place of the rule that stands for it. In order."""
     around: tuple[str, str] | None = None
     """The beginning and the end of a Lark grammar, between which a rule says what stands for this one."""
 

@@ -88,7 +88,7 @@ class LimitSettings(BaseModel):
         1024, description="Strings in structured_outputs.choice."
     )
     max_structures: Annotated[Count, Option("Limits", "COUNT")] = Field(
-        128, description="Structures of a structural tag, and triggers."
+        128, description="Structures of a structural tag, triggers, and formats of a tree."
     )
     max_grammar_states: Annotated[int, Option("Limits", "COUNT")] = Field(
         50_000, ge=1000, description="States of one grammar's lexer, which take some 2 kB each; more end the answer."

@@ -12,7 +12,7 @@ from gateway.completion.formats.base import ArgumentSyntax, CallSyntax
 from gateway.grammars.json_schema import ENFORCED
 from gateway.grammars.keyword_values import wrong_value
 from gateway.grammars.safe_strings import without
-from gateway.grammars.spelling import ANY_TEXT, Spelling
+from gateway.grammars.spelling import ANY_TEXT, CannotSpellError, Spelling
 
 ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
 _DEFINITIONS = ("$defs", "definitions")
@@ -23,15 +23,6 @@ _PLAIN = frozenset(("type", "enum", "const", "minLength", "maxLength", "pattern"
 _ESCAPED, _CLASS = re.compile(r"\\."), re.compile(r"\[[^\]]*\]")
 """In a regular expression."""
 _OPEN_NAME = "/[A-Za-z_][A-Za-z0-9_]{0,63}/"
-
-
-class CannotSpellError(Exception):
-    """A schema that the format leaves no way to enforce."""
-
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(why)
-        self.path = path
-        """Within the schema; begins with a dot where it is not empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +39,8 @@ def arguments_rules(name: str, schema: dict[str, Any], syntax: CallSyntax, spell
 
     Raises ``CannotSpellError``.
     """
-    if (path := wrong_value(schema)) is not None:
-        raise CannotSpellError(path, "it cannot have such a value")
+    if (found := wrong_value(schema)) is not None:
+        raise CannotSpellError(*found)
     if syntax.arguments is None:
         return [f"{name}: {json_rule(without(syntax.never, schema))}"]
     return list(_OneByOne(name, schema, syntax, syntax.arguments, spelling).rules())

@@ -13,6 +13,15 @@ TokenOf = Callable[[str], int | None]
 ANY_TEXT = "/(?s:.*)/"
 
 
+class CannotSpellError(Exception):
+    """A schema that the format leaves no way to enforce."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(why)
+        self.path = path
+        """Within the schema; begins with a dot where it is not empty."""
+
+
 class Spelling:
     """How the markers of a model's formats are spelt."""
 
@@ -33,7 +42,7 @@ class Spelling:
 
     def text_without(self, markers: Iterable[str], text: str = ANY_TEXT) -> str:
         """What a terminal says for ``text``, another terminal's body, that holds none of these as they are spelt."""
-        spelt = "|".join(_literally(marker) for marker in sorted(set(markers)))
+        spelt = "|".join(literally(marker) for marker in sorted(set(markers)))
         return f"{text} & ~/(?s:.*)({spelt})(?s:.*)/" if spelt else text
 
     def is_token(self, marker: str) -> bool:
@@ -51,6 +60,6 @@ class Spelling:
         return "\n".join([*lines, f"{whole}: {lead}"] if at else lines)
 
 
-def _literally(text: str) -> str:
+def literally(text: str) -> str:
     """As a regular expression of Lark's."""
     return re.escape(text).replace("/", "\\/")

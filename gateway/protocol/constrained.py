@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import msgspec
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from engine.grammar import text_rule
 from engine.grammar_trial_messages import Trial, TrialKind
 from gateway.errors import InvalidRequest
 from gateway.grammars import structural_tags
 from gateway.grammars.closed_objects import close_objects
-from gateway.grammars.json_schema import check_schema
-from gateway.protocol.base import RequestModel, kind_of, wrong_field
+from gateway.grammars.schema_checks import check_whole_schema
+from gateway.grammars.structural_formats import NotWritableError, formats_grammar
+from gateway.protocol.base import RequestModel, kind_of
 from gateway.protocol.fields import NoOp
 from gateway.protocol.json_body import decode_text
-from gateway.protocol.limits import Limited, Limits, at_most_items, at_most_long
+from gateway.protocol.limits import Limited, Limits, at_most_items, at_most_length, at_most_long
 from gateway.protocol.parse import explain
+from gateway.protocol.response_format import (
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    ResponseFormat,
+    StructuralTagFormat,
+    TextFormat,
+    check_structures,
+)
 from gateway.protocol.sampling import SamplingRequest, TokenId
+from gateway.protocol.structural_format import AnyPart, number_of_parts
 
 GrammarText: TypeAlias = Annotated[str, Limited("maxLength", "max_grammar_size")]
-Trigger: TypeAlias = Annotated[str, Field(min_length=1)]
 BadWord: TypeAlias = Annotated[
     str, Field(min_length=1, json_schema_extra={"pattern": r"\S"}), Limited("maxLength", "max_stop_length")
 ]
@@ -33,94 +42,6 @@ _FIRST = {
     "object": "{", "array": "[", "string": '"', "boolean": "tf", "null": "n", "number": _DIGITS, "integer": _DIGITS
 }  # fmt: skip
 """Type → what JSON of it begins with."""
-FORMATS = ("text", "json_object", "json_schema", "structural_tag")
-
-
-class Structure(RequestModel):
-    """One structural tag."""
-
-    prefix: ClassVar[str] = "response_format.structures[]."
-
-    begin: Annotated[str, Field(min_length=1)] = Field(description="How it begins.")
-    schema_: dict[str, Any] = Field(alias="schema", description="JSON Schema of what stands in it.")
-    end: str = Field(description="How it ends.")
-
-
-class TextFormat(RequestModel):
-    """Any text."""
-
-    prefix: ClassVar[str] = "response_format."
-
-    type: Literal["text"] = Field(description="text: the answer may be any text.")
-
-
-class JsonObjectFormat(RequestModel):
-    """Any JSON object."""
-
-    prefix: ClassVar[str] = "response_format."
-
-    type: Literal["json_object"] = Field(description="json_object: the answer is a JSON object.")
-
-
-class JsonSchema(RequestModel):
-    """A named schema."""
-
-    prefix: ClassVar[str] = "response_format.json_schema."
-
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Letters, digits, _ and -, 64 at most.")
-    description: str | None = Field(None, description="For people; the model is not shown it.")
-    schema_: dict[str, Any] | None = Field(
-        None, alias="schema", description="The JSON Schema. Left out, any JSON object will do."
-    )
-    strict: bool | None = Field(None, description="The schema is always enforced, whatever this says.")
-
-
-class JsonSchemaFormat(RequestModel):
-    """JSON by a schema."""
-
-    prefix: ClassVar[str] = "response_format."
-
-    type: Literal["json_schema"] = Field(description="json_schema: the answer is JSON that the schema holds for.")
-    json_schema: JsonSchema = Field(description="The schema and its name.")
-
-
-class StructuralTagFormat(RequestModel):
-    """Free text with structured parts."""
-
-    prefix: ClassVar[str] = "response_format."
-    unsupported: ClassVar[Mapping[str, NoOp]] = {
-        "format": NoOp("structural tags are given by structures and triggers"),
-    }
-
-    type: Literal["structural_tag"] = Field(description="structural_tag: text in which triggers begin structures.")
-    structures: Annotated[list[Structure], Field(min_length=1), Limited("maxItems", "max_structures")] = Field(
-        description="The structured parts; each begins with one of the triggers."
-    )
-    triggers: Annotated[list[Trigger], Field(min_length=1), Limited("maxItems", "max_structures")] = Field(
-        description="Texts after which a structure has to follow."
-    )
-
-
-def _known_format(value: Any) -> Any:
-    if isinstance(value, dict) and isinstance(kind := value.get("type"), str) and kind not in FORMATS:
-        raise wrong_field("type", kind, f"must be one of {', '.join(FORMATS)}")
-    return value
-
-
-def _format_tag(value: Any) -> str:
-    """Anything of no known type goes to the first schema, which says what is wrong."""
-    kind = value.get("type") if isinstance(value, dict) else None
-    return f"~{kind}" if kind in FORMATS else "~text"
-
-
-ResponseFormat: TypeAlias = Annotated[
-    Annotated[TextFormat, Tag("~text")]
-    | Annotated[JsonObjectFormat, Tag("~json_object")]
-    | Annotated[JsonSchemaFormat, Tag("~json_schema")]
-    | Annotated[StructuralTagFormat, Tag("~structural_tag")],
-    Discriminator(_format_tag),
-    BeforeValidator(_known_format),
-]
 SchemaOrText: TypeAlias = Annotated[
     Annotated[dict[str, Any], Tag("~object")] | Annotated[str, Tag("~string")],
     Discriminator(
@@ -169,13 +90,6 @@ class StructuredOutputs(RequestModel):
             "structural_tag": self.structural_tag,
         }
         return [name for name, value in values.items() if value is not None]
-
-
-def check_structures(value: Any, param: str, limits: Limits) -> None:
-    """Of the JSON value that is to become a format. Raises ``InvalidRequest`` where it has too many of something."""
-    if isinstance(value, dict):
-        for name in ("structures", "triggers"):
-            at_most_items(value.get(name), limits, "max_structures", f"{param}.{name}", name)
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -294,7 +208,7 @@ class ConstrainedRequest(SamplingRequest):
 
 def _json(schema: dict[str, Any], param: str, limits: Limits, *, closed: bool = True) -> Wanted:
     at_most_long(msgspec.json.encode(schema).decode(), limits, "max_grammar_size", param)
-    check_schema(schema, param, limits.max_schema_depth)
+    check_whole_schema(schema, param, limits.max_schema_depth)
     kind = schema.get("type")
     begins = _FIRST.get(kind) if isinstance(kind, str) else None
     source = msgspec.json.encode(close_objects(schema) if closed else schema).decode()
@@ -307,14 +221,34 @@ def _text(kind: TrialKind, source: str, param: str, limits: Limits, begins: str 
 
 
 def _tags(given: StructuralTagFormat, param: str, limits: Limits) -> Wanted:
+    if given.format is not None:
+        for name in ("structures", "triggers"):
+            if getattr(given, name) is not None:
+                raise _refuse(f"{param}.{name}", "it excludes format, and both are given")
+        return _tree(given.format, param, limits)
+    if given.structures is None or given.triggers is None:
+        missing = f"{param}.{'structures' if given.structures is None else 'triggers'}"
+        message = f"Missing required parameter: '{missing}', or instead of structures and triggers, a format."
+        raise InvalidRequest(message, param=missing, code="missing_required_parameter")
     tags = []
     for at, structure in enumerate(given.structures):
-        check_schema(structure.schema_, f"{param}.structures[{at}].schema", limits.max_schema_depth)
+        check_whole_schema(structure.schema_, f"{param}.structures[{at}].schema", limits.max_schema_depth)
         tag = structural_tags.Tag(structure.begin, close_objects(structure.schema_), structure.end)
         if structural_tags.trigger_of(tag, given.triggers) is None:
             raise _refuse(f"{param}.structures[{at}].begin", "it begins with none of the triggers")
         tags.append(tag)
     return _text("lark", structural_tags.tags_grammar(tags, given.triggers), param, limits)
+
+
+def _tree(given: AnyPart, param: str, limits: Limits) -> Wanted:
+    at_most_length(number_of_parts(given), "formats", limits, "max_structures", f"{param}.format")
+    try:
+        written = formats_grammar(given.build(f"{param}.format", limits))
+    except NotWritableError as error:
+        raise _refuse(f"{param}.format{error.path}", str(error)) from None
+    length = len(written.source) + sum(len(own) for _, own in written.embedded)
+    at_most_length(length, "characters of the grammar that it makes", limits, "max_grammar_size", param)
+    return Wanted(param, Trial(kind="lark", source=written.source, embedded=written.embedded))
 
 
 def _tag_format(tags: dict[str, Any], param: str, limits: Limits) -> StructuralTagFormat:

@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from engine.grammar import Grammar
 from engine.grammar_trial_messages import Trial
 from gateway.completion.formats import reasoning_formats, tool_formats
 from gateway.completion.formats.base import CallSyntax
 from gateway.completion.parser import Parsing
 from gateway.errors import InvalidRequest, UnsupportedParameter
-from gateway.grammars.arguments import ANY_ARGUMENTS, CannotSpellError, arguments_rules, loose_schema
+from gateway.grammars.arguments import ANY_ARGUMENTS, arguments_rules, loose_schema
 from gateway.grammars.closed_objects import close_objects
 from gateway.grammars.json_schema import check_schema
-from gateway.grammars.spelling import Spelling, TokenOf
+from gateway.grammars.spelling import CannotSpellError, Spelling, TokenOf
 from gateway.grammars.tool_calls import CallGrammars, Function, Reasoning, around_answer
 from gateway.protocol.constrained import Wanted
 from gateway.protocol.limits import Limits, at_most_length
@@ -97,7 +99,7 @@ class WantedCalls:
         as_terminal = self.form.trial.kind == "regex"
         around = grammars.around_another(single=self.single, as_terminal=as_terminal)
         self._check_size("".join(around))
-        trial = Trial(kind=self.form.trial.kind, source=self.form.trial.source, around=around)
+        trial = msgspec.structs.replace(self.form.trial, around=around)
         return Wanted(self.param, trial)
 
     def _check_size(self, source: str) -> None:
@@ -162,7 +164,7 @@ def after_reasoning(wanted: Wanted, parsing: Parsing | None, token_of: TokenOf) 
         return wanted
     found = Reasoning(reasoning_formats()[parsing.reasoning_format], parsing.in_reasoning)
     around = around_answer(found, Spelling(parsing.markers, token_of))
-    return Wanted(wanted.param, Trial(kind=wanted.trial.kind, source=wanted.trial.source, around=around))
+    return Wanted(wanted.param, msgspec.structs.replace(wanted.trial, around=around))
 
 
 def _check_told_apart(form: Wanted, syntax: CallSyntax, name: str) -> None:

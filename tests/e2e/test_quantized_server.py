@@ -35,7 +35,9 @@ def test_the_openai_client_is_answered(start_server, model_with_tokens, quantiza
         texts = (names[0], "def f(", names[1], "):\n", names[2])
         ids = [token for text in texts for token in tokenizer.encode(text, add_special_tokens=False)]
         arguments = {"model": "demo", "max_tokens": 8, "temperature": 0}
-        filled = client.completions.create(prompt="def f(", suffix="):\n", **arguments)
+        shown = {"extra_body": {"return_token_ids": True}}
+        filled = client.completions.create(prompt="def f(", suffix="):\n", **arguments, **shown)
+        assert filled.choices[0].model_extra["prompt_token_ids"] == ids
         spelt = client.completions.create(prompt=ids, **arguments)
         assert filled.usage.prompt_tokens == spelt.usage.prompt_tokens == len(ids)
         assert filled.choices[0].text == spelt.choices[0].text

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from engine.demo_model import PATH
 from engine.grammar import Grammar, GrammarError, text_rule
 from engine.grammar_compiler import MOST_COMPILED, GrammarCompiler, words_of
+from engine.grammar_reasons import readable
 from engine.token_pieces import load_backend
 from engine.vocabulary import Vocabulary
 
@@ -100,7 +102,15 @@ def test_white_space_is_bounded(compiler):
         (Grammar("json_schema", '{"type": "string", "pattern": "("}'), "."),
         (Grammar("json_schema", '{"not": {}}'), "not"),
         (Grammar("json_schema", '{"enum": []}'), "."),
-        (Grammar("regex", "("), "."),
+        (Grammar("regex", "a/("), r"^the expression 'a/\(': unclosed group$"),
+        (Grammar("regex", r"\bfoo"), "^word boundaries"),
+        (Grammar("regex", r"[^\s\S]"), "^no text matches it$"),
+        (Grammar("lark", 'start: "a" ]'), "^line 1, column 12: "),
+        (Grammar("lark", 'start: a\na: "x" other'), '^line 2, column 4: unknown name: "other"$'),
+        (Grammar("lark", "start: <foo>"), "^line 1, column 8: the model has no special token <foo>$"),
+        (Grammar("json_schema", '{"type": "string", "pattern": "(?=a)"}'), r"^the expression '\(\?=a\)': look-around"),
+        (Grammar("json_schema", '{"oneOf": [{"type": "string"}, {"type": "string"}]}'), "^'oneOf' is enforced only"),
+        (Grammar("json_schema", '{"type": "integer", "minimum": 5, "maximum": 2}'), "^no value is valid: minimum"),
         (Grammar("regex", ""), "empty"),
         (Grammar("regex", "abc\\"), "lone backslash"),
         (Grammar("lark", "start: other"), "other"),
@@ -111,6 +121,13 @@ def test_what_cannot_be_compiled_is_refused_with_a_reason_in_one_line(compiler, 
     with pytest.raises(GrammarError, match=reason) as raised:
         Walk(compiler, grammar).allowed()
     assert "\n" not in str(raised.value)
+    assert not re.search("llguidance|x-guidance|NoExtension|verbose|f64|Unsatisfiable|%", str(raised.value))
+
+
+def test_what_nobody_foresaw_is_told_without_innards():
+    assert readable("thread panicked at parser/src/earley.rs:3") == "the compiler cannot make sense of it"
+    assert readable("called `Option::unwrap()`") == readable("") == "the compiler cannot make sense of it"
+    assert readable("at 2(8): some reason\n   1 | a\n   2 | b\n") == "some reason"
 
 
 def test_states_are_limited(vocabulary):

@@ -81,7 +81,14 @@ async def test_verdicts_of_the_real_process():
         assert "yes" in lark.source
         assert "objekt" in await refusal(made, Trial(kind="json_schema", source='{"type": "objekt"}'))
         assert "Invalid 'field'" in await refusal(made, Trial(kind="regex", source="("))
-        assert "Invalid 'field'" in await refusal(made, Trial(kind="ebnf", source="root ::= ("))
+        assert "expected ')' in line 1 after 'root ::= ('" in await refusal(
+            made, Trial(kind="ebnf", source="root ::= (")
+        )
+        around = ("start: ", "\n")
+        own = await refusal(made, Trial(kind="ebnf", source="start: other\n", around=around))
+        assert own == "Invalid 'field': line 1, column 8: unknown name: \"other\"."
+        made_of_it = await refusal(made, Trial(kind="lark", source="start: other\n"))
+        assert made_of_it == "Invalid 'field': unknown name: \"other\"."
         nested = "start: " + "(" * 30_000 + '"a"' + ")" * 30_000 + "\n"
         assert await refusal(made, Trial(kind="lark", source=nested))
         digits = Trial(kind="regex", source="[0-9]+")

@@ -50,7 +50,7 @@ KEYWORDS = (
 )
 words = st.sampled_from(["string", "object", "a", "b c", "^a|b$", "#/$defs/a", "[", ""])
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats(allow_nan=False) | words,
+    st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats(allow_nan=False, allow_infinity=False) | words,
     lambda each: st.lists(each, max_size=2) | st.dictionaries(st.sampled_from(KEYWORDS) | words, each, max_size=3),
     max_leaves=12,
 )

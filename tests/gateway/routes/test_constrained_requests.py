@@ -29,6 +29,23 @@ TAGS: dict[str, Any] = {
     "structures": [{"begin": "<f=x>", "schema": SCHEMA, "end": "</f>"}],
     "triggers": ["<f="],
 }
+TREE: dict[str, Any] = {
+    "type": "structural_tag",
+    "format": {
+        "type": "sequence",
+        "elements": [
+            {"type": "tag", "begin": "<r>", "content": {"type": "any_text"}, "end": "</r>"},
+            {"type": "json_schema", "json_schema": SCHEMA},
+            {"type": "optional", "content": {"type": "grammar", "grammar": 'root ::= "yes"'}},
+        ],
+    },
+}
+
+
+def tree(format_: dict[str, Any]) -> dict[str, Any]:
+    return {"response_format": {"type": "structural_tag", "format": format_}}
+
+
 FAR = {"type": "array", "enum": [1], "items": {"$ref": "#/enum/" + "1" * 5000}}
 """An index that Python would not even read."""
 
@@ -72,6 +89,10 @@ async def test_structural_tags_in_both_fields():
             assert (await server.chat(**fields)).status_code == 200
             grammar = server.lifecycle.last.grammar
             assert grammar.kind == "lark" and '"x>"' in grammar.source and "%json" in grammar.source
+        for fields in ({"response_format": TREE}, {"structured_outputs": {"structural_tag": json.dumps(TREE)}}):
+            assert (await server.chat(**fields)).status_code == 200
+            source = server.lifecycle.last.grammar.source
+            assert "<r>" in source and "%json" in source and "\0" not in source
 
 
 @pytest.mark.parametrize(
@@ -102,6 +123,33 @@ async def test_structural_tags_in_both_fields():
             {"structured_outputs": {"regex": "a", "whitespace_pattern": " "}},
             "structured_outputs.whitespace_pattern",
             "not",
+        ),
+        ({"response_format": {"type": "structural_tag"}}, "response_format.structures", "or instead"),
+        ({"response_format": TAGS | {"format": TREE["format"]}}, "response_format.structures", "excludes format"),
+        (tree({"type": "dispatch"}), "response_format.format.type", "triggered_tags"),
+        (tree({"type": "nothing"}), "response_format.format.type", "must be one of"),
+        (tree({"type": "any_text", "max_tokens": 5}), "response_format.format.max_tokens", "whole answer"),
+        (
+            tree({"type": "or", "elements": [{"type": "token", "token": 5}]}),
+            "response_format.format.elements[0].type",
+            "no tokens",
+        ),
+        (
+            tree({"type": "tag", "begin": {"type": "token", "token": 5}, "content": {"type": "any_text"}, "end": "a"}),
+            "response_format.format.begin",
+            "no tokens",
+        ),
+        (
+            tree({"type": "sequence", "elements": [{"type": "any_text"}, {"type": "const_string", "value": "a"}]}),
+            "response_format.format.elements[0]",
+            "come last",
+        ),
+        (tree({"type": "regex", "pattern": "refuse"}), "response_format", "refused"),
+        (tree({"type": "const_string", "value": "a" * 70_000}), "response_format", "--max-grammar-size"),
+        (
+            tree({"type": "or", "elements": [{"type": "const_string", "value": "a"}] * 128}),
+            "response_format.format",
+            "--max-structures",
         ),
         (
             {"structured_outputs": {"structural_tag": json.dumps(TAGS | {"triggers": ["x"]})}},
