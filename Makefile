@@ -1,7 +1,7 @@
 # The commands of README.md and of continuous integration. Each makes what it needs, once.
 #
 #   make serve ARGS="MODEL --port 8123"    make test ARGS="-k scheduler"    make check    make bench    make docs
-#   make chaos CHAOS_SECONDS=3600          make compat          make fuzz FUZZ_CASES=1000
+#   make chaos CHAOS_SECONDS=3600          make compat          make fuzz FUZZ_CASES=1000          make image-steps
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -14,7 +14,7 @@ export NO_MKDOCS_2_WARNING = 1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: serve test check chaos compat fuzz bench docs docs-serve format clean help
+.PHONY: serve test check chaos compat fuzz image-steps bench docs docs-serve format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make chaos   random histories of crashes for CHAOS_SECONDS (600), then the tests that kill real processes"
 	@echo "make compat  run unmodified client suites against a server, and write docs/compatibility.md"
 	@echo "make fuzz    FUZZ_CASES (10000) requests made from each OpenAPI document, and answers to 2,000 random schemas"
+	@echo "make image-steps  run the Dockerfile's steps in a plain shell, and try what they have made; no engine is needed"
 	@echo "make bench   measure a server that this command starts; ARGS=\"--help\" shows its options"
 	@echo "make docs    write the pages that come from code, and the site into site/; make docs-serve shows it while you write"
 	@echo "make format  let ruff put the code in order"
@@ -52,6 +53,9 @@ compat: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tests/fuzz/run_fuzz.py --cases $(FUZZ_CASES) $(ARGS)
 	PENSTOCK_TEST_SCHEMAS=2000 $(BIN)/python -m pytest tests/engine/test_structured_output.py -k random_schemas -s -o timeout=3600
+
+image-steps: $(VENV)/.installed-dev
+	@$(BIN)/python -m scripts.image_steps $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
