@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from engine.config import DType, EngineConfig
+from engine.config import DType, EngineConfig, KVCacheDType
 from engine.engine import Engine
 from engine.executor.uniproc import UniprocExecutor
 from engine.messages import Start, Tokens
@@ -34,10 +34,11 @@ T = TypeVar("T")
 
 
 class Kind(NamedTuple):
-    """Of weights."""
+    """Of weights, and of the KV cache beside them."""
 
     dtype: DType
     quantization: str = "none"
+    kv_cache_dtype: KVCacheDType = "auto"
 
     @property
     def name(self) -> str:
@@ -77,7 +78,12 @@ class LocalEngine:
 
     def __init__(self, folder: Path, kind: Kind, threads: int | None) -> None:
         config = EngineConfig(
-            model=str(folder), dtype=kind.dtype, quantization=kind.quantization, num_threads=threads, max_num_seqs=64
+            model=str(folder),
+            dtype=kind.dtype,
+            quantization=kind.quantization,
+            kv_cache_dtype=kind.kv_cache_dtype,
+            num_threads=threads,
+            max_num_seqs=64,
         )
         self.executor = UniprocExecutor(config, lambda *_: None)
         self.facts = self.executor.load()

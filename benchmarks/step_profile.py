@@ -30,7 +30,7 @@ from observability.records import StepStats
 
 PROMPT, OUTPUT, STREAMS = 128, 64, (1, 8, 32)
 FORMAT_BYTES = (4, 2, 2, 1, 18 / 32)
-"""Of a weight in each of the formats of ``native/vec.h``; INT4 with its share of a group's scale."""
+"""Of a weight in each of the formats of ``native/numbers.h``; INT4 with its share of a group's scale."""
 
 
 class Profile:

@@ -9,6 +9,7 @@ import msgspec
 from observability.logging import LogFormat, LogLevel
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+KVCacheDType = Literal["auto", "float32", "bfloat16", "float16", "fp8", "int8"]
 LoadFormat = Literal["auto", "safetensors", "dummy"]
 Device = Literal["auto", "cpu", "cuda"]
 Overlap = Literal["auto", "on", "off"]
@@ -40,6 +41,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens in one KV-cache block."""
     kv_cache_memory: int | None = None
     """Bytes for the KV cache, shared evenly by the ranks; None sizes it from free memory."""
+    kv_cache_dtype: KVCacheDType = "auto"
+    """Of what it holds; ``auto`` takes that of the weights before they are quantized."""
     gpu_memory_utilization: float = 0.9
     """Share of a GPU's memory that weights and cache may take together, where ``kv_cache_memory`` is None."""
     max_num_batched_tokens: int = 512

@@ -210,6 +210,8 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int
     num_blocks: int
     cache_bytes: int
+    kv_cache_dtype: str = "auto"
+    """As it was asked for."""
     vocab_size: int
     eos_token_ids: list[int]
     fingerprint: str

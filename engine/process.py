@@ -231,6 +231,7 @@ class Startup:
             block_size=self._config.block_size,
             num_blocks=num_blocks,
             cache_bytes=num_blocks * facts.block_bytes,
+            kv_cache_dtype=self._config.kv_cache_dtype,
             vocab_size=facts.vocab_size,
             eos_token_ids=facts.eos_token_ids,
             fingerprint=facts.fingerprint,

@@ -136,7 +136,7 @@ def print_banner(console: Console, started: Started) -> None:
         "Model": f"{started.model}, {format_count(info.parameters)} parameters, {format_bytes(info.weight_bytes)}",
         "Runs on": f"{info.device}, {info.dtype}{_quantized(info)}{_ranks(info)}",
         "Kernels": _kernels(info),
-        "KV cache": f"{info.cache_tokens:,} tokens, {format_bytes(info.cache_bytes)}{each}",
+        "KV cache": f"{info.cache_tokens:,} tokens, {format_bytes(info.cache_bytes)}{_held(info)}{each}",
         "Context": f"up to {info.max_model_len:,} tokens",
         "Started in": f"{started.seconds:.1f} s{_where(started.stages)}",
     }
@@ -166,6 +166,10 @@ def _ranks(info: EngineInfo) -> str:
 
 def _quantized(info: EngineInfo) -> str:
     return "" if info.quantization == NONE else f", weights quantized to {info.quantization}"
+
+
+def _held(info: EngineInfo) -> str:
+    return "" if info.kv_cache_dtype == "auto" else f" of {info.kv_cache_dtype}"
 
 
 def _kernels(info: EngineInfo) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from engine.config import Device, DType, LoadFormat, Overlap, TPReduce
+from engine.config import Device, DType, KVCacheDType, LoadFormat, Overlap, TPReduce
 from engine.quantization import quantization_names
 from gateway.completion.formats import AUTO, NONE, reasoning_formats, tool_formats
 from gateway.replicas.router import Routing
@@ -49,6 +49,11 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return [part for part in (piece.strip() for piece in value.split(",")) if part]
     return value
+
+
+def _without_variant(value: object) -> object:
+    """``fp8_e4m3``, as other servers call it, is the one fp8 there is."""
+    return "fp8" if value == "fp8_e4m3" else value
 
 
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
@@ -182,6 +187,10 @@ class EngineSettings(BaseModel):
     )
     kv_cache_memory: Annotated[Bytes | None, Option("Engine", "SIZE", "from free memory")] = Field(
         None, description="Memory for the KV cache of each replica, in bytes or as 2GiB."
+    )
+    kv_cache_dtype: Annotated[KVCacheDType, BeforeValidator(_without_variant), Option("Engine")] = Field(
+        "auto",
+        description="Type of what the KV cache holds: auto as --dtype; fp8 (e4m3) and int8 hold twice what 16 bits do.",
     )
     gpu_memory_utilization: Annotated[float, Option("Engine", "SHARE")] = Field(
         0.9, gt=0, le=1, description="Share of a GPU's memory for weights and cache together."

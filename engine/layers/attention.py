@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 from torch import Tensor
 
 from engine.layers.base import LayerContext
 from kernels.ops import last_rows, paged_attention, rope_and_cache
 
-LayerCache: TypeAlias = tuple[Tensor, Tensor]
-"""One layer's keys and values, each [num_blocks, block_size, Hkv, D]; the order in memory is the cache's affair."""
+
+class LayerCache(NamedTuple):
+    """What the cache holds for one layer; the order in memory is the cache's affair."""
+
+    keys: Tensor
+    """[num_blocks, block_size, Hkv, D]"""
+    values: Tensor
+    key_scales: Tensor | None = None
+    """[num_blocks, block_size, Hkv] where the dtype has scales, see ``kernels.kv_formats``."""
+    value_scales: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +79,8 @@ class Attention:
         last: LastRows | None = None,
     ) -> Tensor:
         """q [T, Hq, D]; k and v [T, Hkv, D], rotation (cos, sin) [T, D/2] → [T, Hq, D], with ``last`` [S, Hq, D]."""
-        keys, values = cache
-        q = self._rope(q, k, v, metadata.positions, *rotation, keys, values, metadata.slot_mapping)
+        keys, values, *scales = cache
+        q = self._rope(q, k, v, metadata.positions, *rotation, keys, values, metadata.slot_mapping, *scales)
         starts, most = metadata.query_start_loc, metadata.max_query_len
         if last is not None:
             q, starts, most = last(q, metadata), metadata.one_each, 1
@@ -87,4 +95,6 @@ class Attention:
             max_seq_len=metadata.max_seq_len,
             scale=self._scale,
             sliding_window=self._sliding_window,
+            k_scales=cache.key_scales,
+            v_scales=cache.value_scales,
         )

@@ -27,7 +27,7 @@ from engine.vocabulary import Vocabulary
 from engine.worker.cuda_graphs import Capturing, CudaCapturing
 from engine.worker.grammar_mask import GrammarMasks
 from engine.worker.input_buffers import InputBuffers
-from engine.worker.kv_cache import KVCache, block_bytes
+from engine.worker.kv_cache import KVCache, block_bytes, choose_dtype
 from engine.worker.machine import all_threads, available_memory
 from engine.worker.model_runner import ModelRunner
 from engine.worker.profiling import full_step
@@ -67,14 +67,16 @@ class Worker:
         hf_config = HFConfig.read(folder)
         checkpoint = None if config.load_format == "dummy" else loader.Checkpoint(folder)
         self._dtype = loader.resolve_dtype(config.dtype, hf_config, checkpoint)
+        # A CPU computes in float32 at the speed of its memory: weights and cache alone are worth being narrower.
+        activations = torch.float32 if device.type == "cpu" else self._dtype
+        self._cache_dtype = choose_dtype(config.kv_cache_dtype, self._dtype, activations)
         kernels = Kernels(Machine.detect(device, deterministic=config.deterministic))
         context = LayerContext(
             kernels=kernels,
             device=device,
-            # A CPU computes in float32 at the speed of its memory: weights and cache alone are worth being narrower.
-            dtype=torch.float32 if device.type == "cpu" else self._dtype,
+            dtype=activations,
             weight_dtype=self._dtype,
-            cache_dtype=self._dtype,
+            cache_dtype=self._cache_dtype,
             block_size=config.block_size,
             max_model_len=config.max_model_len,
             quantization=find_quantization(config.quantization, kernels),
@@ -198,7 +200,7 @@ class Worker:
 
     @property
     def _block_bytes(self) -> int:
-        return block_bytes(self._model.cache_shape, self._config.block_size, self._dtype)
+        return block_bytes(self._model.cache_shape, self._config.block_size, self._cache_dtype)
 
     def _buffers(self) -> InputBuffers:
         config = self._config
@@ -206,7 +208,7 @@ class Worker:
         return InputBuffers(config.max_num_batched_tokens, config.max_num_seqs, blocks, config.block_size, self._device)
 
     def _new_cache(self, num_blocks: int) -> KVCache:
-        return KVCache(self._model.cache_shape, num_blocks, self._config.block_size, self._dtype, self._device)
+        return KVCache(self._model.cache_shape, num_blocks, self._config.block_size, self._cache_dtype, self._device)
 
     def _free_cuda_memory(self) -> int:
         """Bytes left for the cache beside weights and the activations of a full step, which is run to measure them."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels.ops.rope_and_cache import cache_dtypes, transposed
+from kernels.kv_formats import FP8, as_bytes, cache_dtypes, has_scales, read, stored
+from kernels.ops.rope_and_cache import transposed
 from kernels.registry import Example, Op, Tolerance
 
 
@@ -34,6 +35,8 @@ class PagedAttention(Protocol):
         sliding_window: int | None = None,
         alibi_slopes: Tensor | None = None,
         soft_cap: float | None = None,
+        k_scales: Tensor | None = None,
+        v_scales: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -65,15 +68,18 @@ def paged_attention(
     sliding_window: int | None = None,
     alibi_slopes: Tensor | None = None,
     soft_cap: float | None = None,
+    k_scales: Tensor | None = None,
+    v_scales: Tensor | None = None,
 ) -> Tensor:
     """Attention output [T, Hq, D] in the dtype of q; products and softmax in float32.
 
     q [T, Hq, D]; caches [num_blocks, block_size, Hkv, D] of any strides, the step's own keys and values already in
-    them; block_tables [S, max_blocks] int32; query_start_loc [S + 1] int32, where each sequence's queries begin in q;
-    seq_lens [S] int32, keys of each sequence, its queries' own included; max_query_len and max_seq_len, the greatest
-    of each, for providers that size their launch by them. A query sees the keys at and before its position, with a
-    sliding window only the last ``sliding_window`` of those. All layers of a step are given the very same tensors
-    block_tables, query_start_loc and seq_lens, and no other step is (``kernels.per_step``).
+    them; k_scales and v_scales [num_blocks, block_size, Hkv] float32 of any strides, where the caches are of int8 (see
+    ``kernels.kv_formats``); block_tables [S, max_blocks] int32; query_start_loc [S + 1] int32, where each sequence's
+    queries begin in q; seq_lens [S] int32, keys of each sequence, its queries' own included; max_query_len and
+    max_seq_len, the greatest of each, for providers that size their launch by them. A query sees the keys at and before
+    its position, with a sliding window only the last ``sliding_window`` of those. All layers of a step are given the
+    very same tensors block_tables, query_start_loc and seq_lens, and no other step is (``kernels.per_step``).
 
     A score is q·k * scale; with ``soft_cap`` (Gemma 2) it becomes soft_cap * tanh(score / soft_cap); with
     ``alibi_slopes`` [Hq] float32 (Press et al. 2022) slope * (key position - query position) is added after that.
@@ -82,7 +88,7 @@ def paged_attention(
     one at a time.
     """
     starts, lengths = query_start_loc.tolist(), seq_lens.tolist()
-    cache = _Cache(k_cache, v_cache, block_tables)
+    cache = _Cache((k_cache, k_scales), (v_cache, v_scales), block_tables)
     scores = _Scores(scale, sliding_window, alibi_slopes, soft_cap)
     out = torch.empty_like(q)
     single: dict[int, list[int]] = {}
@@ -102,16 +108,18 @@ def paged_attention(
 
 @dataclass(frozen=True, slots=True)
 class _Cache:
-    keys: Tensor
-    values: Tensor
+    keys: tuple[Tensor, Tensor | None]
+    """And their scales."""
+    values: tuple[Tensor, Tensor | None]
     block_tables: Tensor
 
     def gather(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values at positions [R, L] of R sequences → two [R, Hkv, L, D]."""
-        block_size = self.keys.shape[1]
-        blocks = self.block_tables[rows].gather(1, positions // block_size).long()
+        block_size = self.keys[0].shape[1]
+        place = self.block_tables[rows].gather(1, positions // block_size).long(), positions % block_size
         keys, values = (
-            cache[blocks, positions % block_size].float().transpose(1, 2) for cache in (self.keys, self.values)
+            read(as_bytes(cache)[place].view(cache.dtype), None if scales is None else scales[place]).transpose(1, 2)
+            for cache, scales in (self.keys, self.values)
         )
         return keys, values
 
@@ -185,12 +193,14 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
         (long, 7, 1, 80, 16, None, False, None),
         (long, 2, 2, 128, 16, 600, False, None),
     ]
-    for (queries, lengths), heads, kv_heads, head_dim, block_size, window, alibi, soft_cap in shapes:
-        for cache_dtype in cache_dtypes(dtype):
+    for number, shape in enumerate(shapes):
+        (queries, lengths), heads, kv_heads, head_dim, block_size, window, alibi, soft_cap = shape
+        # Those of 8 bits in turns.
+        for cache_dtype in (each for each in cache_dtypes(dtype) if each != (torch.int8, FP8)[number % 2]):
             seq_lens = torch.tensor(lengths, dtype=torch.int32)
             blocks = [-(-length // block_size) for length in lengths]
             size = (2, sum(blocks) + 2, block_size, kv_heads, head_dim)
-            k_cache, v_cache = torch.randn(size, generator=generator).to(cache_dtype)
+            k_cache, v_cache = torch.randn(size, generator=generator)
             k_cache[0] = v_cache[0] = torch.nan  # A block of nobody's: tables are padded with it.
             shuffled = 1 + torch.randperm(sum(blocks) + 1, generator=generator).int()
             tables = torch.zeros(len(lengths), max(blocks), dtype=torch.int32)
@@ -201,8 +211,10 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
                 v_cache[ids[-1], block_size - unused :] = torch.nan
             starts = torch.tensor([0, *queries]).cumsum(0).int()
             q = torch.randn(sum(queries), heads, head_dim, generator=generator).to(dtype)
+            (k_cache, k_scales), (v_cache, v_scales) = (stored(each, cache_dtype) for each in (k_cache, v_cache))
             if not (alibi or window):  # Otherwise as torch would have it.
-                k_cache, v_cache = transposed(k_cache), v_cache.transpose(1, 2).contiguous().transpose(1, 2)
+                k_cache, v_cache = transposed(k_cache), heads_first(v_cache)
+                k_scales, v_scales = (each if each is None else heads_first(each) for each in (k_scales, v_scales))
             yield Example(
                 PagedAttentionSpec(
                     heads, kv_heads, head_dim, block_size, window is not None, dtype, cache_dtype, alibi, bool(soft_cap)
@@ -215,8 +227,14 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
                     "sliding_window": window,
                     "alibi_slopes": 2.0 ** -torch.arange(1, heads + 1) if alibi else None,
                     "soft_cap": soft_cap,
+                    **({"k_scales": k_scales, "v_scales": v_scales} if has_scales(cache_dtype) else {}),
                 },
             )
+
+
+def heads_first(cache: Tensor) -> Tensor:
+    """An equal cache, or its scales, whose memory is in the order (block, head, offset), as the engine's on a CPU."""
+    return cache.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 OP: Op[PagedAttention, PagedAttentionSpec] = Op(

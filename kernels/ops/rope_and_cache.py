@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kernels.kv_formats import FP8, as_bytes, cache_dtypes, has_scales, stored
 from kernels.registry import Example, Op, Tolerance
 
 
@@ -24,6 +25,8 @@ class RopeAndCache(Protocol):
         k_cache: Tensor,
         v_cache: Tensor,
         slot_mapping: Tensor,
+        k_scales: Tensor | None = None,
+        v_scales: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -48,19 +51,26 @@ def rope_and_cache(
     k_cache: Tensor,
     v_cache: Tensor,
     slot_mapping: Tensor,
+    k_scales: Tensor | None = None,
+    v_scales: Tensor | None = None,
 ) -> Tensor:
     """Rotate q and k, write k and v to the cache and return the rotated q.
 
     q [T, Hq, D]; k, v [T, Hkv, D]; positions [T] int64; cos, sin [L, D/2] float32, a row for each position; caches
     [num_blocks, block_size, Hkv, D] of any strides, written in place; slot_mapping [T] int64: block id * block_size +
     offset in it. A head's first half is rotated with its second, as in the Hugging Face checkpoints; in float32,
-    rounded once, to q's dtype or the cache's.
+    rounded once, to q's dtype or, as ``kernels.kv_formats`` says, to the cache's. A cache of int8 has scales beside
+    it, [num_blocks, block_size, Hkv] float32 of any strides, which are written as well.
     """
     turn = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
     block_size = k_cache.shape[1]
     place = slot_mapping // block_size, slot_mapping % block_size
-    k_cache.index_put_(place, _rotate(k, *turn).to(k_cache.dtype))
-    v_cache.index_put_(place, v.to(v_cache.dtype))
+    for x, cache, scales in ((_rotate(k, *turn), k_cache, k_scales), (v.float(), v_cache, v_scales)):
+        numbers, found = stored(x, cache.dtype)
+        as_bytes(cache).index_put_(place, as_bytes(numbers))
+        if found is not None:
+            assert scales is not None, "a cache of int8 has scales"
+            scales.index_put_(place, found)
     return _rotate(q, *turn).to(q.dtype)
 
 
@@ -69,18 +79,26 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-def _run(implementation: RopeAndCache, *arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v, positions, cos, sin, k_cache, v_cache, slot_mapping = arguments
-    k_cache, v_cache = k_cache.clone(), v_cache.clone()  # Of the same strides.
-    return implementation(q, k, v, positions, cos, sin, k_cache, v_cache, slot_mapping), k_cache, v_cache
+def _run(implementation: RopeAndCache, *arguments: Tensor) -> tuple[Tensor, ...]:
+    """The rotated q, and copies of the caches and scales as they were written."""
+    q, k, v, positions, cos, sin, k_cache, v_cache, slot_mapping, *scales = arguments
+    k_cache, v_cache, *scales = (each.clone() for each in (k_cache, v_cache, *scales))  # Of the same strides.
+    out = implementation(q, k, v, positions, cos, sin, k_cache, v_cache, slot_mapping, *scales)
+    return out, as_bytes(k_cache), as_bytes(v_cache), *scales
 
 
 def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Example[RopeAndCacheSpec]]:
     for tokens, heads, kv_heads, head_dim, block_size in [(1, 8, 2, 32, 16), (9, 4, 4, 20, 4), (37, 6, 1, 64, 8)]:
         for cache_dtype in cache_dtypes(dtype):
-            merged = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim, generator=generator).to(dtype)
-            q, k, v = torch.split(merged.view(tokens, -1, head_dim), [heads, kv_heads, kv_heads], dim=1)
+            merged = torch.randn(tokens, (heads + 2 * kv_heads) * head_dim, generator=generator)
             angles = torch.rand(2 * tokens, head_dim // 2, generator=generator) * 100
+            cos, sin = angles.cos(), angles.sin()
+            if cache_dtype in (FP8, torch.int8):
+                # Quarter turns, which no implementation rounds: a step of 8 bits is beyond any tolerance.
+                cos, sin = cos.sign() * (angles % 2 < 1), sin.sign() * (angles % 2 >= 1)
+            if cache_dtype == FP8:  # From what is too small for it to what is too large.
+                merged *= 10 ** (torch.rand(merged.shape, generator=generator) * 8 - 4)
+            q, k, v = torch.split(merged.to(dtype).view(tokens, -1, head_dim), [heads, kv_heads, kv_heads], dim=1)
             positions = torch.randint(2 * tokens, (tokens,), generator=generator)
             blocks = tokens // block_size + 3
             caches = torch.randn(2, blocks, block_size, kv_heads, head_dim, generator=generator).to(cache_dtype)
@@ -89,15 +107,11 @@ def _examples(dtype: torch.dtype, generator: torch.Generator) -> Iterator[Exampl
             if cache_dtype == dtype:
                 slots = torch.randperm(blocks * block_size, generator=generator)[:tokens]
             keys = transposed(caches[0]) if cache_dtype != dtype or tokens > 1 else caches[0]
+            scales = torch.rand(2, blocks, block_size, kv_heads, generator=generator) if has_scales(cache_dtype) else ()
             yield Example(
                 RopeAndCacheSpec(heads, kv_heads, head_dim, block_size, dtype, cache_dtype),
-                (q, k, v, positions, angles.cos(), angles.sin(), keys, caches[1], slots),
+                (q, k, v, positions, cos, sin, keys, caches[1], slots, *scales),
             )
-
-
-def cache_dtypes(dtype: torch.dtype) -> list[torch.dtype]:
-    """The cache has the dtype of the activations, or a narrower one beside float32."""
-    return [dtype, torch.bfloat16, torch.float16] if dtype == torch.float32 else [dtype]
 
 
 def transposed(cache: Tensor) -> Tensor:

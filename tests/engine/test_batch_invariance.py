@@ -28,6 +28,8 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "bfloat16": ("Qwen2ForCausalLM", {"dtype": "bfloat16"}, {}),
     "int8": ("LlamaForCausalLM", {}, {"quantization": "int8"}),
     "int4": ("LlamaForCausalLM", {"hidden_size": 64, "intermediate_size": 96}, {"quantization": "int4"}),
+    "fp8 cache": ("Qwen3ForCausalLM", {"head_dim": 16}, {"kv_cache_dtype": "fp8"}),
+    "int8 cache": ("MistralForCausalLM", {"sliding_window": 21}, {"kv_cache_dtype": "int8"}),
     "threads": ("LlamaForCausalLM", {}, {"num_threads": 3}),
 }
 

@@ -69,6 +69,10 @@ def test_sizes(written: object, number: int) -> None:
         ({"port": "70000"}, "--port must be at most 65535, not '70000'"),
         ({"port": "http"}, "--port must be a whole number, not 'http'"),
         ({"block_size": "0"}, "--block-size must be at least 1, not '0'"),
+        (
+            {"kv_cache_dtype": "fp8_e5m2"},
+            "--kv-cache-dtype must be one of 'auto', 'float32', 'bfloat16', 'float16', 'fp8' or 'int8', not 'fp8_e5m2'",
+        ),
         ({"dtype": "float8"}, "--dtype must be one of 'auto', 'float32', 'bfloat16' or 'float16', not 'float8'"),
         ({"gpu_memory_utilization": "0"}, "--gpu-memory-utilization must be more than 0, not '0'"),
         ({"gpu_memory_utilization": "most"}, "--gpu-memory-utilization must be a number, not 'most'"),
@@ -156,6 +160,12 @@ def test_each_replica_knows_which_one_it_is() -> None:
 def test_nobody_is_told_of_caches_who_does_not_look_at_them() -> None:
     configs = load(replicas="3", routing="random").engine_configs(Path("m"))
     assert [config.cache_events for config in configs] == [False] * 3
+
+
+@pytest.mark.parametrize("written", ["fp8", "fp8_e4m3"])
+def test_the_kv_caches_dtype_by_either_name(written: str) -> None:
+    (config,) = load(kv_cache_dtype=written).engine_configs(Path("m"))
+    assert config.kv_cache_dtype == "fp8"
 
 
 @pytest.mark.parametrize("name", ServeSettings.model_fields)

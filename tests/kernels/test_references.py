@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from kernels.kv_formats import as_bytes, stored
 from kernels.ops import (
     apply_bitmask,
     linear,
@@ -74,7 +75,7 @@ def test_silu_and_mul(dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_rope_is_a_complex_rotation_and_the_cache_holds_it(dtype):
     for example in examples(rope_and_cache, dtype):
-        q, k, v, positions, cos, sin, k_cache, v_cache, slots = example.arguments
+        q, k, v, positions, cos, sin, k_cache, v_cache, slots, *scales = example.arguments
         turn = torch.complex(cos.double(), sin.double())[positions, None]
         half = q.shape[-1] // 2
 
@@ -83,23 +84,31 @@ def test_rope_is_a_complex_rotation_and_the_cache_holds_it(dtype):
             product = torch.complex(x[..., :half], x[..., half:]) * turn
             return torch.cat((product.real, product.imag), dim=-1)
 
-        keys, values = k_cache.clone(), v_cache.clone()
-        for token, slot in enumerate(slots.tolist()):
-            block, offset = divmod(slot, k_cache.shape[1])
-            keys[block, offset] = rotated(k)[token].to(keys.dtype)
-            values[block, offset] = v[token]
-        got_q, got_keys, got_values = rope_and_cache.OP.run(rope_and_cache.rope_and_cache, *example.arguments)
+        expected = [as_bytes(cache).clone() for cache in (k_cache, v_cache)], [each.clone() for each in scales]
+        for cache, x in zip(expected[0], (rotated(k).float(), v.float()), strict=True):
+            numbers, theirs = stored(x, k_cache.dtype)
+            for token, slot in enumerate(slots.tolist()):
+                cache[divmod(slot, k_cache.shape[1])] = as_bytes(numbers)[token]
+                if theirs is not None:
+                    expected[1][cache is expected[0][1]][divmod(slot, k_cache.shape[1])] = theirs[token]
+        got_q, *got = rope_and_cache.OP.run(rope_and_cache.rope_and_cache, *example.arguments)
         assert_close(rope_and_cache, dtype, got_q, rotated(q))
-        assert_close(rope_and_cache, keys.dtype, got_keys, keys)
-        assert torch.equal(got_values, values)
+        for found, wanted in zip(got, expected[0] + expected[1], strict=True):
+            tolerance = k_cache.dtype if k_cache.dtype in FLOATS else torch.float32
+            assert_close(rope_and_cache, tolerance, found, wanted)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_paged_attention(dtype):
     for example in examples(paged_attention, dtype):
+        if dtype != torch.float32 and example.spec.cache_dtype != dtype:
+            continue  # A cache of 8 bits is read alike beside all of them.
         q, k_cache, v_cache, tables, starts, lengths = example.arguments
         window, scale = example.options["sliding_window"], example.options["scale"]
         slopes, soft_cap = example.options["alibi_slopes"], example.options["soft_cap"]
+        k_scales, v_scales = (example.options.get(name, torch.ones(1, 1, 1)) for name in ("k_scales", "v_scales"))
+        k_cache = k_cache.double() * k_scales.double()[..., None]
+        v_cache = v_cache.double() * v_scales.double()[..., None]
         group, block_size = q.shape[1] // k_cache.shape[2], k_cache.shape[1]
         expected = torch.zeros(q.shape, dtype=torch.float64)
         for row, length in enumerate(lengths.tolist()):
@@ -108,8 +117,8 @@ def test_paged_attention(dtype):
                 position = length - (tokens.stop - token)
                 first = 0 if window is None else max(0, position - window + 1)
                 places = [(int(tables[row, at // block_size]), at % block_size) for at in range(first, position + 1)]
-                keys = torch.stack([k_cache[place] for place in places]).double()
-                values = torch.stack([v_cache[place] for place in places]).double()
+                keys = torch.stack([k_cache[place] for place in places])
+                values = torch.stack([v_cache[place] for place in places])
                 for head in range(q.shape[1]):
                     scores = keys[:, head // group] @ q[token, head].double() * scale
                     if soft_cap is not None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-"""The kernels' numbers of the dtypes that tensors have, as in ``native/vec.h``."""
+"""The kernels' numbers of the dtypes that tensors have, as in ``native/numbers.h``."""
 
 
 class Step(ctypes.Structure):

@@ -16,7 +16,7 @@ from kernels.providers.cpu.loader import available, load
 from kernels.registry import Machine, Provider
 
 INT8, INT4 = 3, 4
-"""Formats beyond the dtypes of tensors, as in ``native/vec.h``."""
+"""Formats beyond the dtypes of tensors, as in ``native/numbers.h``."""
 
 
 class _Linear(ctypes.Structure):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from kernels.ops.paged_attention import PagedAttention, PagedAttentionSpec
-from kernels.providers.cpu.library import DTYPES, Library
+from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.loader import available, load
-from kernels.providers.cpu.rope_and_cache import Cache
+from kernels.providers.cpu.rope_and_cache import CACHE_DTYPES, Cache, Scales
 from kernels.registry import Machine, Provider
 
 SPLIT = 512
@@ -24,6 +24,8 @@ class _PagedAttention(ctypes.Structure):
         ("q", ctypes.c_void_p),
         ("keys", Cache),
         ("values", Cache),
+        ("key_scales", Scales),
+        ("value_scales", Scales),
         ("tables", ctypes.c_void_p),
         ("starts", ctypes.c_void_p),
         ("lengths", ctypes.c_void_p),
@@ -65,6 +67,8 @@ class NativePagedAttention:
         sliding_window: int | None = None,
         alibi_slopes: Tensor | None = None,
         soft_cap: float | None = None,
+        k_scales: Tensor | None = None,
+        v_scales: Tensor | None = None,
     ) -> Tensor:
         """Lengths come from the tensors alone: what is recorded is replayed with others."""
         if q.dtype != torch.float32 or q.stride(2) != 1:
@@ -85,6 +89,8 @@ class NativePagedAttention:
             q.data_ptr(),
             Cache.of(k_cache),
             Cache.of(v_cache),
+            Scales.of(k_cache, k_scales),
+            Scales.of(v_cache, v_scales),
             block_tables.data_ptr(),
             query_start_loc.data_ptr(),
             seq_lens.data_ptr(),
@@ -98,14 +104,13 @@ class NativePagedAttention:
             kv_heads,
             head_dim,
             block_size,
-            DTYPES[k_cache.dtype],
+            CACHE_DTYPES[k_cache.dtype],
             sliding_window or 0,
             scale,
             soft_cap or 0.0,
         )
         tensors = [q, k_cache, v_cache, block_tables, query_start_loc, seq_lens, out, partials]
-        if alibi_slopes is not None:
-            tensors.append(alibi_slopes)
+        tensors += [each for each in (alibi_slopes, k_scales, v_scales) if each is not None]
         self._library.launch(self._kernel, arguments, tuple(tensors), tokens, len(seq_lens))
         return out
 
@@ -115,7 +120,7 @@ def _supported(machine: Machine) -> bool:
 
 
 def _accepts(spec: PagedAttentionSpec) -> bool:
-    return spec.dtype == torch.float32 and spec.cache_dtype in DTYPES
+    return spec.dtype == torch.float32 and spec.cache_dtype in CACHE_DTYPES
 
 
 PROVIDER: Provider[PagedAttention, PagedAttentionSpec] = Provider(

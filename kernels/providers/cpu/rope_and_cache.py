@@ -7,10 +7,14 @@ import ctypes
 import torch
 from torch import Tensor
 
+from kernels.kv_formats import FP8, SCALE, has_scales
 from kernels.ops.rope_and_cache import RopeAndCache, RopeAndCacheSpec
 from kernels.providers.cpu.library import DTYPES, Library
 from kernels.providers.cpu.loader import available, load
 from kernels.registry import Machine, Provider
+
+CACHE_DTYPES = {**DTYPES, torch.int8: 3, FP8: 5}
+"""The kernels' numbers of the dtypes of caches, as in ``native/numbers.h``."""
 
 
 class Cache(ctypes.Structure):
@@ -21,6 +25,18 @@ class Cache(ctypes.Structure):
     @classmethod
     def of(cls, cache: Tensor) -> Cache:
         return cls(cache.data_ptr(), (ctypes.c_int64 * 4)(*cache.stride()))
+
+
+class Scales(ctypes.Structure):
+    """Those of keys or values: where they are, and the strides of block, offset and head. Null where there are none."""
+
+    _fields_ = [("memory", ctypes.c_void_p), ("strides", ctypes.c_int64 * 3)]
+
+    @classmethod
+    def of(cls, cache: Tensor, scales: Tensor | None) -> Scales:
+        if has_scales(cache.dtype) != (scales is not None) or (scales is not None and scales.dtype != SCALE):
+            raise ValueError(f"a cache of {cache.dtype} with scales of {scales if scales is None else scales.dtype}")
+        return cls() if scales is None else cls(scales.data_ptr(), (ctypes.c_int64 * 3)(*scales.stride()))
 
 
 class _RopeAndCache(ctypes.Structure):
@@ -35,6 +51,8 @@ class _RopeAndCache(ctypes.Structure):
         ("out", ctypes.c_void_p),
         ("keys", Cache),
         ("values", Cache),
+        ("key_scales", Scales),
+        ("value_scales", Scales),
         ("strides", ctypes.c_int64 * 6),
         ("heads", ctypes.c_int32),
         ("kv_heads", ctypes.c_int32),
@@ -60,6 +78,8 @@ class NativeRopeAndCache:
         k_cache: Tensor,
         v_cache: Tensor,
         slot_mapping: Tensor,
+        k_scales: Tensor | None = None,
+        v_scales: Tensor | None = None,
     ) -> Tensor:
         tensors = (q, k, v, positions, cos, sin, k_cache, v_cache, slot_mapping)
         if any(tensor.dtype != torch.float32 for tensor in (q, k, v, cos, sin)):
@@ -81,14 +101,17 @@ class NativeRopeAndCache:
             out.data_ptr(),
             Cache.of(k_cache),
             Cache.of(v_cache),
+            Scales.of(k_cache, k_scales),
+            Scales.of(v_cache, v_scales),
             (ctypes.c_int64 * 6)(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2]),
             heads,
             k.shape[1],
             head_dim,
             k_cache.shape[1],
-            DTYPES[k_cache.dtype],
+            CACHE_DTYPES[k_cache.dtype],
         )
-        self._library.launch(self._kernel, arguments, (*tensors, out), tokens)
+        scales = [each for each in (k_scales, v_scales) if each is not None]
+        self._library.launch(self._kernel, arguments, (*tensors, *scales, out), tokens)
         return out
 
 
@@ -97,7 +120,7 @@ def _supported(machine: Machine) -> bool:
 
 
 def _accepts(spec: RopeAndCacheSpec) -> bool:
-    return spec.dtype == torch.float32 and spec.cache_dtype in DTYPES
+    return spec.dtype == torch.float32 and spec.cache_dtype in CACHE_DTYPES
 
 
 PROVIDER: Provider[RopeAndCache, RopeAndCacheSpec] = Provider(

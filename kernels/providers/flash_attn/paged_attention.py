@@ -46,7 +46,11 @@ class FlashAttention:
         sliding_window: int | None = None,
         alibi_slopes: Tensor | None = None,
         soft_cap: float | None = None,
+        k_scales: Tensor | None = None,
+        v_scales: Tensor | None = None,
     ) -> Tensor:
+        if k_scales is not None or v_scales is not None:
+            raise ValueError("a cache with scales is none of its formats")
         if any(each.stride(-1) != 1 for each in (q, k_cache, v_cache)):
             raise ValueError("queries, keys and values must have contiguous heads, as they have on a GPU")
         common: dict[str, Any] = {

@@ -87,7 +87,11 @@ class FlashInferAttention:
         sliding_window: int | None = None,
         alibi_slopes: Tensor | None = None,
         soft_cap: float | None = None,
+        k_scales: Tensor | None = None,
+        v_scales: Tensor | None = None,
     ) -> Tensor:
+        if k_scales is not None or v_scales is not None:
+            raise ValueError("a cache with scales is none of its formats")
         if alibi_slopes is not None:
             raise ValueError("FlashInfer has ALiBi with slopes of its own alone")
         if max_query_len == 1:

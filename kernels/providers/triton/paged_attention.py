@@ -40,7 +40,11 @@ class TritonPagedAttention:
         sliding_window: int | None = None,
         alibi_slopes: Tensor | None = None,
         soft_cap: float | None = None,
+        k_scales: Tensor | None = None,
+        v_scales: Tensor | None = None,
     ) -> Tensor:
+        if k_scales is not None or v_scales is not None:
+            raise ValueError("a cache with scales is none of its formats")
         if q.stride(2) != 1 or block_tables.stride(1) != 1:
             raise ValueError("queries must have contiguous heads, and block tables contiguous rows")
         heads, head_dim = q.shape[1:]
@@ -96,7 +100,7 @@ def _power(number: int) -> int:
 
 
 def _accepts(spec: PagedAttentionSpec) -> bool:
-    return spec.head_dim <= LARGEST_HEAD
+    return spec.head_dim <= LARGEST_HEAD and spec.cache_dtype.itemsize > 1
 
 
 PROVIDER: Provider[PagedAttention, PagedAttentionSpec] = Provider(

@@ -27,7 +27,11 @@ class TritonRopeAndCache:
         k_cache: Tensor,
         v_cache: Tensor,
         slot_mapping: Tensor,
+        k_scales: Tensor | None = None,
+        v_scales: Tensor | None = None,
     ) -> Tensor:
+        if k_scales is not None or v_scales is not None:
+            raise ValueError("a cache with scales is none of its formats")
         if any(each.stride(2) != 1 for each in (q, k, v)):
             raise ValueError("q, k and v must have contiguous heads")
         tokens, heads, head_dim = q.shape
@@ -59,7 +63,7 @@ class TritonRopeAndCache:
 
 
 def _accepts(spec: RopeAndCacheSpec) -> bool:
-    return spec.head_dim % 2 == 0
+    return spec.head_dim % 2 == 0 and spec.cache_dtype.itemsize > 1
 
 
 PROVIDER: Provider[RopeAndCache, RopeAndCacheSpec] = Provider(

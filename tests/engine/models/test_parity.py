@@ -179,7 +179,7 @@ def test_16_bit_weights_stay_16_bit_and_come_close(dtype, make_checkpoint, make_
     runner = make_runner(folder)
     assert runner.facts.dtype == dtype
     assert 2 * runner.facts.parameters <= runner.facts.weight_bytes < 2.1 * runner.facts.parameters  # Some padding.
-    assert {tensor.dtype for layer in runner.worker._cache.layers for tensor in layer} == {getattr(torch, dtype)}
+    assert {tensor.dtype for layer in runner.worker._cache.layers for tensor in layer[:2]} == {getattr(torch, dtype)}
     ids = tokens(40, 0)
     runner.step([("a", ids, 0, 30, list(range(10)))])
     runner.step([("a", ids, 30, 10, list(range(10)))])

@@ -187,7 +187,7 @@ def answers(folder, monkeypatch, capturing, batched_tokens, **settings):
                 assert output.failure is None
                 found.setdefault(output.id, []).append((output.ids, output.logprobs))
     assert len(found) == 21
-    layers = [part for layer in executor._worker._cache.layers for part in layer]
+    layers = [part for layer in executor._worker._cache.layers for part in (layer.keys, layer.values)]
     return found, layers
 
 

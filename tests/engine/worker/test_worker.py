@@ -17,6 +17,7 @@ from engine.worker import worker as worker_module
 from engine.worker.profiling import full_step
 from engine.worker.sampler import InvalidLogitsError
 from engine.worker.worker import Worker, choose_device
+from kernels.kv_formats import as_bytes
 from kernels.providers.cpu import loader
 
 GREEDY = SamplingParams(max_tokens=9, temperature=0.0)
@@ -134,8 +135,25 @@ def test_the_facts(folder, make_checkpoint):
     assert facts.eos_token_ids == [2]
     assert facts.block_bytes == 3 * 2 * 8 * 2 * 128 * 4
     assert facts.kernels["linear"] == ("cpu" if loader.available() else "torch")
+    for dtype, head in [("fp8", 128), ("int8", 132), ("float16", 256)]:
+        narrow = loaded(folder, block_size=8, kv_cache_dtype=dtype)
+        assert narrow._block_bytes == 3 * 2 * 8 * 2 * head
     other = Worker(EngineConfig(model=str(make_checkpoint("Qwen3ForCausalLM", seed=1)), num_threads=1), lambda *_: None)
     assert other.load().fingerprint != facts.fingerprint
+
+
+def test_a_cache_of_another_dtype_is_other_numerics_and_nearly_the_same_scores(folder):
+    ids, found, fingerprints = list(range(20, 50)), {}, set()
+    for dtype in ("auto", "float16", "int8", "fp8"):
+        worker = Worker(EngineConfig(model=str(folder), num_threads=1, kv_cache_dtype=dtype), lambda *_: None)
+        fingerprints.add(worker.load().fingerprint)
+        worker.allocate_cache(8)
+        asked = PromptLogprobsRequest(row=0, top=0, targets=np.array(ids[1:], dtype=np.int32))
+        (entries,) = worker.execute(batch([(ids, 0, [5, 2])], prompt_logprobs=[asked])).prompt_logprobs
+        found[dtype] = np.array([entry.logprob for entry in entries])
+    assert len(fingerprints) == 4
+    errors = {dtype: float(np.abs(each - found["auto"]).max()) for dtype, each in found.items()}
+    assert errors["auto"] == 0 < errors["float16"] < errors["int8"] < errors["fp8"] < 0.2
 
 
 # --- size of the cache ------------------------------------------------------------------------------------
@@ -219,13 +237,14 @@ def test_nan_in_a_sequence_is_its_own_affair(folder):
         worker.execute(batch([ill, ill], samples=[sample(0), sample(1)]))
 
 
-def test_what_a_block_held_before_does_not_matter_however_bad_it_is(folder):
-    worker = loaded(folder)
+@pytest.mark.parametrize("dtype", ["auto", "fp8", "int8"])
+def test_what_a_block_held_before_does_not_matter_however_bad_it_is(folder, dtype):
+    worker = loaded(folder, kv_cache_dtype=dtype)
     worker.allocate_cache(32)
     fresh = worker.execute(batch([([5, 6, 7], 0, [1])], samples=[sample(0)])).token_ids
     for layer in worker._cache.layers:
-        for tensor in layer:
-            tensor[2] = torch.nan
+        for tensor in (each for each in layer if each is not None):
+            as_bytes(tensor)[2] = 0x7F if tensor.itemsize == 1 else torch.nan  # Of e4m3 it is NaN.
     assert worker.execute(batch([([5, 6, 7], 0, [2])], samples=[sample(0)])).token_ids == fresh
 
 

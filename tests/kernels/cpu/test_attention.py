@@ -10,7 +10,8 @@ import random
 import pytest
 import torch
 
-from kernels.ops.paged_attention import paged_attention
+from kernels.kv_formats import FP8, as_bytes, has_scales, read, stored
+from kernels.ops.paged_attention import heads_first, paged_attention
 from kernels.ops.rope_and_cache import rope_and_cache, transposed
 from kernels.providers.cpu.library import Library
 from kernels.providers.cpu.paged_attention import NativePagedAttention
@@ -25,6 +26,10 @@ SHAPES = {
     "one row to a key head": {"heads": 6, "kv_heads": 6, "head_dim": 48},
     "many rows to a key head": {"heads": 13, "kv_heads": 1, "head_dim": 16},
     "16 bits": {"dtype": torch.bfloat16, "heads": 7, "kv_heads": 1},
+    "8 bits": {"dtype": FP8, "heads": 7, "kv_heads": 1},
+    "8 bits with scales": {"dtype": torch.int8, "heads": 6},
+    "8 bits of odd sizes": {"dtype": FP8, "head_dim": 20, "block_size": 12, "sliding_window": 97},
+    "8 bits of odd sizes with scales": {"dtype": torch.int8, "head_dim": 20, "block_size": 12, "soft_cap": 5.0},
     "odd sizes": {"head_dim": 20, "block_size": 12, "dtype": torch.float16},
     "large blocks": {"block_size": 128},
     "window": {"sliding_window": 97},
@@ -56,7 +61,8 @@ class Prompts:
         generator = torch.Generator().manual_seed(5)
         self.attend, self.lengths, self.block_size, self.options = attend, lengths, block_size, options
         blocks = [-(-length // block_size) for length in lengths]
-        self.content = [torch.randn(2, length, kv_heads, head_dim, generator=generator).to(dtype) for length in lengths]
+        self.content = [torch.randn(2, length, kv_heads, head_dim, generator=generator) for length in lengths]
+        self.dtype = dtype
         self.q = [torch.randn(length, heads, head_dim, generator=generator) * 2 for length in lengths]
         self.size = (sum(blocks) + 5, block_size, kv_heads, head_dim)
         self.blocks, self.scale = blocks, head_dim**-0.5
@@ -64,15 +70,20 @@ class Prompts:
 
     def place(self, seed, garbage=torch.nan):
         """Put all keys and values into blocks drawn anew; whatever else the cache holds is ``garbage``."""
-        dtype = self.content[0].dtype
-        self.keys = transposed(torch.full(self.size, garbage, dtype=dtype))
-        self.values = torch.full(self.size, garbage, dtype=dtype).transpose(1, 2).contiguous().transpose(1, 2)
+        left = torch.full(self.size, garbage)
+        numbers = torch.full(self.size, 77, dtype=torch.int8) if has_scales(self.dtype) else left.to(self.dtype)
+        self.keys, self.values = transposed(numbers), heads_first(numbers)
+        self.scales = (heads_first(left[..., 0]), heads_first(left[..., 0])) if has_scales(self.dtype) else ()
         order = torch.randperm(self.size[0], generator=torch.Generator().manual_seed(seed)).int()
         self.tables = [table.tolist() for table in torch.split(order[: sum(self.blocks)], self.blocks)]
         for table, content in zip(self.tables, self.content, strict=True):
             place = torch.arange(content.shape[1])
             slots = torch.tensor(table)[place // self.block_size], place % self.block_size
-            self.keys[slots], self.values[slots] = content
+            stored_pairs = [stored(each, self.dtype) for each in content]
+            for cache, (numbers, _) in zip((self.keys, self.values), stored_pairs, strict=True):
+                as_bytes(cache)[slots] = as_bytes(numbers)
+            for scales, (_, theirs) in zip(self.scales, stored_pairs, strict=False):
+                scales[slots] = theirs
 
     def step(self, *parts):
         """Outputs of queries [start, stop) of sequences, as parts (sequence, start, stop), in one call."""
@@ -91,6 +102,7 @@ class Prompts:
             max_seq_len=max(stop for *_, stop in parts),
             scale=self.scale,
             **self.options,
+            **dict(zip(("k_scales", "v_scales"), self.scales, strict=False)),
         )
         return torch.split(out, counts)
 
@@ -182,11 +194,15 @@ def test_scores_beyond_all_bounds(library):
 
 
 @pytest.mark.parametrize("head_dim", [16, 20, 48, 128])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, FP8, torch.int8])
 def test_rotation_and_write_are_the_references_to_the_bit(library, set_threads, dtype, head_dim):
     tokens, blocks, block_size = 40, 9, 16
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(tokens, 12, head_dim, generator=generator).split([6, 3, 3], dim=1)
+    if dtype == FP8:  # From what is too small for it to what is too large.
+        k, v = (each * 10 ** (torch.rand(each.shape, generator=generator) * 8 - 4) for each in (k, v))
+    for x, at in ((k, 3), (k, 30), (v, 30), (v, 7)):
+        x[at, 1, at % 8], x[at, 2] = (torch.nan if at == 3 else torch.inf), 0
     positions = torch.randint(100, (tokens,), generator=generator)
     angles = torch.rand(100, head_dim // 2, generator=generator) * 100
     for slots in (torch.arange(tokens) + 7, torch.randperm(blocks * block_size, generator=generator)[:tokens]):
@@ -195,12 +211,14 @@ def test_rotation_and_write_are_the_references_to_the_bit(library, set_threads, 
             set_threads(threads)
             keys = transposed(torch.zeros(blocks, block_size, 3, head_dim, dtype=dtype))
             values = torch.zeros(blocks, block_size, 3, head_dim, dtype=dtype)
-            out = implementation(q, k, v, positions, angles.cos(), angles.sin(), keys, values, slots)
-            outcomes.append((out, keys, values))
+            scales = list(torch.zeros(2, blocks, block_size, 3)) if has_scales(dtype) else []
+            out = implementation(q, k, v, positions, angles.cos(), angles.sin(), keys, values, slots, *scales)
+            held = (read(*pair) for pair in itertools.zip_longest((keys, values), scales))
+            outcomes.append((out, *held, *(as_bytes(each).float() for each in (keys, values) if scales)))
         expected, *others = outcomes
         for other in others:
             for got, want in zip(other, expected, strict=True):
-                assert torch.equal(got, want)
+                torch.testing.assert_close(got, want, atol=0, rtol=0, equal_nan=True)
 
 
 def test_inputs_that_the_kernels_cannot_read_are_refused(library):

@@ -10,56 +10,7 @@
 
 #include <float.h>
 
-#include "attention_tiles.h"
-
-struct cache {
-    const char *memory;
-    int64_t block, offset, head, dim; /* strides in elements */
-};
-
-struct attention {
-    const float *q;
-    struct cache keys, values;
-    const int32_t *tables, *starts, *lengths; /* [S][table_stride], [S + 1], [S] */
-    const float *slopes;                      /* [heads], or NULL */
-    float *out;                               /* [T][heads][head_dim] */
-    float *partials;                          /* [partial_rows][columns + 2]: outputs, greatest score, sum */
-    int64_t q_token, q_head, table_stride, partial_rows;
-    int32_t heads, kv_heads, head_dim, block_size, cache_dtype;
-    int32_t window;        /* 0: none */
-    float scale, soft_cap; /* 0: none */
-};
-
-enum {
-    SPLIT = 512,
-    TILE_ROWS = 48 /* most rows of a piece, over all its heads */
-};
-
-/* What one row has come to. */
-struct row {
-    float top, total;     /* greatest score and sum of weights, of the splits merged so far */
-    float split_top;      /* of the running split */
-    int merged;           /* splits */
-    float split_lanes[W]; /* of the running split's sum */
-};
-
-struct piece {
-    const struct attention *a;
-    const int32_t *table;
-    int head, heads;              /* the first key head, and how many */
-    int group, columns;           /* query heads of a key head; head_dim in whole units */
-    int first_query, context;     /* the sequence's first query in the step, and the keys before it */
-    int first_row, rows;          /* of each head */
-    float *q;                     /* [heads], [head_dim][rows] of each register tile, scaled */
-    float *sums, *merged;         /* [heads][rows][columns], of the running split and of those before it */
-    float *wide_keys, *wide_values;
-    float *scores;                /* [ROWS][CHUNK] */
-    struct row state[TILE_ROWS];  /* [heads][rows] */
-};
-
-INLINE int least(int a, int b) { return a < b ? a : b; }
-INLINE int most(int a, int b) { return a > b ? a : b; }
-INLINE int up(int a, int b) { return (a + b - 1) / b; }
+#include "attention_keys.h"
 
 /* The first key that a position sees; the last is its own. */
 INLINE int first_key(const struct attention *a, int position)
@@ -90,83 +41,11 @@ static void load_queries(struct piece *p)
         }
 }
 
-/* Whether groups lie in the cache as the tiles want them. */
-static int in_place(const struct attention *a)
+/* What has been computed of the keys [low, high), times their scales. */
+static void apply(const float *const *scales, int low, int high, float *x)
 {
-    return a->keys.offset == 1 && a->values.dim == 1 && a->block_size % LANES == 0 && a->head_dim % LANES == 0;
-}
-
-/* The chunk at `start` of the first head as it lies in the cache. Groups without a key of [low, high) are never read for a result, and
- * stand for ones that have. */
-static void locate(const struct piece *p, int start, int low, int high, struct chunk *chunk)
-{
-    const struct attention *a = p->a;
-    const int size = dtype_size(a->cache_dtype);
-    int first = most(low - start, 0) / LANES, last = (least(high - start, CHUNK) - 1) / LANES;
-    for (int g = 0; g < GROUPS; g++) {
-        int position = start + least(most(g, first), last) * LANES, offset = position % a->block_size;
-        int64_t block = p->table[position / a->block_size];
-        chunk->keys[g] =
-            a->keys.memory + (block * a->keys.block + offset * a->keys.offset + p->head * a->keys.head) * size;
-        chunk->values[g] =
-            a->values.memory + (block * a->values.block + offset * a->values.offset + p->head * a->values.head) * size;
-    }
-    chunk->key_stride = a->keys.dim;
-    chunk->value_stride = a->values.offset;
-    chunk->dtype = a->cache_dtype;
-}
-
-/* The same chunk of the next head. */
-static void next_head(const struct attention *a, struct chunk *chunk)
-{
-    const int size = dtype_size(a->cache_dtype);
-    for (int g = 0; g < GROUPS; g++) {
-        chunk->keys[g] += a->keys.head * size;
-        chunk->values[g] += a->values.head * size;
-    }
-}
-
-INLINE const char *element(const struct piece *p, const struct cache *cache, int head, int position)
-{
-    int block_size = p->a->block_size;
-    int64_t at = p->table[position / block_size] * cache->block + position % block_size * cache->offset;
-    return cache->memory + (at + head * cache->head) * dtype_size(p->a->cache_dtype);
-}
-
-static float number(int dtype, const char *from)
-{
-    char lanes[4 * W] = {0};
-    memcpy(lanes, from, dtype_size(dtype));
-    return vf_load_as(dtype, lanes, 0)[0];
-}
-
-/* A key and its value to float32, one number at a time. */
-static void widen_one(const struct piece *p, int head, int position, float *key, float *value)
-{
-    const struct attention *a = p->a;
-    const int dtype = a->cache_dtype, size = dtype_size(dtype);
-    const char *from = element(p, &a->keys, head, position);
-    for (int d = 0; d < a->head_dim; d++)
-        key[d * LANES] = number(dtype, from + d * a->keys.dim * size);
-    from = element(p, &a->values, head, position);
-    for (int c = 0; c < p->columns; c++)
-        value[c] = c < a->head_dim ? number(dtype, from + c * a->values.dim * size) : 0.0f;
-}
-
-/* A head's keys [low, high) of the chunk at `start` in float32, keys [group][head_dim][LANES], values [key][columns]. */
-static void widen(const struct piece *p, int head, int start, int low, int high, struct chunk *chunk)
-{
-    int64_t dim = p->a->head_dim, columns = p->columns;
-    for (int i = most(low - start, 0); i < least(high - start, CHUNK); i++)
-        widen_one(p, head, start + i, p->wide_keys + i / LANES * LANES * dim + i % LANES,
-                  p->wide_values + i * columns);
-    for (int g = 0; g < GROUPS; g++) {
-        chunk->keys[g] = (const char *)(p->wide_keys + g * LANES * dim);
-        chunk->values[g] = (const char *)(p->wide_values + g * LANES * columns);
-    }
-    chunk->key_stride = LANES;
-    chunk->value_stride = columns;
-    chunk->dtype = F32;
+    for (int i = low / W * W; i < high; i += W)
+        vf_store(x + i, vf_load(x + i) * vf_load(scales[i / LANES] + i % LANES));
 }
 
 /* cap * tanh(x / cap); the error is that of tanh near 1, relative to the cap. */
@@ -242,12 +121,16 @@ static void attend_tile(struct piece *p, int head, const float *q, int from, int
     SCORE[chunk->dtype][height - 1](q, a->head_dim, chunk, next, low[0] / LANES, up(end, LANES), scores);
     for (int r = 0; r < height; r++)
         if (low[r] < high[r]) {
+            if (a->cache_dtype == INT8)
+                apply(chunk->key_scales, low[r], high[r], scores + r * CHUNK);
             if (a->slopes || a->soft_cap != 0.0f)
                 shape_scores(p, p->head + head, from + r, scores + r * CHUNK, start, low[r] / W * W, up(high[r], W) * W);
             float factor = weigh(&state[r], scores + r * CHUNK, low[r], high[r]);
             if (factor != 1.0f)
                 for (int c = 0; c < columns; c += W)
                     vf_store(sums + r * columns + c, vf_load(sums + r * columns + c) * factor);
+            if (a->cache_dtype == INT8) /* the weights of their values */
+                apply(chunk->value_scales, low[r], high[r], scores + r * CHUNK);
         }
     value_function *one = VALUE[chunk->dtype][0];
     if (common >= common_end)
@@ -273,15 +156,15 @@ static void attend_split(struct piece *p, int split)
         memset(p->state[r].split_lanes, 0, sizeof p->state[r].split_lanes);
     }
     struct chunk chunk, next;
-    if (in_place(p->a))
+    if (in_place(p))
         locate(p, from / CHUNK * CHUNK, low, high, &next);
     for (int start = from / CHUNK * CHUNK; start < to; start += CHUNK) {
         const float *q = p->q;
         for (int head = 0; head < p->heads; head++) {
-            if (!in_place(p->a))
+            if (!in_place(p))
                 widen(p, p->head + head, start, low, high, &next);
             chunk = next;
-            if (in_place(p->a)) {
+            if (in_place(p)) {
                 if (head + 1 < p->heads)
                     next_head(p->a, &next);
                 else if (start + CHUNK < high)

@@ -7,7 +7,7 @@
 #ifndef PENSTOCK_ATTENTION_TILES_H
 #define PENSTOCK_ATTENTION_TILES_H
 
-#include "vec.h"
+#include "numbers.h"
 
 enum {
     CHUNK = 64,           /* keys of one round of the softmax, at multiples of CHUNK in the sequence */
@@ -25,9 +25,10 @@ enum {
 #define UNITS_OF(rows) (W == 16 ? 4 : W == 8 ? ((rows) == 1 ? 4 : (rows) <= 3 ? 2 : 1) : (rows) == 1 ? 2 : 1)
 
 /* One chunk of one head's keys and values, by groups: element (d, i) of a group of keys lies at d * key_stride + i,
- * element (i, c) of a group of values at i * value_stride + c. */
+ * element (i, c) of a group of values at i * value_stride + c. Each has a scale where the cache is of INT8. */
 struct chunk {
     const char *keys[GROUPS], *values[GROUPS];
+    const float *key_scales[GROUPS], *value_scales[GROUPS];
     int64_t key_stride, value_stride;
     int dtype;
 };
@@ -170,9 +171,12 @@ typedef void value_function(const float *p, const struct chunk *chunk, const str
 #define NAMES(what, dtype)                                                                                            \
     {what##_1_##dtype, what##_2_##dtype, what##_3_##dtype, what##_4_##dtype, what##_5_##dtype, what##_6_##dtype}
 #endif
-TILES(F32) TILES(BF16) TILES(F16)
+TILES(F32) TILES(BF16) TILES(F16) TILES(INT8) TILES(E4M3)
 
-static score_function *const SCORE[][ROWS] = {NAMES(score, F32), NAMES(score, BF16), NAMES(score, F16)};
-static value_function *const VALUE[][ROWS] = {NAMES(value, F32), NAMES(value, BF16), NAMES(value, F16)};
+#define OF_EACH(what)                                                                        \
+    {[F32] = NAMES(what, F32), [BF16] = NAMES(what, BF16), [F16] = NAMES(what, F16),         \
+     [INT8] = NAMES(what, INT8), [E4M3] = NAMES(what, E4M3)}
+static score_function *const SCORE[][ROWS] = OF_EACH(score);
+static value_function *const VALUE[][ROWS] = OF_EACH(value);
 
 #endif

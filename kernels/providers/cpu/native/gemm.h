@@ -2,7 +2,7 @@
 #ifndef PENSTOCK_GEMM_H
 #define PENSTOCK_GEMM_H
 
-#include "vec.h"
+#include "numbers.h"
 
 /* A panel is PANEL output columns, VECTORS registers wide. A tile is up to ROWS rows of x times several panels, the more
  * the fewer rows it has: its accumulators, and beside them some weights and one number of x, just fit the registers.

@@ -1,6 +1,6 @@
 /* Weights to int8 with a scale for each row, or to int4 with a scale for each group; see kernels/ops/quantize.py. */
+#include "numbers.h"
 #include "team.h"
-#include "vec.h"
 
 enum { GROUP = 32, PARTS = GROUP / W };
 /* Weights that a piece has at least. */
@@ -14,19 +14,6 @@ struct quantize {
     int32_t columns;
     int32_t dtype; /* of the weight */
 };
-
-typedef int8_t vb __attribute__((vector_size(W)));
-
-/* The nearest integers of numbers below 2^22, ties to even. */
-INLINE vf nearest(vf v)
-{
-    const vf magic = vf_set(0x1.8p23f);
-    return (v + magic) - magic;
-}
-
-INLINE vf clamp(vf v, float least, float greatest) { return vf_min(vf_max(v, vf_set(least)), vf_set(greatest)); }
-INLINE vf magnitude(vf v) { return (vf)((vi)v & 0x7fffffff); }
-INLINE vb narrow(vf v) { return __builtin_convertvector(__builtin_convertvector(v, vi), vb); }
 
 INLINE vf load_some(int dtype, const void *from, int64_t at, int count)
 {
@@ -56,12 +43,12 @@ INLINE void int8_row(const struct quantize *args, int dtype, int64_t row)
     vf divisor = vf_set(scale == 0.0f ? __builtin_inff() : scale);
     for (int32_t at = 0; at < whole; at += W) {
         vf v = vf_load_as(dtype, args->weight, from + at);
-        vb values = narrow(nearest(clamp(v / divisor, -127.0f, 127.0f)));
+        vb values = narrowed(nearest(clamp(v / divisor, -127.0f, 127.0f)));
         memcpy(args->values + from + at, &values, W);
     }
     if (rest) {
         vf v = load_some(dtype, args->weight, from + whole, rest);
-        vb values = narrow(nearest(clamp(v / divisor, -127.0f, 127.0f)));
+        vb values = narrowed(nearest(clamp(v / divisor, -127.0f, 127.0f)));
         memcpy(args->values + from + whole, &values, (size_t)rest);
     }
 }
@@ -135,7 +122,7 @@ INLINE void int4_row(const struct quantize *args, int dtype, int64_t row)
             group[part] = vf_load_as(dtype, args->weight, from + part * W);
         struct fit best = best_fit(group);
         for (int part = 0; part < PARTS; part++) {
-            vb values = narrow(best.values[part]);
+            vb values = narrowed(best.values[part]);
             memcpy(args->values + from + part * W, &values, W);
         }
         uint16_t halves[W];

@@ -1,10 +1,15 @@
 /* Rotary embedding of queries and keys, and the write of keys and values to the paged cache. */
+#include "numbers.h"
 #include "team.h"
-#include "vec.h"
 
 struct cache {
     char *memory;
     int64_t block, offset, head, dim; /* strides in elements */
+};
+
+struct scales { /* of a cache of INT8 */
+    float *memory;
+    int64_t block, offset, head; /* strides in elements */
 };
 
 struct rope_and_cache {
@@ -13,6 +18,7 @@ struct rope_and_cache {
     const float *cos, *sin; /* [positions][head_dim / 2] */
     float *out;             /* [tokens][heads][head_dim] */
     struct cache keys, values;
+    struct scales key_scales, value_scales;
     int64_t q_token, q_head, k_token, k_head, v_token, v_head; /* strides */
     int32_t heads, kv_heads, head_dim, block_size, cache_dtype;
 };
@@ -35,10 +41,32 @@ static void rotate(const float *from, const float *cos, const float *sin, int ha
     }
 }
 
-/* One head of one token to its place; `from` and `narrow` have room for whole vectors. */
+/* A head's numbers to int8; gives their scale, as kernels/kv_formats.py has it. */
+static float to_int8(const float *from, char *narrow, int dim)
+{
+    vf best = {0}, strange = {0};
+    for (int i = 0; i < dim; i += W) {
+        vf v = vf_load(from + i);
+        best = vf_max(magnitude(v), best);
+        strange += v - v; /* 0, or NaN where v is not finite */
+    }
+    float scale = vf_largest(best) / 127.0f + vf_sum(strange);
+    if (scale != scale) {
+        memset(narrow, 0, (size_t)dim);
+        return scale;
+    }
+    vf divisor = vf_set(scale == 0.0f ? __builtin_inff() : scale);
+    for (int i = 0; i < dim; i += W) {
+        vb values = narrowed(nearest(clamp(vf_load(from + i) / divisor, -127.0f, 127.0f)));
+        memcpy(narrow + i, &values, W);
+    }
+    return scale;
+}
+
+/* One head of one token to its place; `from` is filled up with zeros, and `narrow` has room for whole vectors. */
 INLINE void write_head(const int dtype, const struct cache *cache, int64_t at, const float *from, char *narrow, int dim)
 {
-    if (dtype != F32)
+    if (dtype != F32 && dtype != INT8)
         for (int i = 0; i < dim; i += W)
             vf_store_as(dtype, narrow, i, vf_load(from + i));
     const char *source = dtype == F32 ? (const char *)from : narrow;
@@ -51,14 +79,25 @@ INLINE void write_head(const int dtype, const struct cache *cache, int64_t at, c
             memcpy(to + i * cache->dim * size, source + i * size, size);
 }
 
-static void write_dtype(int dtype, const struct cache *cache, int64_t at, const float *from, char *narrow, int dim)
+static void write_one(const struct rope_and_cache *a, const struct cache *cache, const struct scales *scales, int head,
+                      int64_t slot, const float *from, char *narrow)
 {
-    if (dtype == F32)
+    int64_t block = slot / a->block_size, offset = slot % a->block_size;
+    int64_t at = block * cache->block + offset * cache->offset + head * cache->head;
+    int dim = a->head_dim;
+    if (a->cache_dtype == F32)
         write_head(F32, cache, at, from, narrow, dim);
-    else if (dtype == BF16)
+    else if (a->cache_dtype == BF16)
         write_head(BF16, cache, at, from, narrow, dim);
-    else
+    else if (a->cache_dtype == F16)
         write_head(F16, cache, at, from, narrow, dim);
+    else if (a->cache_dtype == E4M3)
+        write_head(E4M3, cache, at, from, narrow, dim);
+    else {
+        int64_t place = block * scales->block + offset * scales->offset + head * scales->head;
+        scales->memory[place] = to_int8(from, narrow, dim);
+        write_head(INT8, cache, at, from, narrow, dim);
+    }
 }
 
 /* Keys and values of one head. Neighbouring tokens follow each other, so that a line of transposed keys stays in the
@@ -67,15 +106,11 @@ static void write_tokens(const struct rope_and_cache *a, int head, int from, int
 {
     int half = a->head_dim / 2;
     for (int token = from; token < to; token++) {
-        int64_t block = a->slots[token] / a->block_size, offset = a->slots[token] % a->block_size;
         int64_t row = a->positions[token] * half;
         rotate(a->k + token * a->k_token + head * a->k_head, a->cos + row, a->sin + row, half, rotated);
-        const struct cache *keys = &a->keys, *values = &a->values;
-        write_dtype(a->cache_dtype, keys, block * keys->block + offset * keys->offset + head * keys->head, rotated,
-                    narrow, a->head_dim);
+        write_one(a, &a->keys, &a->key_scales, head, a->slots[token], rotated, narrow);
         memcpy(rotated, a->v + token * a->v_token + head * a->v_head, (size_t)a->head_dim * sizeof(float));
-        write_dtype(a->cache_dtype, values, block * values->block + offset * values->offset + head * values->head,
-                    rotated, narrow, a->head_dim);
+        write_one(a, &a->values, &a->value_scales, head, a->slots[token], rotated, narrow);
     }
 }
 
