@@ -78,7 +78,8 @@ def test_what_cannot_be_compiled_is_a_400_with_the_reason(server):
         for form, param, code in [
             ({"regex": "("}, "structured_outputs.regex", "invalid_grammar"),
             ({"grammar": 'start: nothing "a"'}, "structured_outputs.grammar", "invalid_grammar"),
-            ({"json": {"type": "strin"}}, "structured_outputs.json", "invalid_grammar"),
+            ({"json": {"type": "strin"}}, "structured_outputs.json.type", "invalid_json_schema"),
+            ({"json": {"format": "nothing"}}, "structured_outputs.json", "invalid_grammar"),
             ({"json": {"$ref": "#/$defs/a"}}, "structured_outputs.json.$ref", "invalid_json_schema"),
         ]:
             with pytest.raises(openai.BadRequestError) as raised:
