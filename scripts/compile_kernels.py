@@ -60,10 +60,17 @@ class Launch(NamedTuple):
     """Pointers to a multiple of 16 bytes, and numbers that are multiples of 16."""
     options: dict[str, Any]
     """Warps, stages of a pipeline and whether multiplications and additions are fused, where the launch says so."""
+    amd: bool
+    """Whether it is what is launched on AMD's GPUs."""
 
     @property
     def key(self) -> str:
-        return repr((self.kernel.fn.__name__, self.signature, self.constants, sorted(self.aligned), self.options))
+        options = (self.options, self.amd)
+        return repr((self.kernel.fn.__name__, self.signature, self.constants, sorted(self.aligned), options))
+
+    @property
+    def targets(self) -> list[str]:
+        return [name for name in TARGETS if name.startswith("gfx") == self.amd]
 
 
 class Compiled(NamedTuple):
@@ -90,8 +97,7 @@ def launches(only: Sequence[str] = ()) -> Iterator[Launch]:
                 for example in op.examples(dtype, torch.Generator().manual_seed(0)):
                     if not provider.accepts(example.spec):
                         continue
-                    for kernel, arguments, options in _recorded(op, implementation, example):
-                        launch = _launch(op.name, str(dtype).removeprefix("torch."), kernel, arguments, options)
+                    for launch in _launches(op, str(dtype).removeprefix("torch."), implementation, example):
                         if launch.key not in seen:
                             seen.add(launch.key)
                             yield launch
@@ -102,10 +108,23 @@ def first_of_each(found: Iterable[Launch]) -> Iterator[Launch]:
     seen: set[tuple[Any, ...]] = set()
     for launch in found:
         kind = (launch.constants.get("FORMAT"), launch.options.get("enable_fp_fusion"))
-        key = (launch.op, launch.kernel.fn.__name__, launch.dtype, *kind)
+        key = (launch.op, launch.kernel.fn.__name__, launch.dtype, launch.amd, *kind)
         if key not in seen:
             seen.add(key)
             yield launch
+
+
+def _launches(op: Any, dtype: str, implementation: Any, example: Any) -> Iterator[Launch]:
+    """Those of one call, for each maker of GPUs."""
+    maker = torch.version.hip
+    for amd in (False, True):
+        torch.version.hip = "pretended" if amd else None
+        try:
+            calls = _recorded(op, implementation, example)
+        finally:
+            torch.version.hip = maker
+        for kernel, arguments, options in calls:
+            yield _launch(op.name, dtype, kernel, arguments, options, amd)
 
 
 def _recorded(op: Any, implementation: Any, example: Any) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:
@@ -123,7 +142,7 @@ def _recorded(op: Any, implementation: Any, example: Any) -> list[tuple[Any, tup
     return calls
 
 
-def _launch(op: str, dtype: str, kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Launch:
+def _launch(op: str, dtype: str, kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any], amd: bool) -> Launch:
     compiled_with = {name: options.pop(name) for name in OPTIONS if name in options}
     values = dict(zip(kernel.arg_names, arguments, strict=False)) | options
     fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
@@ -134,7 +153,7 @@ def _launch(op: str, dtype: str, kernel: Any, arguments: tuple[Any, ...], option
     # Of a torch allocation; a view of another one may begin anywhere.
     aligned = frozenset(name for name, v in values.items() if name not in fixed and _is_aligned(v))
     ordered = {name: signature[name] for name in kernel.arg_names}
-    return Launch(op, dtype, kernel, ordered, constants, aligned, compiled_with)
+    return Launch(op, dtype, kernel, ordered, constants, aligned, compiled_with, amd)
 
 
 def _is_aligned(value: Any) -> bool:
@@ -163,8 +182,6 @@ def compile_for(launch: Launch, target: str) -> Compiled:
         attrs={(at[name],): [["tt.divisibility", 16]] for name in launch.aligned},
     )
     options = {"num_warps": 4, **launch.options}
-    if target.startswith("gfx") and "num_stages" in options:
-        options["num_stages"] = 2  # As on such a machine.
     compiled = triton.compile(source, target=TARGETS[target], options=options)
     if target.startswith("gfx"):
         registers, spills = _read_amdgcn(compiled.asm["amdgcn"])
@@ -236,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     compiled = []
     found = launches(options.ops)
     for launch in first_of_each(found) if options.first else found:
-        for target in options.targets:
+        for target in (name for name in launch.targets if name in options.targets):
             compiled.append(compile_for(launch, target))
             print(*compiled[-1], file=sys.stderr)
     called = "scripts.compile_kernels" + " --first" * options.first

@@ -47,11 +47,29 @@ def _section(name: str, section: Mapping[str, Any]) -> list[str]:
         lines += [f"{len(rows)} kernels and dtypes, {examples} inputs drawn from seed {section['seed']}: "]
         lines[-1] += f"{len(wrong)} of them wrong." if wrong else "all within their op's tolerance."
         lines += [f"- {row['op']} {row['provider']} {row['dtype']}: `{row['problem']}`" for row in wrong]
-        return lines
+        return [*lines, "", *_errors(rows)]
     for columns, group in _alike(rows):
         lines += [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
         lines += [f"| {' | '.join(_shown(column, row[column]) for column in columns)} |" for row in group] + [""]
     return [*lines, f"{section['seconds']} s."]
+
+
+def _errors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of kernels that may round otherwise than their reference."""
+    lines = [
+        "Errors against float64 in units in the last place: of the result's dtype, at the size of the number or of the "
+        "root mean square of its row. First the greatest, then the root mean square of all; in brackets those of the "
+        "op's reference in the same dtype. The results of the other kernels have to be equal.",
+        "",
+        "| op | provider | dtype | greatest | typical |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        if row["greatest"] is not None:
+            pairs = ((row[each], row[f"reference_{each}"]) for each in ("greatest", "typical"))
+            errors = " | ".join(f"{mine:.2f} ({its:.2f})" for mine, its in pairs)
+            lines.append(f"| {row['op']} | {row['provider']} | {row['dtype']} | {errors} |")
+    return lines
 
 
 def _alike(rows: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[str, ...], list[Mapping[str, Any]]]]:

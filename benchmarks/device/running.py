@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from engine.batch import SampleRequest
 from engine.companion import Companion
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.executor.uniproc import UniprocExecutor
 from engine.messages import Start, Tokens
 from engine.sampling_params import SamplingParams
+from engine.worker.sampler import Drawn, Sampled
 from observability.records import StepStats
 
 NOT_COUNTED = 3
@@ -133,13 +136,25 @@ class Model:
         prompts = [self.prompt(prompt) for _ in range(streams)]
         return streams * output / sum(step.seconds for step in self.steps(prompts, params))
 
-    def scores(self, prompts: Sequence[Sequence[int]], output: int) -> list[list[tuple[int, float]]]:
-        """Of each prompt the tokens that follow, with their log-probabilities to the last bit."""
-        found: list[list[tuple[int, float]]] = [[] for _ in prompts]
-        for step in self.steps(prompts, SamplingParams(max_tokens=output, temperature=0.0, logprobs=1)):
-            for each in step.outputs:
-                if each.failure is not None:
-                    raise RuntimeError(each.failure)
-                assert each.logprobs is not None, "they were asked for"
-                found[int(each.id)] += zip(each.ids, (entry.logprob for entry in each.logprobs), strict=True)
-        return found
+    def logits(self, prompts: Sequence[Sequence[int]], output: int) -> Tensor:
+        """Of the first prompt's ``output`` tokens [output, V], as the model hands them to the sampler.
+
+        The prompts are served together.
+        """
+        sampler = self._executor._worker._runner._sampler
+        seen: list[Tensor] = []
+        finish = sampler.finish
+
+        def watched(drawn: Drawn, requests: Sequence[SampleRequest]) -> Sampled:
+            seen.extend(drawn.logits[request.row].clone() for request in requests if request.seed == 0)
+            return finish(drawn, requests)
+
+        sampler.finish = watched
+        try:
+            for step in self.steps(prompts, SamplingParams(max_tokens=output, temperature=0.0)):
+                for each in step.outputs:
+                    if each.failure is not None:
+                        raise RuntimeError(each.failure)
+        finally:
+            sampler.finish = finish
+        return torch.stack(seen)

@@ -9,6 +9,8 @@ import functools
 import importlib.util
 import os
 
+import torch
+
 from kernels.registry import Machine
 
 
@@ -20,6 +22,11 @@ def available() -> bool:
 def supported(machine: Machine) -> bool:
     """By every provider of this package."""
     return machine.device == "cuda" and available()
+
+
+def on_amd() -> bool:
+    """Whether the GPU is AMD's: its tiles are others, and a torch is made for either."""
+    return torch.version.hip is not None
 
 
 def interpreted() -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.ops.linear import GROUP, Int4Weight, Int8Weight, Linear, LinearSpec, Weight
-from kernels.providers.triton import interpreted, supported
+from kernels.providers.triton import interpreted, on_amd, supported
 from kernels.registry import Provider
 
 DENSE, INT8, INT4 = 0, 1, 2
@@ -104,7 +104,7 @@ def _tiling(dtype: torch.dtype, form: int, inputs: int) -> dict[str, Any]:
         "COLUMNS": 128 if narrow else 64,
         "INPUTS": at_once,
         "num_warps": 8 if narrow else 4,
-        "num_stages": 3 if torch.version.hip is None else 2,
+        "num_stages": 2 if on_amd() else 3,
         # What one program does and what two do is to round alike.
         "enable_fp_fusion": False,
     }

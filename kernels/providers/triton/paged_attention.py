@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kernels.ops.paged_attention import PagedAttention, PagedAttentionSpec
-from kernels.providers.triton import interpreted, supported
+from kernels.providers.triton import interpreted, on_amd, supported
 from kernels.registry import Provider
 
 SPLIT = 256
@@ -15,6 +15,8 @@ LEAST_ROWS = 16
 """Of a matrix product on a GPU's tensor cores."""
 PROMPT_ROWS = 64
 LARGEST_HEAD = 256
+LARGE_TILE = 64 * 128
+"""Numbers of a tile that four warps have too few registers for on AMD's GPUs."""
 
 
 class TritonPagedAttention:
@@ -60,7 +62,7 @@ class TritonPagedAttention:
             "ALIBI": alibi_slopes is not None,
             "SOFT_CAP": soft_cap is not None,
             "GROUP": group,
-            "KEYS": 32 if head > 128 or q.dtype == torch.float32 else 64,
+            "KEYS": _keys(head, q.dtype),
             "SPLIT": SPLIT,
             "HEAD": head,
             # Its product of bfloat16 matrices is wrong.
@@ -89,7 +91,7 @@ class TritonPagedAttention:
         tiles = len(q) // (rows // group) + sequences
         self._device.attend[(tiles, kv_heads)](
             q, k_cache, v_cache, block_tables, query_start_loc, seq_lens, slopes, out, *strides, *out.stride()[:2],
-            sequences, *shapes, ROWS=rows, num_warps=4, **options,
+            sequences, *shapes, ROWS=rows, num_warps=8 if on_amd() and rows * head >= LARGE_TILE else 4, **options,
         )  # fmt: skip
         return out
 
@@ -97,6 +99,13 @@ class TritonPagedAttention:
 def _power(number: int) -> int:
     """The least power of two that is not less."""
     return 1 << (number - 1).bit_length()
+
+
+def _keys(head: int, dtype: torch.dtype) -> int:
+    """Keys of a tile. On AMD's GPUs a warp holds the address of each in scalar registers, of which it has a hundred."""
+    if on_amd():
+        return 16
+    return 32 if head > 128 or dtype == torch.float32 else 64
 
 
 def _accepts(spec: PagedAttentionSpec) -> bool:

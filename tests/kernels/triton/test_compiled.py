@@ -12,12 +12,12 @@ PROGRAM = """
 import json
 import torch
 from kernels.registry import ops
-from scripts.compile_kernels import TARGETS, compile_for, first_of_each, launches
+from scripts.compile_kernels import compile_for, first_of_each, launches
 narrow = {op.name for op in ops() if torch.bfloat16 in op.tolerances}
 found = []
 for launch in first_of_each(launches()):
     if launch.dtype == ("bfloat16" if launch.op in narrow else "float32"):
-        found += [compile_for(launch, target) for target in TARGETS]
+        found += [compile_for(launch, target) for target in launch.targets]
 print(json.dumps(found))
 """
 REGISTERS = {"attend": 232, "attend_split": 168, "multiply": 232, "multiply_split": 200}
@@ -50,5 +50,4 @@ def test_every_kernel_compiles_for_every_target_within_limits() -> None:
         name = f"{op}: {kernel} {dtype} for {target}"
         assert registers <= REGISTERS.get(kernel, 128), f"{name} takes {registers} registers"
         assert shared <= SHARED.get(kernel, 48 << 10), f"{name} takes {shared} bytes of shared memory"
-        if target.startswith("sm_"):
-            assert not spills, f"{name} spills {spills} bytes"
+        assert not spills, f"{name} spills {spills} registers or bytes"
