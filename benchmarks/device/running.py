@@ -20,7 +20,7 @@ from engine.engine import Engine
 from engine.executor.uniproc import UniprocExecutor
 from engine.messages import Start, Tokens
 from engine.sampling_params import SamplingParams
-from engine.worker.sampler import Drawn, Sampled
+from engine.worker.sampler import Drawn, Launched
 from observability.records import StepStats
 
 NOT_COUNTED = 3
@@ -143,18 +143,18 @@ class Model:
         """
         sampler = self._executor._worker._runner._sampler
         seen: list[Tensor] = []
-        finish = sampler.finish
+        launch = sampler.launch
 
-        def watched(drawn: Drawn, requests: Sequence[SampleRequest]) -> Sampled:
+        def watched(drawn: Drawn, requests: Sequence[SampleRequest]) -> Launched:
             seen.extend(drawn.logits[request.row].clone() for request in requests if request.seed == 0)
-            return finish(drawn, requests)
+            return launch(drawn, requests)
 
-        sampler.finish = watched
+        sampler.launch = watched
         try:
             for step in self.steps(prompts, SamplingParams(max_tokens=output, temperature=0.0)):
                 for each in step.outputs:
                     if each.failure is not None:
                         raise RuntimeError(each.failure)
         finally:
-            sampler.finish = finish
-        return torch.stack(seen)
+            sampler.launch = launch
+        return torch.stack(seen[:output])  # A step may be launched after the last.
