@@ -78,8 +78,8 @@ def paged_attention(
     ``kernels.kv_formats``); block_tables [S, max_blocks] int32; query_start_loc [S + 1] int32, where each sequence's
     queries begin in q; seq_lens [S] int32, keys of each sequence, its queries' own included; max_query_len and
     max_seq_len, the greatest of each, for providers that size their launch by them. A query sees the keys at and before
-    its position, with a sliding window only the last ``sliding_window`` of those. Layers of a step that compute the same
-    rows are given the very same tensors block_tables, query_start_loc and seq_lens, and no other step is
+    its position, with a sliding window only the last ``sliding_window`` of those. Layers of a step that compute the
+    same rows are given the very same tensors block_tables, query_start_loc and seq_lens, and no other step is
     (``kernels.per_step``).
 
     A score is q·k * scale; with ``soft_cap`` (Gemma 2) it becomes soft_cap * tanh(score / soft_cap); with
