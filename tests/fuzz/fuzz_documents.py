@@ -83,8 +83,13 @@ def openai(document: Document, served: Document) -> Document:
 def _read_nullable(node: Any) -> None:
     """The document is of OpenAPI 3.1, and says ``nullable`` here and there, as 3.0 did."""
     if isinstance(node, dict):
-        if node.get("nullable") is True and isinstance(node.get("type"), str):
-            node["type"] = [node["type"], "null"]
+        if node.get("nullable") is True:
+            if isinstance(node.get("type"), str):
+                node["type"] = [node["type"], "null"]
+            if None not in node.get("enum", [None]):
+                node["enum"] = [*node["enum"], None]
+            for key in node.keys() & {"$ref", "oneOf", "anyOf"}:
+                node["anyOf"] = [{key: node.pop(key)}, {"type": "null"}]
         node = list(node.values())
     if isinstance(node, list):
         for child in node:

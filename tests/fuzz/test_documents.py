@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 from fuzz_cases import Mending, Runner, Tally
 from fuzz_documents import OPERATIONS, openai, own
@@ -57,7 +59,11 @@ def test_a_published_document_is_cut_to_what_is_implemented():
     names = ("CreateCompletionResponse", "Unused", "Request")
     logprobs = {"properties": {name: {"items": {"type": "number"}} for name in ("token_logprobs", "top_logprobs")}}
     choices = {"items": {"properties": {"logprobs": {"anyOf": [logprobs, {"type": "null"}]}}}}
-    schemas = {name: {"properties": {"choices": choices}} for name in names}
+    schemas: dict[str, dict[str, Any]] = {name: {"properties": {"choices": choices}} for name in names}
+    nullable = {"type": "string", "nullable": True}
+    one_of = {"oneOf": [{"type": "string"}]}
+    members = {"a": nullable, "b": nullable | {"enum": ["x"]}, "c": one_of | {"nullable": True}, "d": one_of}
+    schemas["Request"]["properties"] |= members
     body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Request"}}}}
     operation = {"requestBody": body, "responses": {"200": {"description": ""}, "429": {"description": ""}}}
     paths = {path: {method: operation, "delete": operation} for path, method in OPERATIONS}
@@ -71,6 +77,9 @@ def test_a_published_document_is_cut_to_what_is_implemented():
         assert document["paths"][f"/v1{path}"].keys() == {method}
         assert document["paths"][f"/v1{path}"][method]["responses"].keys() == {"200", "4XX"}
     assert set(document["components"]["schemas"]) == {"Request", "ErrorBody", "ErrorDetails"}
+    members = document["components"]["schemas"]["Request"]["properties"]
+    may_be_null = [name for name in "abcd" if jsonschema.Draft202012Validator(members[name]).is_valid(None)]
+    assert may_be_null == ["a", "b", "c"]
 
 
 def test_most_bodies_are_brought_closer_to_what_is_accepted():
