@@ -1,6 +1,6 @@
 """A server answers what an OpenAPI document allows as the document says; and what would find out, does.
 
-``make fuzz`` sends ten thousand cases of each document; here it is a few hundred, the same each time.
+``make fuzz`` sends ten thousand cases of each document; here it is some dozens, the same each time.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def served(start_server):
 @pytest.mark.timeout(900)
 def test_the_own_document_is_true(served):
     server, document = served
-    tally = run(own(document), server.url, KEY, 200, 1)
+    tally = run(own(document), server.url, KEY, 70, 1)
     assert not tally.failures, "\n\n".join(f"{kind}\n{example}" for kind, example in tally.failures.items())
-    assert tally.cases >= 150 and tally.accepted >= LEAST_ACCEPTED * tally.cases
+    assert tally.cases >= 50 and tally.accepted >= LEAST_ACCEPTED * tally.cases
     server.wait_idle(60)
 
 
