@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -34,9 +35,9 @@ class Part(RequestModel):
 
     prefix: ClassVar[str] = "response_format.format."
 
+    @abstractmethod
     def build(self, path: str, limits: Limits) -> tree.Format:
         """``path`` is where it stands. Raises ``InvalidRequest``."""
-        raise NotImplementedError
 
     def parts(self) -> Iterator[Part]:
         """Those directly within."""
@@ -148,9 +149,9 @@ class RepeatedPart(Part):
     content: AnyPart = Field(description="The format.")
 
     @property
+    @abstractmethod
     def times(self) -> tuple[int, int | None]:
         """(least, most)."""
-        raise NotImplementedError
 
     def parts(self) -> Iterator[Part]:
         yield self.content
@@ -325,7 +326,7 @@ AnyPart: TypeAlias = Annotated[
     Discriminator(_kind_tag),
     BeforeValidator(_known_kind),
 ]
-_MODELS: list[type[Part]] = [ElementsPart, RepeatedPart, TagsPart, *KINDS.values()]
+_MODELS: list[type[RequestModel]] = [ElementsPart, RepeatedPart, TagsPart, *KINDS.values()]
 for _model in _MODELS:
     _model.model_rebuild()
 
