@@ -13,7 +13,14 @@ struct gated {
     int32_t size;
 };
 
-INLINE vf sigmoid_times(vf x, vf y) { return x / (1.0f + vf_exp(-y)); }
+/* x / (1 + e^-y), for x and y of one sign. Beyond 87 the sigmoid is 0 or 1 to any digit that counts, and e^87
+ * is still a float; below -100, x is too small after it to be told from -100. */
+INLINE vf sigmoid_times(vf x, vf y)
+{
+    vi exponent;
+    vf p = exp_parts(vf_min(vf_max(-y, vf_set(-87.0f)), vf_set(87.0f)), &exponent);
+    return vf_max(vf_set(-100.0f), x) / (1.0f + p * (vf)((exponent + 127) << 23));
+}
 
 INLINE vf activate(enum activation activation, vf x)
 {

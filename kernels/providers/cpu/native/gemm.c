@@ -26,39 +26,45 @@ enum {
     AHEAD = 512            /* bytes that a single pass over the weights is prefetched ahead */
 };
 
-/* Asks for the next `lines` cache lines. */
-INLINE void prefetch(const char *from, int lines)
+/* Asks for a cache line of each panel. */
+INLINE void prefetch(const char *from, const int panels, int64_t panel_stride)
 {
-    for (int i = 0; i < lines; i++)
-        __builtin_prefetch(from + 64 * i, 0, 3);
+#pragma GCC unroll 8
+    for (int p = 0; p < panels; p++)
+        __builtin_prefetch(from + p * panel_stride, 0, 3);
 }
 
-/* One input's share of a tile: acc[r][v] += x[r] * weight[v], the weights given by `load`. What there is less of, rows
+/* Number k of row r in every lane. There is a pointer for every third row, from which an address reaches two more. */
+#define NUMBER(r, k) vf_set(*(const float *)(x[(r) / 3] + (r) % 3 * stride + 4 * (k)))
+
+/* Share of input j in a tile: acc[r][v] += x[r] * weight[v], the weights given by `load`. What there is less of, rows
  * or vectors of weights, is held in registers while the other passes by.
  */
 #define MULTIPLY_ADD(load)                                                                                            \
     if (panels * VECTORS > rows) {                                                                                    \
+        vf numbers[ROWS];                                                                                             \
+        _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++) numbers[r] = NUMBER(r, j);                            \
         _Pragma("GCC unroll 16") for (int v = 0; v < panels * VECTORS; v++)                                           \
         {                                                                                                             \
             vf w = load;                                                                                              \
             _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)                                                   \
-                acc[r][v] = vf_fma(vf_set(x[r * x_stride]), w, acc[r][v]);                                            \
+                acc[r][v] = vf_accumulate(acc[r][v], numbers[r], w);                                                  \
         }                                                                                                             \
     } else {                                                                                                          \
         vf weights[MOST_PANELS * VECTORS];                                                                            \
         _Pragma("GCC unroll 16") for (int v = 0; v < panels * VECTORS; v++) weights[v] = load;                        \
         _Pragma("GCC unroll 12") for (int r = 0; r < rows; r++)                                                       \
         {                                                                                                             \
-            vf value = vf_set(x[r * x_stride]);                                                                       \
+            vf value = NUMBER(r, j);                                                                                  \
             _Pragma("GCC unroll 16") for (int v = 0; v < panels * VECTORS; v++)                                       \
-                acc[r][v] = vf_fma(value, weights[v], acc[r][v]);                                                     \
+                acc[r][v] = vf_accumulate(acc[r][v], value, weights[v]);                                              \
         }                                                                                                             \
     }
 
 /* sums[r][v] += x[r][k] * weight[k][v] for k in [0, depth). rows, panels and format are constants where it is inlined,
  * so that the accumulators stay in registers. `ahead` is prefetched, `lines` for every 8 inputs.
  */
-INLINE void tile(const int rows, const int panels, const int format, const float *x, int64_t x_stride,
+INLINE void tile(const int rows, const int panels, const int format, const float *first_row, int64_t x_stride,
                  const char *weight, int64_t panel_stride, int depth, float *sums, int64_t sums_stride, int first,
                  const char *ahead, int lines)
 {
@@ -68,41 +74,54 @@ INLINE void tile(const int rows, const int panels, const int format, const float
 #pragma GCC unroll 16
         for (int v = 0; v < panels * VECTORS; v++)
             acc[r][v] = first ? vf_set(0.0f) : vf_load(sums + r * sums_stride + v * W);
+    const char *x[(ROWS + 2) / 3];
+    int64_t stride = x_stride * (int64_t)sizeof(float);
+#pragma GCC unroll 4
+    for (int base = 0; base < (rows + 2) / 3; base++)
+        x[base] = (const char *)(first_row + 3 * base * x_stride);
+    /* What keeps the compiler from a pointer, or an offset, of its own for each row and input. */
+#define NEXT(inputs)                                                                                                  \
+    HOLD(stride);                                                                                                     \
+    _Pragma("GCC unroll 4") for (int base = 0; base < (rows + 2) / 3; base++)                                         \
+    {                                                                                                                 \
+        x[base] += 4 * (inputs);                                                                                      \
+        HOLD(x[base]);                                                                                                \
+    }
     if (format == INT4) {
         for (int k = 0; k < depth; k += GROUP, weight += GROUP_BYTES) {
-#pragma GCC unroll 8
-            for (int p = 0; p < panels; p++)
-                prefetch(ahead + p * panel_stride, lines * (GROUP / 8));
-            ahead += 64 * lines * (GROUP / 8);
+            for (int i = 0; i < lines * (GROUP / 8); i++, ahead += 64)
+                prefetch(ahead, panels, panel_stride);
             vf scale[MOST_PANELS * VECTORS];
 #pragma GCC unroll 16
             for (int v = 0; v < panels * VECTORS; v++)
                 scale[v] = group_scale(weight + v / VECTORS * panel_stride, v % VECTORS);
-            for (int pair = 0; pair < GROUP / 2; pair++, x += 2)
+            for (int pair = 0; pair < GROUP / 2; pair++) {
 #pragma GCC unroll 16
                 for (int v = 0; v < panels * VECTORS; v++) {
                     vf even, odd;
                     group_load(weight + v / VECTORS * panel_stride, pair, v % VECTORS, scale[v], &even, &odd);
 #pragma GCC unroll 12
                     for (int r = 0; r < rows; r++) {
-                        acc[r][v] = vf_fma(vf_set(x[r * x_stride]), even, acc[r][v]);
-                        acc[r][v] = vf_fma(vf_set(x[r * x_stride + 1]), odd, acc[r][v]);
+                        acc[r][v] = vf_accumulate(acc[r][v], NUMBER(r, 0), even);
+                        acc[r][v] = vf_accumulate(acc[r][v], NUMBER(r, 1), odd);
                     }
                 }
+                NEXT(2)
+            }
         }
     } else {
         for (; depth >= 8; depth -= 8, weight += panel_bytes(format, 8)) {
+            for (int i = 0; i < lines; i++, ahead += 64)
+                prefetch(ahead, panels, panel_stride);
 #pragma GCC unroll 8
-            for (int p = 0; p < panels; p++)
-                prefetch(ahead + p * panel_stride, lines);
-            ahead += 64 * lines;
-#pragma GCC unroll 8
-            for (int j = 0; j < 8; j++, x++)
+            for (int j = 0; j < 8; j++)
                 MULTIPLY_ADD(panel_load(format, weight + v / VECTORS * panel_stride, j, v % VECTORS))
+            NEXT(8)
         }
-        for (int j = 0; j < depth; j++, x++)
+        for (int j = 0; j < depth; j++)
             MULTIPLY_ADD(panel_load(format, weight + v / VECTORS * panel_stride, j, v % VECTORS))
     }
+#undef NEXT
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 16
@@ -158,6 +177,13 @@ static tile_function *const TILES[][ROWS][MOST_PANELS] = {
     {EACH_TILE(NAME, F32, COMMA)},  {EACH_TILE(NAME, BF16, COMMA)}, {EACH_TILE(NAME, F16, COMMA)},
     {EACH_TILE(NAME, INT8, COMMA)}, {EACH_TILE(NAME, INT4, COMMA)},
 };
+
+/* Tiles for so many rows, which share them about equally. */
+static int tiles_of(int rows)
+{
+    int height = rows > 2 * ROWS ? MANY_ROWS : ROWS;
+    return (rows + height - 1) / height;
+}
 
 /* Panels of the widest tile of so many rows that does not exceed `left`. */
 static int tile_width(int rows, int left)
@@ -251,7 +277,7 @@ static void many_rows(const struct linear *a, int row, int rows, int panel, int 
     float *widened =
         scratch((MOST_PANELS * DEPTH * PANEL + BLOCK_ROWS * GROUP_PANELS * PANEL) * (int64_t)sizeof(float));
     float *sums = widened + MOST_PANELS * DEPTH * PANEL;
-    int tiles = (rows + ROWS - 1) / ROWS;
+    int tiles = tiles_of(rows);
     int64_t stride = panel_bytes(a->format, a->in_features);
     int widen_all = a->format != F32 && (rows >= WIDEN_ROWS || a->format == INT4);
     int format = widen_all ? F32 : a->format;
@@ -292,7 +318,8 @@ EXPORT void penstock_linear(const void *args, const struct step *step, struct me
     const struct linear *a = args;
     int rows = step->tokens, panels = (a->out_features + PANEL - 1) / PANEL;
     int blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    int group = panels / (8 * member->threads), widest = WIDEST[rows < ROWS ? rows - 1 : ROWS - 1];
+    int block_rows = (rows + blocks - 1) / blocks, tiles = tiles_of(block_rows);
+    int group = panels / (8 * member->threads), widest = WIDEST[(block_rows + tiles - 1) / tiles - 1];
     group = group < 1 ? 1 : group > GROUP_PANELS ? GROUP_PANELS : group;
     if (group > widest)
         group -= group % widest;
