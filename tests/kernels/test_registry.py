@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import kernels.registry
+from kernels.kv_formats import FP8
 from kernels.ops import linear, paged_attention
 from kernels.ops.silu_and_mul import OP, SiluAndMulSpec
 from kernels.providers import triton
@@ -136,7 +137,9 @@ def test_a_deterministic_gpu_takes_other_products_and_another_attention():
     assert names(fast, "linear", LINEAR) == []
     assert names(exact, "linear", LINEAR) == ["triton-invariant"]
     assert names(fast, "paged_attention", ATTENTION) == ["triton"]
-    assert names(exact, "paged_attention", ATTENTION) == ["triton-invariant", "triton"]
+    for cache_dtype in (torch.bfloat16, FP8, torch.int8):
+        spec = replace(ATTENTION, cache_dtype=cache_dtype)
+        assert names(exact, "paged_attention", spec) == ["triton-invariant", "triton"]
     quantized = linear.LinearSpec(64, 96, False, torch.bfloat16, "int4")
     assert names(fast, "linear", quantized) == names(exact, "linear", quantized) == ["triton"]
 

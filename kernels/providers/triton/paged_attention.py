@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kernels.ops.paged_attention import PagedAttention, PagedAttentionSpec
 from kernels.providers.triton import interpreted, on_amd, supported
+from kernels.providers.triton.held import Held
 from kernels.registry import Provider
 
 SPLIT = 256
@@ -26,6 +27,8 @@ class TritonPagedAttention:
 
         self._device = attention
         self._one_tile = one_tile
+        # With tiles of one height, what one program does and what several do is to round alike.
+        self._fusion = {"enable_fp_fusion": not one_tile}
 
     def __call__(
         self,
@@ -45,8 +48,6 @@ class TritonPagedAttention:
         k_scales: Tensor | None = None,
         v_scales: Tensor | None = None,
     ) -> Tensor:
-        if k_scales is not None or v_scales is not None:
-            raise ValueError("a cache with scales is none of its formats")
         if q.stride(2) != 1 or block_tables.stride(1) != 1:
             raise ValueError("queries must have contiguous heads, and block tables contiguous rows")
         heads, head_dim = q.shape[1:]
@@ -55,21 +56,18 @@ class TritonPagedAttention:
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         rows = max(LEAST_ROWS, _power(group))
         head = max(16, _power(head_dim))
-        strides = (*q.stride()[:2], *k_cache.stride(), *v_cache.stride(), block_tables.stride(0))
+        held = Held.of(k_cache, v_cache, k_scales, v_scales)
+        cache = (held.keys, held.values, held.key_scales, held.value_scales)
+        strides = (*q.stride()[:2], *k_cache.stride(), *v_cache.stride(), *held.scale_strides, block_tables.stride(0))
         shapes = (block_size, head_dim, scale, sliding_window or 0, soft_cap or 0.0)
-        options = {
+        kinds = {
             "WINDOW": sliding_window is not None,
             "ALIBI": alibi_slopes is not None,
             "SOFT_CAP": soft_cap is not None,
-            "GROUP": group,
-            "KEYS": _keys(head, q.dtype),
-            "SPLIT": SPLIT,
-            "HEAD": head,
-            # Its product of bfloat16 matrices is wrong.
-            "WIDEN": interpreted(),
-            # With tiles of one height, what one program does and what several do is to round alike.
-            "enable_fp_fusion": not self._one_tile,
         }
+        sizes = {"GROUP": group, "SPLIT": SPLIT, "HEAD": head}
+        # In the interpreter the product of bfloat16 matrices is wrong.
+        options = {**kinds, **sizes, **self._fusion, "FORMAT": held.format, "WIDEN": interpreted()}
         slopes = q if alibi_slopes is None else alibi_slopes
         if max_query_len == 1:
             splits = -(-max_seq_len // SPLIT)
@@ -77,23 +75,34 @@ class TritonPagedAttention:
             peaks, totals = torch.empty((2, *partial), dtype=torch.float32, device=q.device)
             parts = torch.empty((*partial, head), dtype=torch.float32, device=q.device)
             self._device.attend_split[(sequences, kv_heads, splits)](
-                q, k_cache, v_cache, block_tables, seq_lens, slopes, peaks, totals, parts, *strides, *shapes,
-                ROWS=rows, num_warps=4, **options,
+                q, *cache, block_tables, seq_lens, slopes, peaks, totals, parts, *strides, *shapes,
+                ROWS=rows, KEYS=_keys(head, q.dtype), num_warps=4, **options,
             )  # fmt: skip
             self._device.merge_splits[(sequences, kv_heads)](
                 peaks, totals, parts, seq_lens, out, *out.stride()[:2], splits, head_dim, sliding_window or 0,
-                WINDOW=sliding_window is not None, GROUP=group, ROWS=rows, SPLIT=SPLIT, HEAD=head, num_warps=4,
-                enable_fp_fusion=not self._one_tile,
+                WINDOW=sliding_window is not None, ROWS=rows, num_warps=4, **sizes, **self._fusion,
             )  # fmt: skip
             return out
-        if not self._one_tile:
-            rows = max(rows, PROMPT_ROWS // 2 if q.dtype == torch.float32 else PROMPT_ROWS)
+        rows, keys, warps = self._tile_of_prompts(rows, head, q.dtype, k_cache.dtype)
         tiles = len(q) // (rows // group) + sequences
         self._device.attend[(tiles, kv_heads)](
-            q, k_cache, v_cache, block_tables, query_start_loc, seq_lens, slopes, out, *strides, *out.stride()[:2],
-            sequences, *shapes, ROWS=rows, num_warps=8 if on_amd() and rows * head >= LARGE_TILE else 4, **options,
+            q, *cache, block_tables, query_start_loc, seq_lens, slopes, out, *strides, *out.stride()[:2],
+            sequences, *shapes, ROWS=rows, KEYS=keys, num_warps=warps, **options,
         )  # fmt: skip
         return out
+
+    def _tile_of_prompts(
+        self, rows: int, head: int, dtype: torch.dtype, cache_dtype: torch.dtype
+    ) -> tuple[int, int, int]:
+        """(rows, keys, warps), where a tile of decoding has ``rows``."""
+        keys = _keys(head, dtype)
+        if self._one_tile:
+            return rows, keys, 4
+        rows = max(rows, PROMPT_ROWS // 2 if dtype == torch.float32 else PROMPT_ROWS)
+        if cache_dtype.itemsize == 1:
+            # Keys that are widened take registers of their own.
+            return rows, min(32, keys), 8
+        return rows, keys, 8 if on_amd() and rows * head >= LARGE_TILE else 4
 
 
 def _power(number: int) -> int:
@@ -109,7 +118,7 @@ def _keys(head: int, dtype: torch.dtype) -> int:
 
 
 def _accepts(spec: PagedAttentionSpec) -> bool:
-    return spec.head_dim <= LARGEST_HEAD and spec.cache_dtype.itemsize > 1
+    return spec.head_dim <= LARGEST_HEAD
 
 
 PROVIDER: Provider[PagedAttention, PagedAttentionSpec] = Provider(

@@ -9,7 +9,7 @@ from kernels.registry import Provider
 
 
 def _accepts(spec: PagedAttentionSpec) -> bool:
-    return spec.head_dim <= LARGEST_HEAD and spec.cache_dtype.itemsize > 1
+    return spec.head_dim <= LARGEST_HEAD
 
 
 PROVIDER: Provider[PagedAttention, PagedAttentionSpec] = Provider(

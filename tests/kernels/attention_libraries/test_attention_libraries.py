@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kernels import installed
+from kernels.kv_formats import FP8
 from kernels.ops import paged_attention
 from kernels.ops.paged_attention import PagedAttentionSpec
 from kernels.per_step import PerStep
@@ -59,6 +60,8 @@ def chosen(machine, wanted):
         (spec(256, head_dim=68), "triton"),
         (spec(256, dtype=torch.float32, cache_dtype=torch.float32), "triton"),
         (spec(256, dtype=torch.float32), "triton"),
+        (spec(256, cache_dtype=FP8), "triton"),
+        (spec(256, cache_dtype=torch.int8), "triton"),
         (spec(256, head_dim=512), None),
     ],
 )

@@ -16,8 +16,11 @@ import torch
 import triton
 import triton.language as tl
 
+from kernels.kv_formats import FP8, stored
 from kernels.ops.linear import GROUP, Int4Weight, Int8Weight
 from kernels.philox import LANES, philox
+from kernels.providers.triton.device.attention import from_e4m3
+from kernels.providers.triton.device.rope import store_head, to_e4m3
 from kernels.providers.triton.device.sampling import random_words
 from kernels.providers.triton.linear import TritonLinear
 from kernels.providers.triton.paged_attention import TritonPagedAttention
@@ -25,18 +28,17 @@ from kernels.registry import Example, Op, Provider, Tolerance, ops, providers
 
 TRUNCATED = Tolerance(8e-2, 2.0**-7)
 """The interpreter makes a bfloat16 by cutting off, where a GPU rounds: a norm of such sums is further off."""
-FEW = dict.fromkeys(("paged_attention", "linear"), (torch.bfloat16, torch.float16))
+FEW = dict.fromkeys(("linear", "rope_and_cache"), (torch.bfloat16, torch.float16))
 """dtypes of which half of the examples are tried: the interpreter takes seconds for each."""
 
 
 def examples(op: Op[Any, Any], dtype: torch.dtype) -> Iterator[Example[Any]]:
     made = list(op.examples(dtype, torch.Generator().manual_seed(0)))
     if op.name == "paged_attention":
-        # Every shape, with the cache in one of the dtypes it may have, in turns.
-        made = [example for example in made if example.spec.cache_dtype.itemsize > 1]
-        kinds = 3 if dtype == torch.float32 else 1
-        made = [example for number, example in enumerate(made) if number % kinds == number // kinds % kinds]
-    yield from made[::2] if dtype in FEW.get(op.name, ()) else made
+        # Every shape in float32, most in 16 bits; together prompts and decoding with each dtype of the cache.
+        yield from made[2::3] if dtype == torch.float32 else made[::3]
+    else:
+        yield from made[::2] if dtype in FEW.get(op.name, ()) else made
 
 
 def disagreements(op: Op[Any, Any], provider: Provider[Any, Any], dtype: torch.dtype) -> Iterator[str]:
@@ -61,11 +63,54 @@ def attention_in_one_order() -> Iterator[str]:
     implementation = TritonPagedAttention(one_tile=True)
     op = next(op for op in ops() if op.name == "paged_attention")
     for example in op.examples(torch.float32, torch.Generator().manual_seed(0)):
-        if example.options["max_query_len"] == 1 and example.spec.cache_dtype == torch.float32:
+        if example.options["max_query_len"] == 1 and example.spec.cache_dtype.itemsize != 2:
             decoded = implementation(*example.arguments, **example.options)
             as_prompt = implementation(*example.arguments, **{**example.options, "max_query_len": 2})
             if not torch.equal(decoded, as_prompt):
                 yield f"paged_attention {example.spec}: decoding and prompts differ"
+
+
+@triton.jit
+def through_e4m3(x, stored, read, COUNT: tl.constexpr):  # noqa: N803 - Triton's way
+    at = tl.arange(0, COUNT)
+    tl.store(stored + at, to_e4m3(tl.load(x + at)))
+    tl.store(read + at, from_e4m3(tl.load(stored + at)))
+
+
+@triton.jit
+def through_int8(x, stored, scales, COUNT: tl.constexpr):  # noqa: N803 - Triton's way
+    row, at = tl.program_id(0) * COUNT, tl.arange(0, COUNT)
+    first, second = tl.load(x + 2 * row + at), tl.load(x + 2 * row + COUNT + at)
+    store_head(first, second, stored + 2 * row, 1, scales + tl.program_id(0), COUNT, at, at < COUNT, "int8")
+
+
+def caches_of_8_bits() -> Iterator[str]:
+    """Every number of e4m3, what lies half-way between two of them and next to that, and what is no number at all; and
+    heads of int8 without a scale."""
+    numbers = torch.arange(256).to(torch.uint8).view(FP8).float()
+    some = numbers[numbers.isfinite()].unique()
+    middle = (some[1:] + some[:-1]) / 2
+    near = [middle.nextafter(torch.tensor(away)) for away in (-torch.inf, torch.inf)]
+    x = torch.cat([numbers, middle, *near, torch.tensor([449.0, 1e30, -1e30, torch.inf, -torch.inf, 1e-30, -1e-45])])
+    x = torch.cat([x, torch.zeros(1024 - len(x))])
+    found, back = torch.empty(1024, dtype=torch.int8), torch.empty(1024)
+    through_e4m3[(1,)](x, found, back, 1024)
+    expected, _ = stored(x, FP8)
+    for one, other in ((found.view(FP8).float(), expected.float()), (back, expected.float())):
+        wrong = ~((one == other) & (one.signbit() == other.signbit()) | (one.isnan() & other.isnan()))
+        if wrong.any():
+            yield f"e4m3 of {x[wrong].tolist()}: {one[wrong].tolist()} in place of {other[wrong].tolist()}"
+    heads = torch.randn(7, 32)
+    heads[1] = 0.0
+    heads[2] = 1e-44
+    heads[3, 5], heads[4, 20], heads[5, 0] = torch.inf, torch.nan, -torch.inf
+    heads[6] = torch.arange(-15.5, 16.5)
+    heads[6, 0] = 127.0  # So the scale is 1, and the others are ties.
+    values, scales = torch.empty(7, 32, dtype=torch.int8), torch.empty(7)
+    through_int8[(7,)](heads, values, scales, 16)
+    expected, expected_scales = stored(heads, torch.int8)
+    if not torch.equal(values, expected) or not torch.allclose(scales, expected_scales, 0, 0, equal_nan=True):
+        yield f"int8: {values.tolist()} {scales.tolist()} in place of {expected.tolist()} {expected_scales.tolist()}"
 
 
 def products_in_one_order() -> Iterator[str]:
@@ -121,6 +166,8 @@ def main() -> None:
                 found += [line for dtype in op.tolerances for line in disagreements(op, provider, dtype)]
         if op.name == "paged_attention":
             found += attention_in_one_order()
+        if op.name == "rope_and_cache":
+            found += caches_of_8_bits()
         if op.name == "linear":
             found += products_in_one_order()
         if op.name == "sample_tokens":

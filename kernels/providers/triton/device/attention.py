@@ -42,6 +42,14 @@ def load_queries(
 
 
 @triton.jit
+def from_e4m3(held):
+    """Bytes of e4m3 in float32. A half of the same bits is too small by 2^8, subnormal ones included, but for NaN."""
+    wide = held.to(tl.int16)
+    halves = tl.where((wide & 0x7F) == 0x7F, 0x7FFF, (wide << 7) & -0x4001)
+    return halves.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32) * 256.0
+
+
+@triton.jit
 def merge(peak, total, sums, other_peak, other_total, other_sums):
     """Two parts of a softmax over different keys, as one. Parts without a key change nothing of the other."""
     higher = tl.maximum(peak, other_peak)
@@ -51,38 +59,34 @@ def merge(peak, total, sums, other_peak, other_total, other_sums):
 
 
 @triton.jit
-def one_split(
-    queries,
-    positions,
-    k_cache,
-    v_cache,
-    table,
-    k_block,
-    k_slot,
-    k_number,
-    v_block,
-    v_slot,
-    v_number,
-    block_size,
-    size,
-    begin,
-    end,
-    lowest,
-    scale,
-    window,
-    slopes,
-    soft_cap,
-    WINDOW: tl.constexpr,
-    ALIBI: tl.constexpr,
-    SOFT_CAP: tl.constexpr,
-    KEYS: tl.constexpr,
-    HEAD: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDEN: tl.constexpr,
-):
-    """(peak [ROWS], total [ROWS], sums [ROWS, HEAD]) over the keys in [begin, end), of which none below ``lowest`` is
-    read. k_cache and v_cache begin at the key-value head. Scores are in units of log2(e)."""
+def seen_scores(
+    scores, positions, key, held, window, slopes, soft_cap,
+    WINDOW: tl.constexpr, ALIBI: tl.constexpr, SOFT_CAP: tl.constexpr,
+):  # fmt: skip
+    """Products [ROWS, KEYS] as scores in units of log2(e), -inf where a row does not see a key."""
     LOG2_E: tl.constexpr = 1.4426950408889634
+    if SOFT_CAP:
+        # tanh by the logistic function, which does not overflow.
+        scores = soft_cap * (2.0 * tl.sigmoid(2.0 * (scores / soft_cap)) - 1.0)
+    distance = positions[:, None] - key[None, :]
+    if ALIBI:
+        scores -= slopes[:, None] * distance.to(tl.float32)
+    seen = held[None, :] & (distance >= 0)
+    if WINDOW:
+        seen = seen & (distance < window)
+    return tl.where(seen, scores * LOG2_E, float("-inf"))
+
+
+@triton.jit
+def one_split(
+    queries, positions, k_cache, v_cache, table, k_block, k_slot, k_number, v_block, v_slot, v_number,
+    k_scales, v_scales, scale_block, scale_slot,
+    block_size, size, begin, end, lowest, scale, window, slopes, soft_cap,
+    WINDOW: tl.constexpr, ALIBI: tl.constexpr, SOFT_CAP: tl.constexpr, KEYS: tl.constexpr, HEAD: tl.constexpr,
+    ROWS: tl.constexpr, WIDEN: tl.constexpr, FORMAT: tl.constexpr,
+):  # fmt: skip
+    """(peak [ROWS], total [ROWS], sums [ROWS, HEAD]) over the keys in [begin, end), of which none below ``lowest`` is
+    read. Caches and scales begin at the key-value head. Scores are in units of log2(e)."""
     numbers = tl.arange(0, HEAD)
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
@@ -98,21 +102,17 @@ def one_split(
             mask=held[None, :] & (numbers < size)[:, None],
             other=0.0,
         )
+        if FORMAT == "e4m3":
+            k = from_e4m3(k)
         if WIDEN:
             scores = tl.dot(queries.to(tl.float32), k.to(tl.float32), input_precision="ieee")
         else:
             scores = tl.dot(queries, k.to(queries.dtype), input_precision="ieee")
         scores *= scale
-        if SOFT_CAP:
-            # tanh by the logistic function, which does not overflow.
-            scores = soft_cap * (2.0 * tl.sigmoid(2.0 * (scores / soft_cap)) - 1.0)
-        distance = positions[:, None] - key[None, :]
-        if ALIBI:
-            scores -= slopes[:, None] * distance.to(tl.float32)
-        seen = held[None, :] & (distance >= 0)
-        if WINDOW:
-            seen = seen & (distance < window)
-        scores = tl.where(seen, scores * LOG2_E, float("-inf"))
+        if FORMAT == "int8":
+            scale_at = block * scale_block + slot * scale_slot
+            scores *= tl.load(k_scales + scale_at, mask=held, other=0.0)[None, :]
+        scores = seen_scores(scores, positions, key, held, window, slopes, soft_cap, WINDOW, ALIBI, SOFT_CAP)
         higher = tl.maximum(peak, tl.max(scores, 1))
         base = tl.where(higher == float("-inf"), 0.0, higher)
         shrink = tl.exp2(peak - base)
@@ -124,6 +124,10 @@ def one_split(
             mask=held[:, None] & (numbers < size)[None, :],
             other=0.0,
         )
+        if FORMAT == "e4m3":
+            v = from_e4m3(v)
+        elif FORMAT == "int8":
+            v = v.to(tl.float32) * tl.load(v_scales + scale_at, mask=held, other=0.0)[:, None]
         if WIDEN:
             part = tl.dot(weights, v.to(tl.float32), input_precision="ieee")
         else:
@@ -135,43 +139,14 @@ def one_split(
 
 @triton.jit
 def attend(
-    q,
-    k_cache,
-    v_cache,
-    block_tables,
-    query_start_loc,
-    seq_lens,
-    alibi_slopes,
-    out,
-    q_row,
-    q_head,
-    k_block,
-    k_slot,
-    k_head,
-    k_number,
-    v_block,
-    v_slot,
-    v_head,
-    v_number,
-    table_row,
-    out_row,
-    out_head,
-    sequences,
-    block_size,
-    size,
-    scale,
-    window,
-    soft_cap,
-    WINDOW: tl.constexpr,
-    ALIBI: tl.constexpr,
-    SOFT_CAP: tl.constexpr,
-    GROUP: tl.constexpr,
-    ROWS: tl.constexpr,
-    KEYS: tl.constexpr,
-    SPLIT: tl.constexpr,
-    HEAD: tl.constexpr,
-    WIDEN: tl.constexpr,
-):
+    q, k_cache, v_cache, k_scales, v_scales, block_tables, query_start_loc, seq_lens, alibi_slopes, out,
+    q_row, q_head, k_block, k_slot, k_head, k_number, v_block, v_slot, v_head, v_number, scale_block, scale_slot,
+    scale_head,
+    table_row, out_row, out_head,
+    sequences, block_size, size, scale, window, soft_cap,
+    WINDOW: tl.constexpr, ALIBI: tl.constexpr, SOFT_CAP: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr,
+    KEYS: tl.constexpr, SPLIT: tl.constexpr, HEAD: tl.constexpr, WIDEN: tl.constexpr, FORMAT: tl.constexpr,
+):  # fmt: skip
     """Program (tile, key-value head): a tile of some sequence's queries, over all of its keys."""
     TOKENS: tl.constexpr = ROWS // GROUP
     tile, head = tl.program_id(0), tl.program_id(1)
@@ -197,6 +172,8 @@ def attend(
     table = block_tables + sequence.to(tl.int64) * table_row
     k_cache += head * k_head
     v_cache += head * v_head
+    k_scales += head * scale_head
+    v_scales += head * scale_head
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     sums = tl.zeros([ROWS, HEAD], tl.float32)
@@ -205,8 +182,8 @@ def attend(
         start = tl.maximum(begin, lowest // KEYS * KEYS)
         part = one_split(
             queries, positions, k_cache, v_cache, table, k_block, k_slot, k_number, v_block, v_slot, v_number,
-            block_size, size, start, tl.minimum(begin + SPLIT, end), lowest, scale, window, slopes, soft_cap,
-            WINDOW, ALIBI, SOFT_CAP, KEYS, HEAD, ROWS, WIDEN,
+            k_scales, v_scales, scale_block, scale_slot, block_size, size, start, tl.minimum(begin + SPLIT, end),
+            lowest, scale, window, slopes, soft_cap, WINDOW, ALIBI, SOFT_CAP, KEYS, HEAD, ROWS, WIDEN, FORMAT,
         )  # fmt: skip
         peak, total, sums = merge(peak, total, sums, part[0], part[1], part[2])
     at = (first + query).to(tl.int64) * out_row + (head * GROUP + rows % GROUP) * out_head
@@ -217,41 +194,13 @@ def attend(
 
 @triton.jit
 def attend_split(
-    q,
-    k_cache,
-    v_cache,
-    block_tables,
-    seq_lens,
-    alibi_slopes,
-    peaks,
-    totals,
-    parts,
-    q_row,
-    q_head,
-    k_block,
-    k_slot,
-    k_head,
-    k_number,
-    v_block,
-    v_slot,
-    v_head,
-    v_number,
-    table_row,
-    block_size,
-    size,
-    scale,
-    window,
-    soft_cap,
-    WINDOW: tl.constexpr,
-    ALIBI: tl.constexpr,
-    SOFT_CAP: tl.constexpr,
-    GROUP: tl.constexpr,
-    ROWS: tl.constexpr,
-    KEYS: tl.constexpr,
-    SPLIT: tl.constexpr,
-    HEAD: tl.constexpr,
-    WIDEN: tl.constexpr,
-):
+    q, k_cache, v_cache, k_scales, v_scales, block_tables, seq_lens, alibi_slopes, peaks, totals, parts,
+    q_row, q_head, k_block, k_slot, k_head, k_number, v_block, v_slot, v_head, v_number, scale_block, scale_slot,
+    scale_head,
+    table_row, block_size, size, scale, window, soft_cap,
+    WINDOW: tl.constexpr, ALIBI: tl.constexpr, SOFT_CAP: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr,
+    KEYS: tl.constexpr, SPLIT: tl.constexpr, HEAD: tl.constexpr, WIDEN: tl.constexpr, FORMAT: tl.constexpr,
+):  # fmt: skip
     """Program (sequence, key-value head, split), each sequence having one query.
 
     Writes peaks and totals [S, Hkv, splits, ROWS] and parts [S, Hkv, splits, ROWS, HEAD]; nothing for a split that the
@@ -274,9 +223,9 @@ def attend_split(
     table = block_tables + sequence.to(tl.int64) * table_row
     peak, total, sums = one_split(
         queries, positions, k_cache + head * k_head, v_cache + head * v_head, table, k_block, k_slot, k_number,
-        v_block, v_slot, v_number, block_size, size, tl.maximum(begin, lowest // KEYS * KEYS),
-        tl.minimum(begin + SPLIT, length), lowest, scale, window, slopes, soft_cap,
-        WINDOW, ALIBI, SOFT_CAP, KEYS, HEAD, ROWS, WIDEN,
+        v_block, v_slot, v_number, k_scales + head * scale_head, v_scales + head * scale_head, scale_block, scale_slot,
+        block_size, size, tl.maximum(begin, lowest // KEYS * KEYS), tl.minimum(begin + SPLIT, length), lowest, scale,
+        window, slopes, soft_cap, WINDOW, ALIBI, SOFT_CAP, KEYS, HEAD, ROWS, WIDEN, FORMAT,
     )  # fmt: skip
     place = ((sequence * tl.num_programs(1) + head) * tl.num_programs(2) + split).to(tl.int64) * ROWS
     tl.store(peaks + place + rows, peak)
