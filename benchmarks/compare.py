@@ -13,7 +13,7 @@ import datetime
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,12 @@ Error = (StartError, RuntimeError, OSError, ValueError, subprocess.SubprocessErr
 class Comparison:
     """One run: measures, and keeps what it found in a file of its own after every step."""
 
-    def __init__(self, options: argparse.Namespace, machine: roofline.Machine) -> None:
+    def __init__(
+        self, options: argparse.Namespace, machine: roofline.Machine, gauge: Callable[[], roofline.Limits]
+    ) -> None:
+        """``gauge`` measures what the machine can do at the moment."""
         self._options = options
+        self._gauge = gauge
         self.name = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d-%H%M%S")
         self._logs = BUILD / "runs" / self.name
         self._logs.mkdir(parents=True)
@@ -98,9 +102,12 @@ class Comparison:
             measure.warm_up(started, maker)
 
     def _turn(self, started: Started, cell: Cell, maker: PromptMaker) -> None:
+        scale = TRIAL if self._options.trial else 1.0
+        before = self._gauge()
         with measure.awake(started):
-            scale = TRIAL if self._options.trial else 1.0
             result = measure.turn(started, cell, maker, patience=self._options.patience, scale=scale)
+        after = self._gauge()
+        result["limits"] = [asdict(before), asdict(after)]
         if result["failed"]:
             raise RuntimeError(f"{result['failed']} requests failed: {result['errors']}")
         name = started.contender.name
@@ -111,7 +118,8 @@ class Comparison:
         self._say(
             f"{cell.name:<10}{name:<15}{result['seconds']:6.1f} s  steady {steady:7.1f}  output "
             f"{result['output_tokens_per_second']:7.1f}  prompts {result['prefill_tokens_per_second']:7.1f} tok/s  "
-            f"others {result['cores']['foreign']:.2f}{note}"
+            f"others {result['cores']['foreign']:.2f}  limits {before.read / 1e9:.1f} and {after.read / 1e9:.1f} GB/s, "
+            f"{before.compute / 1e9:.0f} and {after.compute / 1e9:.0f} GFLOP/s{note}"
         )
 
     def _special(self, name: str) -> None:
@@ -223,13 +231,14 @@ def main() -> None:
         return
     measure.wait_until_quiet(options.patience)
     machine = roofline.measure()
-    print(f"read {machine.read / 1e9:.1f} GB/s, {machine.compute / 1e9:.0f} GFLOP/s", flush=True)
+    print(f"read {machine.limits.read / 1e9:.1f} GB/s, {machine.limits.compute / 1e9:.0f} GFLOP/s", flush=True)
     try:
         results.check_same_machine(machine)
     except OtherMachineError as error:
         raise SystemExit(f"{error}. --fresh drops what {path} holds.") from error
-    comparison = Comparison(options, machine)
-    comparison.run()
+    with roofline.gauge() as gauge:
+        comparison = Comparison(options, machine, gauge)
+        comparison.run()
     try:
         results.merge(comparison.results)
     except OtherMachineError as error:

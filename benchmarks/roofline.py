@@ -10,13 +10,14 @@ operations per second). Attention's own arithmetic is left out, so the roof is s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,20 @@ WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "i
 """For each weight. int8 has a scale for each output channel, which is next to nothing; int4 one in float16 for 32."""
 CACHE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 4, "int4": 4}
 """For each number in the KV cache; quantized weights leave it in the checkpoint's type, here float32."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a machine can do in a second."""
+
+    read: float
+    """Bytes from memory."""
+    compute: float
+    """float32 operations; a multiply-add counts as two."""
+
+    def better(self, other: Limits) -> Limits:
+        """The higher of each: a disturbance only ever lowers them."""
+        return Limits(max(self.read, other.read), max(self.compute, other.compute))
 
 
 @dataclass(frozen=True)
@@ -47,15 +62,12 @@ class Machine:
     measured_with: str
 
     @property
-    def read(self) -> float:
-        return max(self.bytes_per_second.values())
-
-    @property
-    def compute(self) -> float:
-        return max(self.flop_per_second.values())
+    def limits(self) -> Limits:
+        """With the number of threads that does most."""
+        return Limits(max(self.bytes_per_second.values()), max(self.flop_per_second.values()))
 
     def better(self, other: Machine) -> Machine:
-        """The higher of each limit: a disturbance only ever lowers them."""
+        """The higher of each limit."""
 
         def higher(mine: dict[str, float], its: dict[str, float]) -> dict[str, float]:
             return {threads: max(value, its[threads]) for threads, value in mine.items()}
@@ -69,7 +81,7 @@ class Machine:
 
     def is_same(self, other: Machine, tolerance: float = 0.15) -> bool:
         """The same kind of processor with limits that differ by less than ``tolerance``."""
-        ratios = (self.read / other.read, self.compute / other.compute)
+        ratios = (self.limits.read / other.limits.read, self.limits.compute / other.limits.compute)
         mine, its = ((m.processor, m.cores, m.instructions) for m in (self, other))
         return mine == its and all(1 - tolerance < ratio < 1 + tolerance for ratio in ratios)
 
@@ -83,11 +95,11 @@ class Roof:
     """bandwidth or arithmetic."""
 
 
-def decode_roof(machine: Machine, shape: Shape, dtype: str, batch: int, context: float) -> Roof:
+def decode_roof(limits: Limits, shape: Shape, dtype: str, batch: int, context: float) -> Roof:
     """``context``: tokens in the cache of each sequence, on average over what is measured."""
     read = shape.multiplied * WEIGHT_BYTES[dtype] + batch * context * shape.cache_bytes(CACHE_BYTES[dtype])
-    reading = read / machine.read
-    computing = 2 * shape.multiplied * batch / machine.compute
+    reading = read / limits.read
+    computing = 2 * shape.multiplied * batch / limits.compute
     bound = "bandwidth" if reading > computing else "arithmetic"
     return Roof(batch / max(reading, computing), bound)
 
@@ -99,16 +111,28 @@ def measure() -> Machine:
     matmul = _torch_matmul(cores)
     with tempfile.TemporaryDirectory() as folder:
         program = compile_limits(Path(folder))
-        found = {n: _run(program, n) if program else _torch_limits(n) for n in threads}
+        found = {n: _run(program, n)[0] if program else _torch_limits(n) for n in threads}
     return Machine(
         processor=_processor("model name") or platform.processor() or platform.machine(),
         cores=cores,
         instructions=_instructions(),
-        bytes_per_second={str(n): read for n, (read, _) in found.items()},
-        flop_per_second={str(n): flops for n, (_, flops) in found.items()},
+        bytes_per_second={str(n): best.read for n, best in found.items()},
+        flop_per_second={str(n): best.compute for n, best in found.items()},
         matmul_flop_per_second=matmul,
         measured_with=f"C program, gcc {' '.join(FLAGS)}" if program else "torch (no C compiler here): sum and matmul",
     )
+
+
+@contextlib.contextmanager
+def gauge() -> Iterator[Callable[[], Limits]]:
+    """What measures the limits of this moment in two seconds: what all cores keep up, not what they can at best.
+
+    On a shared host these differ, and what lasts for seconds can be compared with the first alone.
+    """
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        program = compile_limits(Path(folder))
+        yield lambda: _run(program, cores)[1] if program else _torch_limits(cores)
 
 
 def compile_limits(folder: Path) -> Path | None:
@@ -121,10 +145,11 @@ def compile_limits(folder: Path) -> Path | None:
     return program
 
 
-def _run(program: Path, threads: int) -> tuple[float, float]:
+def _run(program: Path, threads: int) -> tuple[Limits, Limits]:
+    """The best and the median of many rounds."""
     result = subprocess.run([str(program), str(threads), str(READ_MIB)], check=True, capture_output=True, text=True)
-    read, flops = map(float, result.stdout.split())
-    return read, flops
+    best, middle = (Limits(*map(float, line.split())) for line in result.stdout.splitlines())
+    return best, middle
 
 
 def _best(once: Callable[[], object], rounds: int) -> float:
@@ -144,12 +169,12 @@ def _torch_matmul(threads: int) -> float:
     return 2 * 1536**3 / _best(lambda: a @ a, 10)
 
 
-def _torch_limits(threads: int) -> tuple[float, float]:
+def _torch_limits(threads: int) -> Limits:
     import torch
 
     torch.set_num_threads(threads)
     data = torch.ones(READ_MIB * 2**18)
-    return data.nbytes / _best(data.sum, 10), _torch_matmul(threads)
+    return Limits(data.nbytes / _best(data.sum, 10), _torch_matmul(threads))
 
 
 def _processor(key: str) -> str:
@@ -166,11 +191,11 @@ def _instructions() -> str:
     return " ".join(name for name in known if name in present)
 
 
-def shares(machine: Machine, shape: Shape, dtype: str, context: float, reached: dict[int, float]) -> list[str]:
+def shares(limits: Limits, shape: Shape, dtype: str, context: float, reached: dict[int, float]) -> list[str]:
     """One line for each batch size."""
     lines = []
     for batch, rate in reached.items():
-        roof = decode_roof(machine, shape, dtype, batch, context)
+        roof = decode_roof(limits, shape, dtype, batch, context)
         share = f", {rate:.1f} is {rate / roof.tokens_per_second:.0%} of it" if rate else ""
         lines.append(f"batch {batch}: at most {roof.tokens_per_second:.1f} tokens/s ({roof.bound}){share}")
     return lines
@@ -186,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reached = {int(batch): float(rate) for batch, _, rate in (text.partition("=") for text in options.reached)}
     machine = measure()
     print(json.dumps(asdict(machine), indent=1))
-    print(*shares(machine, SHAPES[options.shape], options.dtype, options.context, reached), sep="\n")
+    print(*shares(machine.limits, SHAPES[options.shape], options.dtype, options.context, reached), sep="\n")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from engine.engine import Engine
 from engine.executor.base import Executor, ModelFacts
 from engine.messages import Drain, FromEngine, Start, StepOutput, ToEngine, encode
 from engine.outbox import Outbox
+from engine.prefill_policy import PromptShare
 from engine.process import EngineLoop
 from engine.sampling_params import SamplingParams
-from engine.schedule import PromptShare
 from engine.scheduler import Scheduler
 from engine.worker.input_buffers import InputBuffers
 from observability.records import EngineState, StepStats

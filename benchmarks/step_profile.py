@@ -2,7 +2,7 @@
 
 One engine in this process decodes 1, 8 and 32 streams after prompts of 128 tokens, and reads four such prompts in a
 step. The kernels of a step are called one by one and timed, which costs each some microseconds more than in the single
-call that the engine makes. Beside the matrix products stands what the machine allows, measured in the same run.
+call that the engine makes. Beside the matrix products stands what the machine kept up right before or after.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 # As for the engine process, before anything loads the OpenMP runtime.
@@ -59,7 +60,7 @@ class Profile:
             self.seconds[name].append(seconds)
         self.flop, self.bytes = flop, size
 
-    def table(self, machine: roofline.Machine) -> list[str]:
+    def table(self, limits: roofline.Limits) -> list[str]:
         medians = {name: statistics.median(times) for name, times in self.seconds.items()}
         whole = sum(medians.values())
         lines = ["| kernel | ms | share | GB/s | GFLOP/s |", "| --- | --- | --- | --- | --- |"]
@@ -68,8 +69,8 @@ class Profile:
             if name in self.flop:
                 read, computed = self.bytes[name] / seconds, self.flop[name] / seconds
                 rates = (
-                    f"| {read / 1e9:.1f} ({read / machine.read:.0%}) "
-                    f"| {computed / 1e9:.0f} ({computed / machine.compute:.0%})"
+                    f"| {read / 1e9:.1f} ({read / limits.read:.0%}) "
+                    f"| {computed / 1e9:.0f} ({computed / limits.compute:.0%})"
                 )
             lines.append(f"| {name} | {seconds * 1e3:.2f} | {seconds / whole:.1%} {rates} |")
         lines.append(f"| all of {len(next(iter(self.seconds.values())))} steps' medians | {whole * 1e3:.1f} | | | |")
@@ -131,16 +132,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of a checkpoint")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args(arguments)
-    machine = roofline.measure()
     profiler = Profiler(options.model)
-    lines = [
-        f"The machine reads {machine.read / 1e9:.1f} GB/s and computes {machine.compute / 1e9:.0f} GFLOP/s in float32.",
-    ]
+    parts = {f"Decoding {streams} at a time": partial(profiler.decode, streams) for streams in STREAMS}
+    parts[f"Reading {4 * PROMPT} tokens of prompts"] = profiler.read
     profiler.read()  # Not counted: memory is touched for the first time, and the processor's clock rises.
-    for streams in STREAMS:
-        lines += ["", f"## Decoding {streams} at a time", "", *profiler.decode(streams).table(machine)]
-    lines += ["", f"## Reading {4 * PROMPT} tokens of prompts", "", *profiler.read().table(machine)]
-    text = "\n".join(["# Where a step's time goes", "", (__doc__ or "").partition("\n\n")[2].strip(), "", *lines, ""])
+    lines = ["# Where a step's time goes", "", (__doc__ or "").partition("\n\n")[2].strip()]
+    with roofline.gauge() as gauge:
+        for title, profile in parts.items():
+            before = gauge()
+            timed = profile()
+            limits = before.better(gauge())
+            can = f"The machine read {limits.read / 1e9:.1f} GB/s and computed {limits.compute / 1e9:.0f} GFLOP/s."
+            lines += ["", f"## {title}", "", can, "", *timed.table(limits)]
+    text = "\n".join([*lines, ""])
     if options.out:
         options.out.write_text(text, encoding="utf-8")
     print(text)

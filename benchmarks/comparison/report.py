@@ -32,9 +32,11 @@ METHOD = f"""\
 - *Steady decode* is the rate while all requests are between their first and their last token. Each request's own rate
   is taken from its own first to its last chunk in that time, and the rates are added.
 - The *roofline* is what the machine allows: a step reads the weights and the keys and values once, and multiplies the
-  weights with one row a request. Bandwidth and float32 peak were measured in the same run (`python -m
-  benchmarks.roofline`), before and after the cells; the better of the two counts. A peer that multiplies in int8 may
-  exceed an arithmetic roofline, which is float32's.
+  weights with one row a request. Bandwidth and float32 peak (`python -m benchmarks.roofline`) change from minute to
+  minute where a host is shared. So they are measured right before and right after each turn, while its contender is
+  idle, each time as the median of 128 rounds of some milliseconds, and a share is of the better of the two. The
+  roofline at the best moment of the whole run, which no rate of seconds meets with, stands above the table. A peer
+  that multiplies in int8 may exceed an arithmetic roofline, which is float32's.
 - Caches hold {CACHE_GIB} GiB (llama.cpp: 49,152 tokens, transformers: 32,768). Memory adds up a server's processes, and
   counts pages that they share once for each. The install size is that of the distribution and all that it asks for.
 - Start is from the start of the process to the end of a first answer of four tokens, with weights in the page cache.
@@ -112,8 +114,16 @@ def _machines(results: Results) -> str:
         place = f"{machine.processor}, {machine.cores} cores, {machine.instructions}"
         rows.append([run, about["date"], about["commit"], place, read, flops, matmul, machine.measured_with])
     headings = ("run", "date", "commit", "machine", "read GB/s", "float32 GFLOP/s", "torch matmul", "measured with")
-    threads = "Reading and multiply-adds are with 1, 2, … threads; the best of each makes the roofline.\n"
-    return "## Machine\n\n" + table(headings, rows) + "\n" + threads
+    threads = "Reading and multiply-adds are with 1, 2, … threads, each the best of the run.\n"
+    beside = [limits for cell in results.turns for name in results.turns[cell] for limits in results.limits(cell, name)]
+    parts = ["## Machine\n", table(headings, rows), threads]
+    if beside:
+        reads, computes = ([getattr(limits, what) / 1e9 for limits in beside] for what in ("read", "compute"))
+        parts.append(
+            f"Beside the turns, reading went from {min(reads):.1f} to {max(reads):.1f} GB/s, multiply-adds from "
+            f"{min(computes):.0f} to {max(computes):.0f} GFLOP/s.\n"
+        )
+    return "\n".join(parts)
 
 
 def _range(results: Results, cell: str, contender: str, *path: str) -> str:
@@ -157,7 +167,7 @@ def _roofs(results: Results, cells: Sequence[str], contenders: Sequence[str]) ->
         roofs = [roof for cell in cells if (roof := results.roof(cell, name))]
         if roofs:
             text = ", ".join(f"{number(roof.tokens_per_second)} ({roof.bound})" for roof in roofs)
-            lines.append(f"Roofline of {CONTENDERS[name].dtype}: {text} tokens/s.\n")
+            lines.append(f"Roofline of {CONTENDERS[name].dtype} at the machine's best: {text} tokens/s.\n")
     return "\n".join(lines)
 
 
@@ -166,7 +176,7 @@ def _decode(results: Results) -> str:
     return "\n".join(
         [
             "## Steady decode, model M\n",
-            "Tokens per second, and the share of the roofline. Prompts of 128 tokens, answers of 64.\n",
+            "Tokens per second, and the share of the roofline of the turn. Prompts of 128 tokens, answers of 64.\n",
             _roofs(results, whole, ("penstock", "penstock-bf16")),
             _rows(results, whole, [_steady(results, cell) for cell in whole]),
             "Weights in int8:\n",

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.comparison.cells import CELLS
 from benchmarks.models import SHAPES
 from benchmarks.peers.contenders import CONTENDERS
-from benchmarks.roofline import Machine, Roof, decode_roof
+from benchmarks.roofline import Limits, Machine, Roof, decode_roof
 
 
 class OtherMachineError(Exception):
@@ -51,9 +51,8 @@ class Results:
         for run in self.runs:
             if not self.machine(run).is_same(machine):
                 raise OtherMachineError(
-                    f"run {run} was on another machine, or a busier one: "
-                    f"{self.machine(run).read / 1e9:.1f} GB/s and {self.machine(run).compute / 1e9:.0f} GFLOP/s there, "
-                    f"{machine.read / 1e9:.1f} and {machine.compute / 1e9:.0f} now"
+                    f"run {run} was on another machine, or a busier one: {_said(self.machine(run).limits)} there, "
+                    f"{_said(machine.limits)} now"
                 )
 
     def merge(self, newer: Results) -> None:
@@ -86,18 +85,16 @@ class Results:
         entry = self.turns.get(cell, {}).get(contender)
         return entry["run"] if entry else None
 
-    def rounds(self, cell: str, contender: str, *path: str) -> list[float]:
-        """One figure, such as ``itl_ms, p99``, of each round; undisturbed rounds alone where there are any."""
+    def _kept(self, cell: str, contender: str) -> list[dict[str, Any]]:
+        """Rounds that count: undisturbed ones alone where there are any."""
         rounds = self.turns.get(cell, {}).get(contender, {}).get("rounds", [])
         kept = [one for one in rounds if not one["disturbed"]] or rounds
-        values = []
-        for one in kept:
-            value: Any = one
-            for step in path:
-                value = value.get(step) if isinstance(value, dict) else None
-            if value is not None and not one["failed"]:
-                values.append(float(value))
-        return values
+        return [one for one in kept if not one["failed"]]
+
+    def rounds(self, cell: str, contender: str, *path: str) -> list[float]:
+        """One figure, such as ``itl_ms, p99``, of each round that counts."""
+        values = (_figure(one, *path) for one in self._kept(cell, contender))
+        return [value for value in values if value is not None]
 
     def figure(self, cell: str, contender: str, *path: str) -> float | None:
         """The median over rounds; None where nothing was measured."""
@@ -115,18 +112,26 @@ class Results:
         return self.figure(cell, contender, "output_tokens_per_second")
 
     def roof(self, cell: str, contender: str) -> Roof | None:
-        """For what was measured, with the machine's limits as they were in the same run."""
+        """With the machine's limits as they were at the best moment of the run."""
         run = self.run_of(cell, contender)
-        if run is None:
-            return None
+        return None if run is None else self._roof(cell, contender, self.machine(run).limits)
+
+    def _roof(self, cell: str, contender: str, limits: Limits) -> Roof:
         shape = SHAPES["S" if cell.startswith("small") else "M"]
         spec = CELLS[cell]
-        return decode_roof(self.machine(run), shape, CONTENDERS[contender].dtype, spec.concurrency, spec.context)
+        return decode_roof(limits, shape, CONTENDERS[contender].dtype, spec.concurrency, spec.context)
+
+    def limits(self, cell: str, contender: str) -> list[Limits]:
+        """Of each round that counts: the better of before and after it."""
+        return [Limits(**one["limits"][0]).better(Limits(**one["limits"][1])) for one in self._kept(cell, contender)]
 
     def share(self, cell: str, contender: str) -> float | None:
-        """Of the roof, reached by steady decoding."""
-        rate, roof = self.steady(cell, contender), self.roof(cell, contender)
-        return rate / roof.tokens_per_second if rate and roof else None
+        """Of the roof, reached by steady decoding: each round of the limits beside it, the median over rounds."""
+        shares = []
+        for one, limits in zip(self._kept(cell, contender), self.limits(cell, contender), strict=True):
+            if rate := _figure(one, "steady_decode", "tokens_per_second"):
+                shares.append(rate / self._roof(cell, contender, limits).tokens_per_second)
+        return statistics.median(shares) if shares else None
 
     def memory(self, contender: str, kind: str, checkpoint: str = "M") -> float | None:
         """The most bytes, ``resident`` after a cell or ``peak``, over the cells of a checkpoint."""
@@ -138,3 +143,14 @@ class Results:
             for value in self.rounds(cell, contender, "memory", kind)
         ]
         return max(values, default=None)
+
+
+def _figure(one: dict[str, Any], *path: str) -> float | None:
+    value: Any = one
+    for step in path:
+        value = value.get(step) if isinstance(value, dict) else None
+    return None if value is None else float(value)
+
+
+def _said(limits: Limits) -> str:
+    return f"{limits.read / 1e9:.1f} GB/s and {limits.compute / 1e9:.0f} GFLOP/s"
