@@ -20,9 +20,10 @@ from engine.flight_record import FlightRecord, union
 from engine.messages import Abort, CacheEvents, PoolPicture, Rejected, Start, StepOutput, Tokens
 from engine.patience import Patience
 from engine.pool_picture import draw
+from engine.prefill_policy import PromptShare
 from engine.request import fitted, refusal
 from engine.sampling_params import SamplingParams
-from engine.schedule import PromptShare, Schedule
+from engine.schedule import Schedule
 from engine.scheduler import Scheduler
 from observability.records import EngineState, StepStats
 

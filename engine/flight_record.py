@@ -64,8 +64,8 @@ class FlightRecord:
         self._memory = mmap.mmap(self._descriptor, size)
 
 
-def read(descriptor: int) -> dict[str, int] | None:
-    """Name → tokens of the rows of a dead engine's last step; None where that is not known."""
+def read(descriptor: int) -> dict[str, tuple[int, ...]] | None:
+    """Name → tokens, in each of the steps that a dead engine had under way; None where that is not known."""
     memory = os.pread(descriptor, min(os.fstat(descriptor).st_size, _LARGEST), 0)
     if len(memory) < _HEADER.size:
         return None
@@ -78,8 +78,10 @@ def read(descriptor: int) -> dict[str, int] | None:
     if len(names) != rows:
         return None
     tokens = struct.unpack_from(f"<{rows}i", memory, _HEADER.size)
-    # Who is in two steps is told of as it is in the older one.
-    return dict(zip(reversed(names), reversed(tokens), strict=True))
+    found: dict[str, tuple[int, ...]] = {}
+    for name, count in zip(names, tokens, strict=True):
+        found[name] = (*found.get(name, ()), count)
+    return found
 
 
 def union(rows: Sequence[tuple[tuple[str, ...], IntArray]]) -> tuple[tuple[str, ...], IntArray]:

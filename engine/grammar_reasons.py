@@ -8,6 +8,8 @@ LONGEST = 300
 _EXCERPT = re.compile(r"^\s*\d+ \| .*", re.MULTILINE | re.DOTALL)
 """llguidance shows the lines around the place, of a grammar that the caller has never seen."""
 _PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
+_NAMES = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*|(?P<name>[\w-]+)')
+"""In GBNF, and what else may hold letters: texts, classes of characters and comments."""
 _IN_REGEX = re.compile(r"regex parse error:\s*\n(?P<text>.*?)\n\s*\^+\s*\nerror: (?P<why>[^\n]*)", re.DOTALL)
 _INNARDS = re.compile(r"panick?|unwrap|::|\.rs\b|\b[uif](?:8|16|32|64|size)\b|assertion|__|0x[0-9a-f]|<non-verbose/>")
 
@@ -58,17 +60,28 @@ def readable(error: str, *, own_lines: int | None = None) -> str:
     return _cut(text, LONGEST)
 
 
-def readable_gbnf(error: Exception) -> str:
+def readable_gbnf(error: Exception, source: str) -> str:
     """The same of what the translator of GBNF raises."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, IndexError):
-        return "it ends in the middle of an escape"
-    text = str(error)
-    if (found := re.fullmatch(r"(.*) at line (\d+), (.*) \^ .*", text, re.DOTALL)) is not None:
-        what, line, before = found.groups()
-        text = f"{what[:1].lower()}{what[1:]} in line {line} after {before}"
-    return _cut(_joined(text), LONGEST)
+        return f"{_place(source, len(source))}it ends in the middle of an escape"
+    text, where = str(error), ""
+    if (at := getattr(error, "pos", None)) is not None:
+        text, where = text.removesuffix(f" at {at}"), _place(source, at.pos)
+    elif (found := re.match(r"Rule '([^']*)' ", text)) is not None:
+        where = place_of_name(found[1], source)
+    return _cut(_joined(f"{where}{text[:1].lower()}{text[1:]}"), LONGEST)
+
+
+def place_of_name(name: str, source: str) -> str:
+    """``line 1, column 10: `` where a rule of that name is first named in GBNF; empty where none is."""
+    found = next((each for each in _NAMES.finditer(source) if each["name"] == name), None)
+    return _place(source, found.start()) if found is not None else ""
+
+
+def _place(source: str, at: int) -> str:
+    return f"line {source.count(chr(10), 0, at) + 1}, column {at - source.rfind(chr(10), 0, at)}: "
 
 
 def _joined(text: str) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from engine.errors import ModelError
 from engine.grammar import Grammar, GrammarError
 from engine.grammar_compiler import GrammarCompiler, words_of
-from engine.grammar_reasons import readable_gbnf
+from engine.grammar_reasons import place_of_name, readable_gbnf
 from engine.grammar_trial_messages import Setup, Trial, Verdict
 from engine.linux import die_with, set_process_name
 from engine.vocabulary import Vocabulary
@@ -30,8 +30,17 @@ from engine.vocabulary import Vocabulary
 STACK = 1 << 20
 """Bytes."""
 _PLACE = re.compile(r"^line \d+, column \d+: ")
+_UNKNOWN = re.compile(r'unknown name: "(.*)"')
 NO_OPTIONS = "%llguidance {}"
 """What a translation begins with; it must not stand within another grammar."""
+
+
+class _PartError(GrammarError):
+    """A part that cannot be compiled, even alone."""
+
+    def __init__(self, error: GrammarError, path: str) -> None:
+        super().__init__(str(error))
+        self.path = path
 
 
 def _translated(trial: Trial) -> Grammar:
@@ -44,16 +53,24 @@ def _translated(trial: Trial) -> Grammar:
     try:
         return Grammar("lark", any_to_lark(trial.source).removeprefix(NO_OPTIONS))
     except Exception as error:  # whatever its parser stumbles over
-        raise GrammarError(f"as GBNF, since it is no Lark with a rule 'start': {readable_gbnf(error)}") from error
+        raise GrammarError(
+            f"as GBNF, since it is no Lark with a rule 'start': {readable_gbnf(error, trial.source)}"
+        ) from error
 
 
 def _assembled(compiler: GrammarCompiler, trial: Trial) -> Grammar:
     grammar = _translated(trial)
-    for at, source in reversed(trial.embedded):
+    rules = []
+    for at, source, path in trial.embedded:
         own = Trial(kind="ebnf", source=source)
-        part = _translated(own)
-        _compile_alone(compiler, part, own)
-        grammar = Grammar("lark", grammar.source[:at] + part.rule() + grammar.source[at:])
+        try:
+            part = _translated(own)
+            _compile_alone(compiler, part, own)
+        except GrammarError as error:
+            raise _PartError(error, path) from None
+        rules.append((at, part.rule()))
+    for at, rule in reversed(rules):
+        grammar = Grammar("lark", grammar.source[:at] + rule + grammar.source[at:])
     return grammar
 
 
@@ -69,15 +86,35 @@ def _compiler(setup: Setup) -> GrammarCompiler:
 def _try(compiler: GrammarCompiler, trial: Trial) -> Verdict:
     """Compile it and see what an answer may begin with."""
     try:
+        return Verdict(grammar=_tried(compiler, trial))
+    except _PartError as error:
+        return Verdict(error=str(error), path=error.path)
+    except GrammarError as error:
+        return Verdict(error=str(error))
+
+
+def _tried(compiler: GrammarCompiler, trial: Trial) -> Grammar:
+    try:
         grammar = _assembled(compiler, trial)
         if trial.around is None or trial.kind == "ebnf":  # a caller's rules must not reach into what is around them
             _compile_alone(compiler, grammar, trial)
         if trial.around is not None:
             grammar = Grammar("lark", grammar.rule().join(trial.around))
             _compile(compiler, grammar)
-    except GrammarError as error:
-        return Verdict(error=str(error))
-    return Verdict(grammar=grammar)
+    except GrammarError:
+        _try_parts(compiler, trial)
+        raise
+    return grammar
+
+
+def _try_parts(compiler: GrammarCompiler, trial: Trial) -> None:
+    """Raises ``_PartError`` for the first that cannot be compiled, where there is one."""
+    for path, rule in trial.parts:
+        part = Trial(kind="lark", source=f"start: {rule}\n")
+        try:
+            _compile_alone(compiler, _translated(part), part)
+        except GrammarError as error:
+            raise _PartError(error, path) from None
 
 
 def _compile_alone(compiler: GrammarCompiler, grammar: Grammar, trial: Trial) -> None:
@@ -85,8 +122,11 @@ def _compile_alone(compiler: GrammarCompiler, grammar: Grammar, trial: Trial) ->
         _compile(compiler, grammar)
     except GrammarError as error:
         # Lines of what was made of the caller's grammar would lead nowhere.
-        own = trial.kind == "ebnf" and grammar.source == trial.source.removeprefix(NO_OPTIONS)
-        raise error if own else GrammarError(_PLACE.sub("", str(error))) from None
+        if trial.kind == "ebnf" and grammar.source == trial.source.removeprefix(NO_OPTIONS):
+            raise
+        why = _PLACE.sub("", str(error))
+        unknown = _UNKNOWN.fullmatch(why) if trial.kind == "ebnf" else None
+        raise GrammarError(f"{place_of_name(unknown[1], trial.source) if unknown else ''}{why}") from None
 
 
 def _compile(compiler: GrammarCompiler, grammar: Grammar) -> None:

@@ -9,38 +9,6 @@ from itertools import islice
 from engine.sequence import Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class PromptShare:
-    """How many prompt tokens a step may take beside streams: the greatest of these."""
-
-    tokens: int
-    for_each_stream: int = 0
-    seconds: float = 0.0
-    """As many as are computed in this time."""
-
-
-class Pace:
-    """How long a token takes in steps of many, judged by those so far."""
-
-    def __init__(self) -> None:
-        self._seconds: float | None = None
-
-    def record(self, tokens: int, seconds: float) -> None:
-        """A step. One of few tokens says little: its time is that of reading the weights."""
-        if tokens >= _MANY and seconds > 0:
-            last = self._seconds or seconds / tokens
-            self._seconds = last + _WEIGHT * (seconds / tokens - last)
-
-    def tokens_in(self, seconds: float) -> int:
-        """0 as long as nothing is known."""
-        return int(seconds / self._seconds) if self._seconds else 0
-
-
-_MANY = 32
-_WEIGHT = 0.2
-"""Of the newest step."""
-
-
 @dataclass(slots=True)
 class Schedule:
     """Rows are sequences and how many tokens of each the step computes."""
@@ -52,7 +20,7 @@ class Schedule:
     most_rows: int = 0
     """Its share of the sequences, where several steps go on at once."""
     chunk_budget: int = 0
-    """Of these, the ones left for sequences that are bounded, see ``Scheduler._is_bounded``."""
+    """Of these, the ones left for sequences that are bounded, see ``PrefillPolicy.is_bounded``."""
     is_burst: bool = False
     """Whether short prompts are not bounded."""
     rows: dict[Sequence, int] = field(default_factory=dict)

@@ -4,12 +4,11 @@ There are no prefill and decode phases. Every sequence has computed tokens and t
 spends its token budget on letting the first catch up with the second: a prompt in chunks, a stream by one.
 
 Order: running sequences before waiting ones; streams first, so that a long prompt never holds them up; then by
-arrival. How much of the budget prompts may take beside streams is bounded, see ``Scheduler._is_bounded``.
+arrival. How much of the budget prompts may take beside streams is bounded (``prefill_policy``).
 
-When blocks run out the youngest running sequence gives up its blocks
-and is computed again later, mostly from the prefix cache, which its blocks stay in. Nothing can wait for
-ever: the oldest sequence is never preempted, waits for nobody and fits the cache, and once it is done the
-next one is the oldest.
+When blocks run out the youngest running sequence gives up its blocks and is computed again later, mostly from the
+prefix cache, which its blocks stay in. Nothing can wait for ever: the oldest sequence is never preempted, waits for
+nobody and fits the cache, and once it is done the next one is the oldest.
 
 While a step is computed the next one is begun: ``prepare`` plans the sequences that go on by the one token
 which the running step samples, and takes the blocks for them. ``schedule`` completes that plan once the
@@ -29,16 +28,15 @@ from bisect import insort
 from collections.abc import Sequence as SequenceOf
 from itertools import islice
 
-import numpy as np
-
 from engine.arrays import IntArray
 from engine.batch import LATER, NO_TOKEN, StepResult
 from engine.block_pool import BlockPool
+from engine.block_tables import BlockTables
 from engine.messages import Abort, Start, TokenLogprobs, Tokens
+from engine.prefill_policy import PrefillPolicy, PromptShare
 from engine.prefix_cache import PrefixCache
-from engine.schedule import Pace, PromptShare, Schedule
+from engine.schedule import Schedule
 from engine.sequence import Sequence, Status
-from observability.records import ChoiceStats
 
 
 def waiting_order(sequence: Sequence) -> int:
@@ -51,7 +49,7 @@ def running_order(sequence: Sequence) -> tuple[bool, int]:
 
 
 class Scheduler:
-    """Owns every Sequence, the waiting and running queues and the block pool's tables."""
+    """Owns every Sequence, the waiting and running queues and the block tables."""
 
     def __init__(
         self,
@@ -74,10 +72,9 @@ class Scheduler:
         self._pool = pool
         self._block_size = block_size
         self._token_budget = max_num_batched_tokens
-        self._prompt_share = prompt_share
-        self._pace = Pace()
         self._max_running = max_num_seqs
         self._depth = depth
+        self._prefill = PrefillPolicy(prompt_share, max_num_batched_tokens)
         self._prefix_cache = PrefixCache(pool, block_size, enabled=enable_prefix_caching)
         self._sequences: dict[str, Sequence] = {}
         self._waiting: list[Sequence] = []
@@ -86,9 +83,12 @@ class Scheduler:
         self._arrivals = 0
         self._next = Schedule(budget=max_num_batched_tokens)
         """The plan of the next step, as far as it is made."""
-        self.block_tables: IntArray = np.zeros((max_num_seqs, self._blocks_for(max_model_len)), np.int32)
-        """Of the running sequences, each in its ``table_row``; what a shorter one leaves of a row means nothing."""
-        self._free_rows = list(range(max_num_seqs))
+        self._tables = BlockTables(pool, block_size=block_size, max_num_seqs=max_num_seqs, max_model_len=max_model_len)
+
+    @property
+    def block_tables(self) -> IntArray:
+        """Of the running sequences, each in its ``table_row``."""
+        return self._tables.array
 
     @property
     def running(self) -> SequenceOf[Sequence]:
@@ -179,11 +179,8 @@ class Scheduler:
         }
         if len(going) > self._share:
             going = dict(islice(going.items(), self._share))
-        full = [s for s in going if s.num_tokens == len(s.block_table) * self._block_size]
-        if len(full) > self._pool.num_free:
+        if not self._tables.extend_all(going):
             return {}
-        for sequence, block in zip(full, self._pool.allocate(len(full)), strict=True):
-            self._hand_over(sequence, [block])
         self._next.rows = dict.fromkeys(going, 1)
         self._next.ahead = {sequence: place for place, sequence in enumerate(going)}
         self._next.budget -= len(going)
@@ -191,7 +188,7 @@ class Scheduler:
 
     def update(self, plan: Schedule, result: StepResult, now: float) -> list[Tokens]:
         """Take in what a step computed: what each of its sequences has to say. Those aborted meanwhile are silent."""
-        self._pace.record(plan.scheduled_tokens, now - plan.began)
+        self._prefill.record(plan.scheduled_tokens, now - plan.began)
         samples = enumerate(zip(result.token_ids, result.logprobs, strict=True))
         scores = iter(result.prompt_logprobs)
         outputs = []
@@ -199,18 +196,18 @@ class Scheduler:
             sequence.under_way -= 1
             if sequence in plan.scored:
                 sequence.prompt_logprobs += next(scores)
-            sample = None if sequence in plan.silent else next(samples)
+            index, sample = (None, None) if sequence in plan.silent else next(samples)
             if sequence.status is Status.FINISHED:
                 continue
             sequence.num_computed += tokens
-            if sample is not None and sample[0] in result.refusals:
-                outputs.append(self._refuse(sequence, result.refusals[sample[0]]))
+            if index in result.refusals:
+                outputs.append(self._refuse(sequence, result.refusals[index]))
                 continue
-            if sample is not None and sample[1][0] == LATER:
+            if sample is not None and sample[0] == LATER:
                 self._sample_later(sequence)
             self._prefix_cache.advance(sequence)
             if sequence.num_computed == sequence.num_tokens:
-                outputs.append(self._reply(sequence, sample and sample[1], now))
+                outputs.append(self._reply(sequence, sample, now))
         return outputs
 
     def check_integrity(self) -> None:
@@ -223,40 +220,18 @@ class Scheduler:
         return self._max_running if self._depth == 1 else -(-len(self._sequences) // self._depth)
 
     def _weigh_prompts(self, plan: Schedule) -> None:
-        """Say how many prompt tokens the plan may take in chunks, and whether it takes short prompts whole."""
         streams = sum(sequence.is_stream for sequence in self._running)
         slots = self._max_running - len(self._running)
         beginning = len(self._running) - streams + min(len(self._waiting), slots)
-        share = self._prompt_share
-        many = max(share.tokens, share.for_each_stream * streams, self._pace.tokens_in(share.seconds))
-        plan.chunk_budget = many if streams else self._token_budget
-        plan.is_burst = beginning >= streams
-
-    def _is_bounded(self, sequence: Sequence, found: int, plan: Schedule) -> bool:
-        """Whether what a sequence gets in this plan counts against the prompt tokens that streams put up with.
-
-        A stream waits for as long as the step takes which computes its next token. So beside streams the
-        prompts, and whatever is computed again, share a few tokens. That takes more steps, which is no price
-        where a few rows keep the device busy. But where no fewer sequences are about to begin than there are
-        streams, most of the users wait for a first token: then a prompt that the budget can take whole is
-        taken whole. One that is longer than a step stays in chunks, to its end, or that end would be a long
-        step for the sake of a single prompt.
-
-        found: tokens that the prefix cache had of it when it was last admitted.
-        """
-        uncomputed = sequence.num_tokens - max(sequence.num_computed, found)
-        if uncomputed == 1 and sequence.num_output > 0:
-            return False
-        is_short = sequence.num_tokens - found <= self._token_budget
-        return not (plan.is_burst and is_short and uncomputed <= plan.budget)
+        self._prefill.weigh(plan, streams=streams, beginning=beginning)
 
     def _continue(self, sequence: Sequence, plan: Schedule) -> None:
         """Schedule a running sequence, preempting the youngest ones, itself included, until a token fits."""
-        bounded = self._is_bounded(sequence, sequence.num_found, plan)
+        bounded = self._prefill.is_bounded(plan, sequence, sequence.num_found)
         wanted = plan.allow(sequence.num_uncomputed, bounded)
         if not wanted:
             return
-        while not (tokens := min(wanted, self._room(sequence))):
+        while not (tokens := min(wanted, self._tables.room(sequence))):
             youngest = max(self._running, key=waiting_order)
             if youngest.under_way:
                 return
@@ -264,7 +239,7 @@ class Scheduler:
             plan.preemptions += 1
             if youngest is sequence:
                 return
-        self._extend(sequence, tokens)
+        self._tables.extend(sequence, tokens)
         plan.add(sequence, tokens, bounded)
 
     def _admit(self, plan: Schedule) -> None:
@@ -282,25 +257,22 @@ class Scheduler:
             if found is None:
                 continue
             # All its known tokens must fit, not only the first chunk: else it would soon be preempted again.
-            fresh = self._blocks_for(sequence.num_tokens) - len(found)
-            if fresh > self._pool.num_free - self._pool.count_free(found):
+            if not self._tables.fits(sequence, found):
                 return
             num_found = len(found) * self._block_size
-            bounded = self._is_bounded(sequence, num_found, plan)
+            bounded = self._prefill.is_bounded(plan, sequence, num_found)
             tokens = plan.allow(sequence.num_tokens - num_found, bounded)
             if not tokens:
                 return
             self._start(sequence, found, plan)
-            self._extend(sequence, tokens)
+            self._tables.extend(sequence, tokens)
             plan.add(sequence, tokens, bounded)
 
     def _start(self, sequence: Sequence, found: list[int], plan: Schedule) -> None:
         self._waiting.remove(sequence)
         self._running.append(sequence)
         sequence.status = Status.RUNNING
-        self._pool.share(found)
-        sequence.table_row = self._free_rows.pop()
-        self._hand_over(sequence, found)
+        self._tables.open(sequence, found)
         sequence.num_computed = sequence.num_found = len(found) * self._block_size
         self._prefix_cache.begin(sequence)
         if sequence.cached_tokens is None:
@@ -308,25 +280,6 @@ class Scheduler:
             if self._prefix_cache.serves(sequence):
                 plan.prefix_queries += sequence.num_prompt
                 plan.prefix_hits += sequence.cached_tokens
-
-    def _blocks_for(self, tokens: int) -> int:
-        return -(-tokens // self._block_size)
-
-    def _room(self, sequence: Sequence) -> int:
-        """Tokens that the sequence could compute next without anybody giving up a block."""
-        blocks = len(sequence.block_table) + self._pool.num_free
-        return blocks * self._block_size - sequence.num_computed
-
-    def _extend(self, sequence: Sequence, tokens: int) -> None:
-        missing = self._blocks_for(sequence.num_computed + tokens) - len(sequence.block_table)
-        if missing > 0:
-            self._hand_over(sequence, self._pool.allocate(missing))
-
-    def _hand_over(self, sequence: Sequence, blocks: list[int]) -> None:
-        """Add blocks to the end of a running sequence's table."""
-        held = len(sequence.block_table)
-        self.block_tables[sequence.table_row, held : held + len(blocks)] = blocks
-        sequence.block_table += blocks
 
     def _preempt(self, sequence: Sequence) -> None:
         self._vacate(sequence)
@@ -344,24 +297,17 @@ class Scheduler:
         sequence.status = Status.FINISHED
         del self._sequences[sequence.id]
 
-    def _sample_later(self, sequence: Sequence) -> None:
-        """Compute the last position once more: it gives the same logits, and by then its grammar may be ready."""
-        sequence.num_computed -= 1
-        self._next.drop(sequence)
-
-    def _refuse(self, sequence: Sequence, refusal: str) -> Tokens:
-        self._remove(sequence)
-        return Tokens(id=sequence.id, attempt=sequence.attempt, at=sequence.num_output, ids=[], refusal=refusal)
-
     def _vacate(self, sequence: Sequence) -> None:
         """Take a sequence out of the running queue and the next plan, and give back its blocks."""
         self._prefix_cache.end(sequence)
         self._running.remove(sequence)
         self._next.drop(sequence)
-        self._pool.release(sequence.block_table)
-        sequence.block_table = []
-        self._free_rows.append(sequence.table_row)
-        sequence.table_row = -1
+        self._tables.close(sequence)
+
+    def _sample_later(self, sequence: Sequence) -> None:
+        """Compute the last position once more: it gives the same logits, and by then its grammar may be ready."""
+        sequence.num_computed -= 1
+        self._next.drop(sequence)
 
     def _reply(self, sequence: Sequence, sample: tuple[int, TokenLogprobs | None] | None, now: float) -> Tokens:
         """What a sequence says once it has caught up: its next token, unless none was left to sample."""
@@ -376,12 +322,11 @@ class Scheduler:
             logprobs = None if scores is None else [scores]
         if sequence.finish is not None:
             self._remove(sequence)
-        if sequence.has_replied:
-            return Tokens(
-                id=sequence.id, attempt=sequence.attempt, at=at, ids=ids, logprobs=logprobs, finish=sequence.finish
-            )
-        prompt_logprobs = sequence.prompt_logprobs if sequence.needs_prompt_logprobs else None
-        sequence.has_replied, sequence.needs_prompt_logprobs, sequence.prompt_logprobs = True, False, []
+        prompt_logprobs = stats = None
+        if not sequence.has_replied:
+            prompt_logprobs = sequence.prompt_logprobs if sequence.needs_prompt_logprobs else None
+            stats = sequence.stats(now)
+            sequence.has_replied, sequence.needs_prompt_logprobs, sequence.prompt_logprobs = True, False, []
         return Tokens(
             id=sequence.id,
             attempt=sequence.attempt,
@@ -390,8 +335,12 @@ class Scheduler:
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             finish=sequence.finish,
-            stats=_choice_stats(sequence, now),
+            stats=stats,
         )
+
+    def _refuse(self, sequence: Sequence, refusal: str) -> Tokens:
+        self._remove(sequence)
+        return Tokens(id=sequence.id, attempt=sequence.attempt, at=sequence.num_output, ids=[], refusal=refusal)
 
     def _give_up(self, sequence: Sequence) -> Tokens:
         """There is no next token; nor shall anybody take over what was computed on the way to it."""
@@ -399,12 +348,3 @@ class Scheduler:
         self._remove(sequence)
         failure = "The model computed NaN or infinite scores for the next token of this request."
         return Tokens(id=sequence.id, attempt=sequence.attempt, at=sequence.num_output, ids=[], failure=failure)
-
-
-def _choice_stats(sequence: Sequence, now: float) -> ChoiceStats:
-    assert sequence.started_at is not None and sequence.cached_tokens is not None
-    return ChoiceStats(
-        queue_time=sequence.started_at - sequence.arrived_at,
-        prefill_time=now - sequence.started_at,
-        cached_tokens=sequence.cached_tokens,
-    )

@@ -1,4 +1,4 @@
-"""Sequence: one choice while the engine works on it. The Scheduler alone changes it."""
+"""Sequence: one choice while the engine works on it. The Scheduler alone changes it, its blocks by BlockTables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from engine.arrays import IntArray
 from engine.block_digests import extend_chain, root_digest
 from engine.messages import EngineFinish, Start, TokenLogprobs
+from observability.records import ChoiceStats
 
 
 class Status(Enum):
@@ -119,6 +120,15 @@ class Sequence:
         self._tokens[self.num_tokens] = self.newest = token_id
         self.num_tokens += 1
         self.finish = self._find_finish()
+
+    def stats(self, now: float) -> ChoiceStats:
+        """How it came to its first output, which is sent now."""
+        assert self.started_at is not None and self.cached_tokens is not None
+        return ChoiceStats(
+            queue_time=self.started_at - self.arrived_at,
+            prefill_time=now - self.started_at,
+            cached_tokens=self.cached_tokens,
+        )
 
     def _find_finish(self) -> EngineFinish | None:
         params, num_output = self.params, self.num_output

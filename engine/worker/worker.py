@@ -59,10 +59,7 @@ class Worker:
         """Build the model, or this rank's part of it, and fill its weights. Raises ModelError or ConfigurationError."""
         config, device, memory = self._config, self._device, available_memory() // self._parallel.ranks
         threads = all_threads(config)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        else:
-            torch.set_num_threads(max(1, threads // self._parallel.ranks))
+        self._take_device(threads)
         folder = Path(config.model)
         hf_config = HFConfig.read(folder)
         checkpoint = None if config.load_format == "dummy" else loader.Checkpoint(folder)
@@ -97,17 +94,7 @@ class Worker:
         weight_bytes = loader.held_bytes(self._model)
         self._tell_of_weights(held * self._dtype.itemsize, weight_bytes)
         eos_token_ids = loader.eos_token_ids(folder, hf_config)
-        self._masks = GrammarMasks(
-            lambda: _grammar_compiler(config, self._model.vocab_size, eos_token_ids),
-            self._model.vocab_size,
-            config.max_num_seqs,
-        )
-        transfers = transfers_of(device)
-        sampler = Sampler(kernels, self._model.vocab_size, config.max_num_seqs, device, self._masks, transfers)
-        self._capturing = choose_capturing(config, device, kernels)
-        self._runner = ModelRunner(
-            self._model, self._buffers(), sampler, kernels, context.dtype, transfers, self._parallel, self._capturing
-        )
+        self._make_runner(kernels, activations, eos_token_ids)
         return ModelFacts(
             device=str(device) if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
             dtype=_name(self._dtype),
@@ -169,6 +156,26 @@ class Worker:
     @property
     def can_be_followed(self) -> bool:
         return self.overlaps and self._runner.can_be_followed
+
+    def _take_device(self, threads: int) -> None:
+        """On a CPU the ranks share ``threads``."""
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
+        else:
+            torch.set_num_threads(max(1, threads // self._parallel.ranks))
+
+    def _make_runner(self, kernels: Kernels, activations: torch.dtype, eos_token_ids: list[int]) -> None:
+        """What runs the model that is loaded, and draws from its logits."""
+        config, device, vocab_size = self._config, self._device, self._model.vocab_size
+        self._masks = GrammarMasks(
+            lambda: _grammar_compiler(config, vocab_size, eos_token_ids), vocab_size, config.max_num_seqs
+        )
+        transfers = transfers_of(device)
+        sampler = Sampler(kernels, vocab_size, config.max_num_seqs, device, self._masks, transfers)
+        self._capturing = choose_capturing(config, device, kernels)
+        self._runner = ModelRunner(
+            self._model, self._buffers(), sampler, kernels, activations, transfers, self._parallel, self._capturing
+        )
 
     def _check_memory(self, weight_bytes: int, free: int) -> None:
         """Weights take their memory as they are filled: too many would have the process killed without a word."""

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from scheduler_harness import Harness
 
 from engine.block_pool import IntegrityError
 from engine.messages import (
@@ -279,8 +280,8 @@ def test_the_executor_is_looked_after_in_all_of_an_idle_time() -> None:
     assert run([start("a")], [], [], [], [])[0].looks == 2
 
 
-def test_a_leak_ends_the_loop(harness) -> None:
-    h = harness()
+def test_a_leak_ends_the_loop() -> None:
+    h = Harness()
     engine = CountingEngine()
     engine.check_integrity = h.scheduler.check_integrity
     h.pool.allocate(1)

@@ -9,32 +9,19 @@ import os
 import numpy as np
 import pytest
 from msgspec import structs
+from scheduler_harness import FACTS
 
 from engine.batch import NO_TOKEN, ScheduledBatch, StepResult
 from engine.block_digests import prompt_chain
 from engine.config import EngineConfig
 from engine.engine import Engine, longest_context, prompt_share, warm_up
 from engine.errors import ConfigurationError
-from engine.executor.base import ModelFacts
 from engine.flight_record import FlightRecord, create, read
 from engine.messages import Abort, CacheEvents, Start, Tokens
 from engine.patience import LEAST, Patience
+from engine.prefill_policy import PromptShare
 from engine.sampling_params import SamplingParams
-from engine.schedule import PromptShare
 from observability.records import EngineState
-
-FACTS = ModelFacts(
-    device="cpu",
-    dtype="float32",
-    parameters=1,
-    weight_bytes=4,
-    max_model_len=256,
-    vocab_size=100,
-    eos_token_ids=[],
-    fingerprint="",
-    kernels={},
-    block_bytes=1,
-)
 
 
 class Echo:
@@ -296,7 +283,7 @@ def test_the_record_tells_of_each_step_while_it_is_computed() -> None:
             seen.append(read(descriptor))
             return super().collect()
 
-    seen: list[dict[str, int] | None] = []
+    seen: list[dict[str, tuple[int, ...]] | None] = []
     descriptor = create()
     record = FlightRecord(descriptor)
     engine = Engine(config(), Reading(), FACTS, 64, record=record)
@@ -304,7 +291,7 @@ def test_the_record_tells_of_each_step_while_it_is_computed() -> None:
     engine.start(start("b", 2))
     for _ in range(3):
         engine.step()
-    assert seen == [{"a": 16}, {"a": 20, "b": 2}, {"a": 21, "b": 3}]
+    assert seen == [{"a": (16,)}, {"a": (20,), "b": (2,)}, {"a": (21,), "b": (3,)}]
     os.close(descriptor)
 
 
@@ -314,19 +301,19 @@ def test_the_record_tells_of_all_steps_under_way_as_each_of_them_begins() -> Non
             seen.append(read(descriptor))
             super().submit(batch)
 
-    seen: list[dict[str, int] | None] = []
+    seen: list[dict[str, tuple[int, ...]] | None] = []
     descriptor = create()
     engine = Engine(config(), Reading(depth=2), FACTS, 64, record=FlightRecord(descriptor))
     for name in "abc":
         engine.start(start(name, 3))
     engine.begin()
-    assert read(descriptor) == {"a": 3, "b": 3, "c": 3}
+    assert read(descriptor) == {"a": (3,), "b": (3,), "c": (3,)}
     engine.prepare()
     engine.compute()
     engine.finish()
     engine.begin()
-    assert read(descriptor) == {"c": 3, "a": 4, "b": 4}
-    assert seen == [{"a": 3, "b": 3}, {"a": 3, "b": 3, "c": 3}, {"c": 3, "a": 4, "b": 4}]
+    assert read(descriptor) == {"c": (3,), "a": (4,), "b": (4,)}
+    assert seen == [{"a": (3,), "b": (3,)}, {"a": (3,), "b": (3,), "c": (3,)}, {"c": (3,), "a": (4,), "b": (4,)}]
     os.close(descriptor)
 
 

@@ -10,32 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
+from scheduler_harness import FACTS, Answer, Harness, alone, check
 
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.executor.base import ModelFacts
 from engine.flight_record import FlightRecord, create, read
 from engine.messages import Abort, Start, Tokens
 from engine.sampling_params import SamplingParams
 
 BLOCK_SIZE = 4
 STOPS = tuple(range(0, 97, 5))
-FACTS = ModelFacts(
-    device="cpu",
-    dtype="float32",
-    parameters=1,
-    weight_bytes=4,
-    max_model_len=256,
-    vocab_size=100,
-    eos_token_ids=[],
-    fingerprint="",
-    kernels={},
-    block_bytes=1,
-)
 
 
 class Device:
@@ -87,9 +75,9 @@ def always() -> bool:
 
 
 def make(
-    harness: Any, *, num_blocks: int = 64, at_once: bool = True, allows: Callable[[], bool] = always, **config: Any
+    *, num_blocks: int = 64, at_once: bool = True, allows: Callable[[], bool] = always, **config: Any
 ) -> tuple[Engine, Device]:
-    device = Device(harness(num_blocks=num_blocks, block_size=BLOCK_SIZE).executor, at_once, allows)
+    device = Device(Harness(num_blocks=num_blocks, block_size=BLOCK_SIZE).executor, at_once, allows)
     record = config.pop("record", None)
     limits = {"max_num_batched_tokens": 16, "max_num_seqs": 8} | config
     return Engine(
@@ -102,14 +90,6 @@ def start(name: str, prompt: list[int], **params: Any) -> Start:
     return Start(id=name, attempt=0, prompt=prompt, params=SamplingParams(**params), seed=5)
 
 
-def alone(harness: Any, start: Start) -> tuple[list[int], str | None, Any]:
-    """Tokens, why they end, and scores of the prompt."""
-    h = harness(num_blocks=256, block_size=BLOCK_SIZE)
-    h.scheduler.add(start, 0.0)
-    h.run()
-    return h.tokens(start.id), h.finish(start.id), h.outputs[start.id][0].prompt_logprobs
-
-
 def run(engine: Engine) -> list[Tokens]:
     outputs = []
     while engine.is_busy:
@@ -118,20 +98,20 @@ def run(engine: Engine) -> list[Tokens]:
     return outputs
 
 
-def test_streams_go_on_without_a_wait(harness) -> None:
-    engine, device = make(harness)
+def test_streams_go_on_without_a_wait() -> None:
+    engine, device = make()
     begun = [start(name, [number, 2, 3], max_tokens=30) for number, name in enumerate("abc")]
     for each in begun:
         engine.start(each)
     outputs = run(engine)
     for each in begun:
-        assert [token for output in outputs if output.id == each.id for token in output.ids] == alone(harness, each)[0]
+        assert [token for output in outputs if output.id == each.id for token in output.ids] == alone(each).tokens
     assert engine.steps == 30 and device.followed == 29
 
 
-def test_one_that_has_ended_is_computed_once_too_often_and_says_nothing(harness) -> None:
-    tokens = alone(harness, start("a", [1, 2, 3], max_tokens=9))[0]
-    engine, device = make(harness)
+def test_one_that_has_ended_is_computed_once_too_often_and_says_nothing() -> None:
+    tokens = alone(start("a", [1, 2, 3], max_tokens=9)).tokens
+    engine, device = make()
     engine.start(start("a", [1, 2, 3], max_tokens=9, stop_token_ids=(tokens[4],)))
     outputs = [engine.step().outputs for _ in range(tokens.index(tokens[4]) + 1)]
     assert outputs[-1][0].finish == "stop" and engine.num_pending == 0
@@ -141,15 +121,15 @@ def test_one_that_has_ended_is_computed_once_too_often_and_says_nothing(harness)
     assert not engine.is_busy and not device.under_way
 
 
-def test_what_ends_by_its_length_is_not_computed_too_often(harness) -> None:
-    engine, _ = make(harness)
+def test_what_ends_by_its_length_is_not_computed_too_often() -> None:
+    engine, _ = make()
     engine.start(start("a", [1, 2, 3], max_tokens=4))
     run(engine)
     assert engine.steps == 4
 
 
-def test_a_prompt_in_chunks_is_waited_for(harness) -> None:
-    engine, device = make(harness)
+def test_a_prompt_in_chunks_is_waited_for() -> None:
+    engine, device = make()
     engine.start(start("a", list(range(40)), max_tokens=3))
     engine.step()
     engine.step()
@@ -158,8 +138,8 @@ def test_a_prompt_in_chunks_is_waited_for(harness) -> None:
     assert len(device.under_way) == 2
 
 
-def test_arrivals_join_the_step_that_follows(harness) -> None:
-    engine, device = make(harness)
+def test_arrivals_join_the_step_that_follows() -> None:
+    engine, device = make()
     engine.start(start("a", [1, 2, 3]))
     engine.begin()
     engine.start(start("b", [4, 5, 6]))
@@ -169,8 +149,8 @@ def test_arrivals_join_the_step_that_follows(harness) -> None:
     assert [batch.sequence_ids for batch, _ in device.under_way] == [("a",), ("a", "b")]
 
 
-def test_where_blocks_are_too_few_the_step_is_waited_for(harness) -> None:
-    engine, device = make(harness, num_blocks=5)
+def test_where_blocks_are_too_few_the_step_is_waited_for() -> None:
+    engine, device = make(num_blocks=5)
     begun = [start(name, [number] * 8, max_tokens=8) for number, name in enumerate("ab")]
     for each in begun:
         engine.start(each)
@@ -178,25 +158,25 @@ def test_where_blocks_are_too_few_the_step_is_waited_for(harness) -> None:
     assert len(device.under_way) == 1
     outputs = run(engine)
     for each in begun:
-        assert [token for output in outputs if output.id == each.id for token in output.ids] == alone(harness, each)[0]
+        assert [token for output in outputs if output.id == each.id for token in output.ids] == alone(each).tokens
 
 
-def test_beside_a_suspect_each_step_is_waited_for(harness) -> None:
+def test_beside_a_suspect_each_step_is_waited_for() -> None:
     """So that the record has one position of it."""
     descriptor = create()
-    engine, device = make(harness, record=FlightRecord(descriptor))
+    engine, device = make(record=FlightRecord(descriptor))
     engine.start(structs.replace(start("a", [1, 2, 3]), at_once=True))
     engine.begin()
-    assert len(device.under_way) == 1 and read(descriptor) == {"a": 3}
+    assert len(device.under_way) == 1 and read(descriptor) == {"a": (3,)}
     engine.compute()
     engine.finish()
     engine.start(start("b", [1, 2, 3]))
     engine.begin()
-    assert len(device.under_way) == 2 and read(descriptor) == {"a": 4, "b": 3}, "who is in two is told of in the older"
+    assert len(device.under_way) == 2 and read(descriptor) == {"a": (4, 5), "b": (3, 4)}, "who is in two"
     os.close(descriptor)
 
 
-def test_a_step_s_time_begins_when_the_one_before_it_ends(harness) -> None:
+def test_a_step_s_time_begins_when_the_one_before_it_ends() -> None:
     now = 0.0
 
     class Slow(Device):
@@ -205,7 +185,7 @@ def test_a_step_s_time_begins_when_the_one_before_it_ends(harness) -> None:
             now += 1.0
             return super().collect()
 
-    device = Slow(harness(num_blocks=64, block_size=BLOCK_SIZE).executor, True, always)
+    device = Slow(Harness(num_blocks=64, block_size=BLOCK_SIZE).executor, True, always)
     config = EngineConfig(model="", block_size=BLOCK_SIZE, max_num_batched_tokens=16, max_num_seqs=8)
     engine = Engine(config, device, FACTS, 64, clock=lambda: now)
     engine.start(start("a", [1, 2, 3]))
@@ -229,7 +209,7 @@ params = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None)
 @given(
     at_once=st.booleans(),
     share=st.sampled_from([1.0, 1.0, 0.7]),
@@ -243,12 +223,11 @@ params = st.fixed_dictionaries(
         max_size=8,
     ),
 )
-def test_random_lives(harness, at_once, share, num_blocks, budget, seats, caching, choices) -> None:
+def test_random_lives(at_once, share, num_blocks, budget, seats, caching, choices) -> None:
     """Each choice has a prompt, parameters, the step it arrives in, and how many steps later it is aborted: before that
     step is planned or while it is computed."""
     draw = random.Random(len(choices))
     engine, _ = make(
-        harness,
         num_blocks=num_blocks,
         at_once=at_once,
         allows=lambda: draw.random() < share,
@@ -256,7 +235,7 @@ def test_random_lives(harness, at_once, share, num_blocks, budget, seats, cachin
         max_num_seqs=seats,
         enable_prefix_caching=caching,
     )
-    expected: dict[str, tuple[list[int], str | None, Any]] = {}
+    expected: dict[str, Answer] = {}
     said: dict[str, list[Tokens]] = {}
     aborted: set[str] = set()
     step = 0
@@ -265,7 +244,7 @@ def test_random_lives(harness, at_once, share, num_blocks, budget, seats, cachin
         for number, (prompt, params, arrival, leaves) in enumerate(choices):
             begun = start(str(number), prompt, **params)
             if arrival == step and number % 2 == computing:
-                expected[begun.id] = alone(harness, begun)
+                expected[begun.id] = alone(begun)
                 said[begun.id] = []
                 engine.start(begun)
             if leaves is not None and arrival + leaves[0] == step and leaves[1] == computing and begun.id in expected:
@@ -281,20 +260,18 @@ def test_random_lives(harness, at_once, share, num_blocks, budget, seats, cachin
             engine.compute()
             for output in engine.finish().outputs:
                 said[output.id].append(output)
-            engine.check_integrity()
-            for waiting in engine._scheduler._waiting:
-                assert (waiting.block_table, waiting.num_computed, waiting.table_row) == ([], 0, -1)
+            check(engine._scheduler)
         else:
             act(computing=True)
         step += 1
         assert step < 2000, "starved"
     assert engine.state.blocks_used == 0
-    for name, (tokens, finish, scores) in expected.items():
+    for name, answer in expected.items():
         held = [token for output in said[name] for token in output.ids]
         ends = [output.finish for output in said[name] if output.finish is not None]
         if name in aborted and not ends:
-            assert held == tokens[: len(held)]
+            assert held == answer.tokens[: len(held)]
         else:
-            assert (held, ends) == (tokens, [finish])
+            assert (held, ends) == (answer.tokens, [answer.finish])
         if said[name]:
-            assert said[name][0].prompt_logprobs == scores
+            assert said[name][0].prompt_logprobs == answer.prompt_logprobs

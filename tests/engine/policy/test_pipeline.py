@@ -6,29 +6,17 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scheduler_harness import FACTS, Harness, alone, check
 
 from engine.batch import ScheduledBatch, StepResult
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.executor.base import ModelFacts
 from engine.messages import Abort, Start, Tokens
 from engine.sampling_params import SamplingParams
 
 BLOCK_SIZE = 4
-FACTS = ModelFacts(
-    device="cpu",
-    dtype="float32",
-    parameters=1,
-    weight_bytes=4,
-    max_model_len=256,
-    vocab_size=100,
-    eos_token_ids=[],
-    fingerprint="",
-    kernels={},
-    block_bytes=1,
-)
 
 
 class Stages:
@@ -56,8 +44,8 @@ class Stages:
         raise AssertionError("there is work")
 
 
-def make(harness: Any, depth: int, num_blocks: int = 64, **config: int) -> tuple[Engine, Stages]:
-    stages = Stages(harness(num_blocks=num_blocks, block_size=BLOCK_SIZE).executor, depth)
+def make(depth: int, num_blocks: int = 64, **config: int) -> tuple[Engine, Stages]:
+    stages = Stages(Harness(num_blocks=num_blocks, block_size=BLOCK_SIZE).executor, depth)
     limits = {"max_num_batched_tokens": 16, "max_num_seqs": 8} | config
     return Engine(EngineConfig(model="", block_size=BLOCK_SIZE, **limits), stages, FACTS, num_blocks), stages
 
@@ -66,26 +54,13 @@ def start(name: str, prompt: list[int], max_tokens: int = 6) -> Start:
     return Start(id=name, attempt=0, prompt=prompt, params=SamplingParams(max_tokens=max_tokens), seed=5)
 
 
-def alone(harness: Any, start: Start) -> list[int]:
-    h = harness(num_blocks=256, block_size=BLOCK_SIZE)
-    h.scheduler.add(start, 0.0)
-    h.run()
-    return h.tokens(start.id)
-
-
 def take(said: dict[str, list[int]], outputs: list[Tokens]) -> None:
     for output in outputs:
         said.setdefault(output.id, []).extend(output.ids)
 
 
-def check(engine: Engine) -> None:
-    engine.check_integrity()
-    for waiting in engine._scheduler._waiting:
-        assert (waiting.block_table, waiting.num_computed, waiting.table_row) == ([], 0, -1)
-
-
-def test_streams_are_shared_by_the_steps(harness) -> None:
-    engine, stages = make(harness, 2)
+def test_streams_are_shared_by_the_steps() -> None:
+    engine, stages = make(2)
     for name in "abcdef":
         engine.start(start(name, [1, 2, 3], max_tokens=30))
     for _ in range(8):
@@ -95,18 +70,18 @@ def test_streams_are_shared_by_the_steps(harness) -> None:
     assert {name for batch in stages.under_way for name in batch.sequence_ids} == set("abcdef")
 
 
-def test_one_stream_leaves_the_other_stages_idle_and_goes_on(harness) -> None:
-    engine, stages = make(harness, 3)
+def test_one_stream_leaves_the_other_stages_idle_and_goes_on() -> None:
+    engine, stages = make(3)
     engine.start(begun := start("a", [1, 2, 3]))
     said: dict[str, list[int]] = {}
     while engine.is_busy:
         take(said, engine.step().outputs)
-    assert said == {"a": alone(harness, begun)} and stages.fullest == 1
+    assert said == {"a": alone(begun).tokens} and stages.fullest == 1
     engine.check_integrity()
 
 
-def test_steps_get_even_again_when_streams_end(harness) -> None:
-    engine, stages = make(harness, 2)
+def test_steps_get_even_again_when_streams_end() -> None:
+    engine, stages = make(2)
     for name, tokens in zip("abcdef", [60, 60, 60, 3, 3, 60], strict=True):
         engine.start(start(name, [1, 2, 3], max_tokens=tokens))
     for _ in range(24):
@@ -115,8 +90,8 @@ def test_steps_get_even_again_when_streams_end(harness) -> None:
     assert sorted(len(batch.sequence_ids) for batch in stages.under_way) == [2, 2]
 
 
-def test_what_is_aborted_in_a_step_under_way_is_silent_and_its_step_is_still_ended(harness) -> None:
-    engine, stages = make(harness, 2)
+def test_what_is_aborted_in_a_step_under_way_is_silent_and_its_step_is_still_ended() -> None:
+    engine, stages = make(2)
     for name in "ab":
         engine.start(start(name, [1, 2, 3]))
     engine.begin()
@@ -130,9 +105,9 @@ def test_what_is_aborted_in_a_step_under_way_is_silent_and_its_step_is_still_end
     engine.check_integrity()
 
 
-def test_the_youngest_is_not_preempted_while_it_is_under_way(harness) -> None:
+def test_the_youngest_is_not_preempted_while_it_is_under_way() -> None:
     """Six blocks: the older stream runs out of room while the younger one is in the other step."""
-    engine, _ = make(harness, 2, num_blocks=6)
+    engine, _ = make(2, num_blocks=6)
     begun = [start("old", [1] * 8, max_tokens=14), start("young", [2] * 8, max_tokens=14)]
     said: dict[str, list[int]] = {}
     preemptions = 0
@@ -142,9 +117,9 @@ def test_the_youngest_is_not_preempted_while_it_is_under_way(harness) -> None:
         output = engine.step()
         take(said, output.outputs)
         preemptions += sum(stats.preemptions for stats in output.stats)
-        check(engine)
+        check(engine._scheduler)
     assert preemptions > 0
-    assert said == {each.id: alone(harness, each) for each in begun}
+    assert said == {each.id: alone(each).tokens for each in begun}
     engine.check_integrity()
 
 
@@ -156,7 +131,7 @@ prompts = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(
     depth=st.integers(1, 4),
     num_blocks=st.integers(6, 20),
@@ -169,10 +144,10 @@ prompts = st.builds(
         max_size=8,
     ),
 )
-def test_random_lives(harness, depth, num_blocks, budget, seats, caching, choices) -> None:
+def test_random_lives(depth, num_blocks, budget, seats, caching, choices) -> None:
     """Each choice has a prompt, its most tokens, the step it arrives before and how many steps later it is aborted."""
     config = {"max_num_batched_tokens": budget, "max_num_seqs": seats, "enable_prefix_caching": caching}
-    engine, _ = make(harness, depth, num_blocks, **config)
+    engine, _ = make(depth, num_blocks, **config)
     expected, said, aborted = {}, {}, set()
     step = 0
     while engine.is_busy or step <= 20:
@@ -180,20 +155,20 @@ def test_random_lives(harness, depth, num_blocks, budget, seats, caching, choice
             begun = start(f"c{number}", prompt, max_tokens)
             if arrival == step:
                 assert engine.start(begun) is None
-                expected[begun.id] = alone(harness, begun)
+                expected[begun.id] = alone(begun).tokens
             if life is not None and arrival + life == step:
                 engine.abort(Abort(id=begun.id, attempt=0))
                 aborted.add(begun.id)
         if engine.is_busy:
             take(said, engine.step().outputs)
-            check(engine)
+            check(engine._scheduler)
         step += 1
         assert step < 2000, "starved"
     for name, tokens in expected.items():
         assert said.get(name, []) == (tokens[: len(said.get(name, []))] if name in aborted else tokens)
 
 
-def test_an_engine_with_nothing_to_begin_or_end_is_not_stepped(harness) -> None:
-    engine, _ = make(harness, 2)
+def test_an_engine_with_nothing_to_begin_or_end_is_not_stepped() -> None:
+    engine, _ = make(2)
     with pytest.raises(RuntimeError, match="0 choices pending"):
         engine.step()

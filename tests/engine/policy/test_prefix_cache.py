@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from scheduler_harness import Harness
 
 A = list(range(10, 40))
 B = list(range(50, 80))
@@ -22,8 +23,8 @@ def computed(h) -> Counter[str]:
 # --- blocks computed before -------------------------------------------------------------------------------
 
 
-def test_an_equal_prompt_is_found_but_for_its_last_block(harness) -> None:
-    h = harness(max_num_batched_tokens=64)
+def test_an_equal_prompt_is_found_but_for_its_last_block() -> None:
+    h = Harness(max_num_batched_tokens=64)
     h.start("a", A[:16])
     h.run()
     h.start("b", A[:16])
@@ -35,8 +36,8 @@ def test_an_equal_prompt_is_found_but_for_its_last_block(harness) -> None:
     assert h.tokens("b") == h.tokens("a")
 
 
-def test_only_full_blocks_up_to_the_first_difference_are_found(harness) -> None:
-    h = harness(max_num_batched_tokens=64)
+def test_only_full_blocks_up_to_the_first_difference_are_found() -> None:
+    h = Harness(max_num_batched_tokens=64)
     h.start("a", A[:18])
     h.run()
     h.start("b", [*A[:9], 0, *A[10:18]])
@@ -44,8 +45,8 @@ def test_only_full_blocks_up_to_the_first_difference_are_found(harness) -> None:
     assert h.batch.context_lens.tolist() == [8]
 
 
-def test_a_block_is_found_only_after_the_blocks_it_was_computed_after(harness) -> None:
-    h = harness(max_num_batched_tokens=64)
+def test_a_block_is_found_only_after_the_blocks_it_was_computed_after() -> None:
+    h = Harness(max_num_batched_tokens=64)
     h.start("a", A[:4] + B[:4] + [0])
     h.run()
     h.start("b", B[:4] + A[:4] + [0])
@@ -56,8 +57,8 @@ def test_a_block_is_found_only_after_the_blocks_it_was_computed_after(harness) -
     assert h.batch.sequence_ids == ("b", "c") and h.batch.context_lens.tolist() == [9, 4]
 
 
-def test_output_is_found_by_the_next_turn_of_a_conversation(harness) -> None:
-    h = harness(max_num_batched_tokens=64)
+def test_output_is_found_by_the_next_turn_of_a_conversation() -> None:
+    h = Harness(max_num_batched_tokens=64)
     h.start("a", A[:6], max_tokens=7)
     h.run()
     h.start("b", A[:6] + h.tokens("a") + B[:3])
@@ -65,8 +66,8 @@ def test_output_is_found_by_the_next_turn_of_a_conversation(harness) -> None:
     assert h.batch.context_lens.tolist() == [12]
 
 
-def test_blocks_of_a_running_sequence_are_shared_and_never_written(harness) -> None:
-    h = harness(max_num_batched_tokens=64)
+def test_blocks_of_a_running_sequence_are_shared_and_never_written() -> None:
+    h = Harness(max_num_batched_tokens=64)
     h.start("a", A[:9], max_tokens=20)
     h.step()
     h.start("b", A[:9], choice=1, max_tokens=20)
@@ -76,8 +77,8 @@ def test_blocks_of_a_running_sequence_are_shared_and_never_written(harness) -> N
     assert h.pool.references(a[0]) == 2 and h.pool.num_used == 4
 
 
-def test_salts_keep_prompts_apart(harness) -> None:
-    h = harness(max_num_batched_tokens=64)
+def test_salts_keep_prompts_apart() -> None:
+    h = Harness(max_num_batched_tokens=64)
     h.start("a", A, salt="one")
     h.run()
     h.start("b", A, salt="two")
@@ -86,8 +87,8 @@ def test_salts_keep_prompts_apart(harness) -> None:
     assert dict(zip(h.batch.sequence_ids, h.batch.context_lens.tolist(), strict=True)) == {"b": 0, "c": 28}
 
 
-def test_nothing_is_shared_or_counted_when_switched_off(harness) -> None:
-    h = harness(max_num_batched_tokens=64, enable_prefix_caching=False)
+def test_nothing_is_shared_or_counted_when_switched_off() -> None:
+    h = Harness(max_num_batched_tokens=64, enable_prefix_caching=False)
     h.start("a", A)
     h.start("b", A)
     h.step()
@@ -97,8 +98,8 @@ def test_nothing_is_shared_or_counted_when_switched_off(harness) -> None:
     assert h.pool.num_published == 0
 
 
-def test_a_lookup_is_counted_once_for_an_attempt(harness) -> None:
-    h = harness(num_blocks=6, max_num_batched_tokens=64)
+def test_a_lookup_is_counted_once_for_an_attempt() -> None:
+    h = Harness(num_blocks=6, max_num_batched_tokens=64)
     h.start("a", A[:8], max_tokens=10)
     h.start("b", B[:8], max_tokens=10)
     queries = hits = 0
@@ -112,8 +113,8 @@ def test_a_lookup_is_counted_once_for_an_attempt(harness) -> None:
 # --- blocks that another is computing ---------------------------------------------------------------------
 
 
-def test_choices_of_one_request_compute_their_prompt_once(harness) -> None:
-    h = harness()
+def test_choices_of_one_request_compute_their_prompt_once() -> None:
+    h = Harness()
     for choice in range(4):
         h.start(f"c{choice}", A, choice=choice)
     total = computed(h)
@@ -122,8 +123,8 @@ def test_choices_of_one_request_compute_their_prompt_once(harness) -> None:
     assert [h.outputs[f"c{i}"][0].stats.cached_tokens for i in range(4)] == [0, 28, 28, 28]
 
 
-def test_one_that_waits_for_another_is_overtaken(harness) -> None:
-    h = harness()
+def test_one_that_waits_for_another_is_overtaken() -> None:
+    h = Harness()
     h.start("a", A[:13])
     h.start("waits", A[:13])
     h.start("other", B[:3])
@@ -133,8 +134,8 @@ def test_one_that_waits_for_another_is_overtaken(harness) -> None:
     assert h.query_lens() == {"a": 1, "other": 1, "waits": 1}
 
 
-def test_it_waits_no_longer_than_for_what_it_shares(harness) -> None:
-    h = harness(max_num_batched_tokens=8, num_blocks=99)
+def test_it_waits_no_longer_than_for_what_it_shares() -> None:
+    h = Harness(max_num_batched_tokens=8, num_blocks=99)
     h.start("a", A + B)
     h.start("b", A[:8] + B[:8])
     h.step()
@@ -146,8 +147,8 @@ def test_it_waits_no_longer_than_for_what_it_shares(harness) -> None:
 
 
 @pytest.mark.parametrize("attempt", [0, 1])
-def test_when_the_other_goes_away_the_next_one_computes(harness, attempt: int) -> None:
-    h = harness()
+def test_when_the_other_goes_away_the_next_one_computes(attempt: int) -> None:
+    h = Harness()
     for name in "abc":
         h.start(name, A)
     h.step()
@@ -162,8 +163,8 @@ def test_when_the_other_goes_away_the_next_one_computes(harness, attempt: int) -
     assert h.tokens("b") == h.tokens("c")
 
 
-def test_nobody_waits_for_one_that_has_computed_it_and_is_done(harness) -> None:
-    h = harness(num_blocks=10)
+def test_nobody_waits_for_one_that_has_computed_it_and_is_done() -> None:
+    h = Harness(num_blocks=10)
     for name, prompt in (("a", A), ("b", B), ("c", A)):
         h.start(name, prompt)
         h.run(limit=20)
@@ -172,8 +173,8 @@ def test_nobody_waits_for_one_that_has_computed_it_and_is_done(harness) -> None:
     assert h.tokens("c") == h.tokens("a")
 
 
-def test_when_the_other_is_preempted_nobody_waits_for_it(harness) -> None:
-    h = harness(num_blocks=12, max_num_batched_tokens=8)
+def test_when_the_other_is_preempted_nobody_waits_for_it() -> None:
+    h = Harness(num_blocks=12, max_num_batched_tokens=8)
     h.start("old", B[:16], max_tokens=24)
     while len(h.tokens("old")) < 2:
         h.step()
@@ -184,16 +185,16 @@ def test_when_the_other_is_preempted_nobody_waits_for_it(harness) -> None:
     assert h.tokens("a") == h.tokens("b") and len(h.tokens("old")) == 24
 
 
-def test_nobody_waits_for_a_block_that_cannot_be_taken_over(harness) -> None:
-    h = harness()
+def test_nobody_waits_for_a_block_that_cannot_be_taken_over() -> None:
+    h = Harness()
     h.start("a", A[:4])
     h.start("b", A[:4])
     h.step()
     assert h.query_lens() == {"a": 4, "b": 4}
 
 
-def test_the_older_does_not_wait_for_the_younger(harness) -> None:
-    h = harness(max_num_batched_tokens=20)
+def test_the_older_does_not_wait_for_the_younger() -> None:
+    h = Harness(max_num_batched_tokens=20)
     h.start("first", A[:12])
     h.start("older", A[:12] + B)
     h.start("younger", A[:12] + B[:12], prompt_logprobs=0)  # does not read the cache, so it overtakes
@@ -207,8 +208,8 @@ def test_the_older_does_not_wait_for_the_younger(harness) -> None:
 # --- log-probabilities of the prompt ----------------------------------------------------------------------
 
 
-def test_prompt_logprobs_do_not_read_the_cache(harness) -> None:
-    h = harness()
+def test_prompt_logprobs_do_not_read_the_cache() -> None:
+    h = Harness()
     h.start("a", A)
     h.start("b", A, prompt_logprobs=3, choice=1)
     h.run()
@@ -218,8 +219,8 @@ def test_prompt_logprobs_do_not_read_the_cache(harness) -> None:
     assert {output.prompt_logprobs for output in h.outputs["a"]} == {None}
 
 
-def test_prompt_logprobs_ask_for_every_token_but_the_first_once(harness) -> None:
-    h = harness(max_num_batched_tokens=8)
+def test_prompt_logprobs_ask_for_every_token_but_the_first_once() -> None:
+    h = Harness(max_num_batched_tokens=8)
     h.start("a", A[:17], prompt_logprobs=3, max_tokens=2)
     targets = []
     while h.scheduler.num_pending:
@@ -228,19 +229,19 @@ def test_prompt_logprobs_ask_for_every_token_but_the_first_once(harness) -> None
     assert targets == [[(0, 3, A[1:9])], [(0, 3, A[9:17])], [], []]
 
 
-def test_prompt_logprobs_leave_an_output_prefix_out(harness) -> None:
-    h = harness()
+def test_prompt_logprobs_leave_an_output_prefix_out() -> None:
+    h = Harness()
     h.start("a", A[:6], prefix=B[:5], prompt_logprobs=0)
     h.step()
     assert [request.targets.tolist() for request in h.batch.prompt_logprobs] == [A[1:6]]
 
 
-def test_prompt_logprobs_begin_anew_after_a_preemption(harness) -> None:
-    alone = harness()
+def test_prompt_logprobs_begin_anew_after_a_preemption() -> None:
+    alone = Harness()
     alone.start("b", A[:24], prompt_logprobs=0, max_tokens=4)
     alone.run()
 
-    h = harness(num_blocks=10, max_num_batched_tokens=3)
+    h = Harness(num_blocks=10, max_num_batched_tokens=3)
     h.start("a", B[:8], max_tokens=20)
     while "a" not in h.outputs:
         h.step()
@@ -253,8 +254,8 @@ def test_prompt_logprobs_begin_anew_after_a_preemption(harness) -> None:
     assert h.tokens("b") == alone.tokens("b")
 
 
-def test_prompt_logprobs_of_one_token_are_an_empty_list(harness) -> None:
-    h = harness()
+def test_prompt_logprobs_of_one_token_are_an_empty_list() -> None:
+    h = Harness()
     h.start("a", [1], prompt_logprobs=0, max_tokens=1)
     h.run()
     assert h.outputs["a"][0].prompt_logprobs == []
@@ -263,8 +264,8 @@ def test_prompt_logprobs_of_one_token_are_an_empty_list(harness) -> None:
 # --- a reset ----------------------------------------------------------------------------------------------
 
 
-def test_after_a_reset_nothing_is_found(harness) -> None:
-    h = harness(max_num_batched_tokens=64)
+def test_after_a_reset_nothing_is_found() -> None:
+    h = Harness(max_num_batched_tokens=64)
     h.start("a", A[:16])
     h.run()
     h.pool.withdraw_all()
@@ -277,8 +278,8 @@ def test_after_a_reset_nothing_is_found(harness) -> None:
     h.scheduler.check_integrity()
 
 
-def test_who_is_running_at_a_reset_keeps_its_blocks_and_goes_on_to_fill_the_cache(harness) -> None:
-    h = harness(max_num_batched_tokens=8)
+def test_who_is_running_at_a_reset_keeps_its_blocks_and_goes_on_to_fill_the_cache() -> None:
+    h = Harness(max_num_batched_tokens=8)
     h.start("a", A[:24])
     h.step()
     h.pool.withdraw_all()

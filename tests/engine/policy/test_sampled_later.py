@@ -7,36 +7,37 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scheduler_harness import Harness
 
 from engine.batch import LATER, NO_TOKEN, StepResult
 
 
-def put_off(harness: Any, draw: random.Random, share: float) -> None:
+def put_off(h: Harness, draw: random.Random, share: float) -> None:
     """Let the stand-in leave out tokens at random."""
-    execute = harness.executor.execute
+    execute = h.executor.execute
 
     def sometimes(batch: Any) -> StepResult:
         result = execute(batch)
         tokens = [LATER if draw.random() < share else token for token in result.token_ids]
-        harness.late += tokens.count(LATER)
+        h.late += tokens.count(LATER)
         return dataclasses.replace(result, token_ids=tokens)
 
-    harness.late = 0
-    harness.executor.execute = sometimes
+    h.late = 0
+    h.executor.execute = sometimes
 
 
-def begin(harness: Any) -> None:
+def begin(h: Harness) -> None:
     for number in range(6):
         params: dict[str, Any] = {"presence_penalty": 0.5} if number % 2 else {"prompt_logprobs": 1}
-        harness.start(str(number), list(range(number + 1, 5 * number + 3)), max_tokens=5 + number, **params)
+        h.start(str(number), list(range(number + 1, 5 * number + 3)), max_tokens=5 + number, **params)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])  # The fixture is a class.
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), share=st.sampled_from([0.1, 0.5, 0.9]), blocks=st.sampled_from([12, 16, 64]))
-def test_their_tokens_are_the_same(harness, seed, share, blocks):
-    undisturbed, disturbed = harness(num_blocks=64), harness(num_blocks=blocks)
+def test_their_tokens_are_the_same(seed, share, blocks):
+    undisturbed, disturbed = Harness(num_blocks=64), Harness(num_blocks=blocks)
     begin(undisturbed)
     undisturbed.run()
     begin(disturbed)
@@ -49,8 +50,8 @@ def test_their_tokens_are_the_same(harness, seed, share, blocks):
         assert first.prompt_logprobs == undisturbed.outputs[number][0].prompt_logprobs
 
 
-def test_others_do_not_wait(harness):
-    both = harness()
+def test_others_do_not_wait():
+    both = Harness()
     both.start("a", [1, 2, 3], max_tokens=6)
     both.start("b", [4, 5, 6], max_tokens=6)
     execute = both.executor.execute
@@ -71,8 +72,8 @@ def test_others_do_not_wait(harness):
 
 
 @pytest.mark.parametrize("ahead", [0, 3])
-def test_a_refusal_ends_one_choice_and_frees_its_blocks(harness, ahead):
-    both = harness()
+def test_a_refusal_ends_one_choice_and_frees_its_blocks(ahead):
+    both = Harness()
     both.start("a", [1, 2, 3], max_tokens=9)
     both.start("b", [4, 5, 6], max_tokens=9)
     for _ in range(ahead):
