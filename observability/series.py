@@ -15,7 +15,8 @@ from prometheus_client.utils import floatToGoString
 
 from observability.metrics_table import PREFIX, Metric
 
-Add = Callable[[float], None]
+Take = Callable[[Sequence[float]], None]
+"""Takes values, in the order in which they came."""
 Labels = Mapping[str, str]
 
 
@@ -28,11 +29,12 @@ class Number:
         self.value = 0.0
         self.read: Callable[[], float] = lambda: self.value
 
-    def add(self, amount: float) -> None:
-        self.value += amount
+    def add(self, amounts: Sequence[float]) -> None:
+        self.value += sum(amounts)
 
-    def set(self, value: float) -> None:
-        self.value = value
+    def set(self, values: Sequence[float]) -> None:
+        """To the last of them."""
+        self.value = values[-1]
 
 
 class Distribution:
@@ -46,11 +48,7 @@ class Distribution:
         self.exemplars: dict[int, Exemplar] = {}
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
-
-    def observe_all(self, values: Sequence[float]) -> None:
+    def observe(self, values: Sequence[float]) -> None:
         counts, bounds = self.counts, self._bounds
         for value in values:
             counts[bisect_left(bounds, value)] += 1
@@ -80,11 +78,10 @@ class Family:
         assert isinstance(series, Distribution)
         return series
 
-    def adder(self, values: tuple[str, ...], *, several: bool = False) -> Callable[..., None]:
-        """What takes a value, or with ``several`` a list of them."""
+    def taker(self, values: tuple[str, ...]) -> Take:
+        """What feeds the series with these label values."""
         if self.metric.kind == "histogram":
-            distribution = self.distribution(values)
-            return distribution.observe_all if several else distribution.observe
+            return self.distribution(values).observe
         number = self.number(values)
         return number.set if self.metric.kind == "gauge" else number.add
 
@@ -119,7 +116,7 @@ class Family:
         for values, series in self._series.items():
             assert isinstance(series, Number)
             kept = tuple((label, value) for label, value in zip(names, values, strict=True) if label)
-            sums.setdefault(kept, Number()).add(series.read())
+            sums.setdefault(kept, Number()).add((series.read(),))
         for kept, total in sums.items():
             yield {**dict(kept), **more}, total
 

@@ -57,7 +57,15 @@ _CONVENTIONS = (
 )
 _COST = """\
 `python -m benchmarks.metrics_cost` measures it beside the steps of the model that it is given. Recording happens in
-the gateway's process, not between two steps.
+the gateway's process, not between two steps. On two cores of an AMD EPYC (AVX2), with the demo model, whose steps are
+as short as any:
+
+| streams | a step, ms | recording it, µs | share |
+| --- | --- | --- | --- |
+| 1 | 0.50 | 2.8 | 0.56% |
+| 8 | 1.06 | 3.8 | 0.36% |
+| 32 | 2.94 | 6.6 | 0.22% |
+| 128 | 11.82 | 22.2 | 0.19% |
 """
 
 

@@ -12,6 +12,7 @@ MODEL = 'model=~"$model"'
 ENGINE = 'model=~"$model", replica=~"$replica"'
 TENANT = 'model=~"$model", tenant=~"$tenant"'
 QUANTILES = (0.5, 0.95, 0.99)
+TOKENS = "suffix:tokens/s"
 
 _MODEL = Variable(name="model", metric="penstock_requests_running")
 _REPLICA = Variable(name="replica", metric="penstock_engine_up")
@@ -73,7 +74,7 @@ OVERVIEW = Dashboard(
             _tile("No fault of the server", "errors", "Share of requests"),
             _number("Requests", _rate("requests_total", MODEL), "reqps", "Requests that end, a second."),
             _number(
-                "Output tokens", _rate("generated_tokens_total", MODEL), "short", "Tokens generated a second, by all."
+                "Output tokens", _rate("generated_tokens_total", MODEL), TOKENS, "Tokens generated a second, by all."
             ),
             _number("Waiting", f"sum (penstock_requests_queued{{{MODEL}}})", "short", "Requests not yet begun."),
         ),
@@ -83,7 +84,7 @@ OVERVIEW = Dashboard(
                 queries=[Query(_rate("requests_total", MODEL, "finish_reason"), "{{finish_reason}}")],
             ),
             Panel(
-                title="Tokens", unit="short", help="Tokens a second. Prompt tokens that were cached are not computed.",
+                title="Tokens", unit=TOKENS, help="Tokens a second. Prompt tokens that were cached are not computed.",
                 queries=[
                     Query(_rate("prompt_tokens_total", MODEL), "prompt, computed"),
                     Query(_rate("cached_prompt_tokens_total", MODEL), "prompt, cached"),
@@ -91,7 +92,7 @@ OVERVIEW = Dashboard(
                 ],
             ),
             Panel(
-                title="Queue", help="Requests accepted, and of these begun by an engine.",
+                title="Requests waiting and running", help="Requests accepted, and of these begun by an engine.",
                 queries=[
                     Query(f"sum (penstock_requests_queued{{{MODEL}}})", "waiting"),
                     Query(f"sum (penstock_requests_running{{{MODEL}}})", "running"),
@@ -101,10 +102,10 @@ OVERVIEW = Dashboard(
         "Latency": (
             _latency("Time to first token", "time_to_first_token_seconds", "From arrival to the first token."),
             _latency("Time between tokens", "inter_token_latency_seconds", "Gaps between successive tokens."),
-            _latency("Duration", "request_duration_seconds", "From arrival to the end of the answer."),
-            _heatmap("Time to first token", "time_to_first_token_seconds", "Requests in each bucket."),
-            _heatmap("Time between tokens", "inter_token_latency_seconds", "Tokens in each bucket."),
-            _heatmap("Duration", "request_duration_seconds", "Requests in each bucket."),
+            _latency("Duration of a request", "request_duration_seconds", "From arrival to the end of the answer."),
+            _heatmap("Time to first token, spread", "time_to_first_token_seconds", "Requests in each bucket."),
+            _heatmap("Time between tokens, spread", "inter_token_latency_seconds", "Tokens in each bucket."),
+            _heatmap("Duration of a request, spread", "request_duration_seconds", "Requests in each bucket."),
             _latency("Time in the queue", "request_queue_time_seconds", "Before the first step of a request."),
             _latency("Time of prefill", "request_prefill_time_seconds", "From that step to the first token."),
             _latency("Time of decoding", "request_decode_time_seconds", "From the first token to the last."),
@@ -140,19 +141,19 @@ ENGINE_BOARD = Dashboard(
             Panel(
                 title="Sequences", help="Those that hold blocks, and those that wait in the engine's queue.",
                 queries=[
-                    Query(f"penstock_sequences_running{{{ENGINE}}}", "running {{replica}}"),
-                    Query(f"penstock_sequences_waiting{{{ENGINE}}}", "waiting {{replica}}"),
+                    Query(f"penstock_sequences_running{{{ENGINE}}}", "running, replica {{replica}}"),
+                    Query(f"penstock_sequences_waiting{{{ENGINE}}}", "waiting, replica {{replica}}"),
                 ],
             ),
             Panel(
                 title="Tokens of a step", help="Mean number of tokens computed together.",
-                queries=[Query(_ratio(_rate("step_tokens_sum", ENGINE, "replica"), _STEPS), "{{replica}}")],
+                queries=[Query(_ratio(_rate("step_tokens_sum", ENGINE, "replica"), _STEPS), "replica {{replica}}")],
             ),
             Panel(
-                title="Tokens", help="Tokens a second.",
+                title="Tokens", unit=TOKENS, help="Tokens a second.",
                 queries=[
-                    Query(_rate("prompt_tokens_total", ENGINE, "replica"), "prompt {{replica}}"),
-                    Query(_rate("generated_tokens_total", ENGINE, "replica"), "output {{replica}}"),
+                    Query(_rate("prompt_tokens_total", ENGINE, "replica"), "prompt, replica {{replica}}"),
+                    Query(_rate("generated_tokens_total", ENGINE, "replica"), "output, replica {{replica}}"),
                 ],
             ),
         ),
@@ -164,13 +165,14 @@ ENGINE_BOARD = Dashboard(
                 queries=[_share_of_step(part) for part in ("plan", "compute", "update")],
             ),
             Panel(
-                title="Steps", help="Steps a second.", queries=[Query(_STEPS, "{{replica}}")],
+                title="Steps", unit="suffix:steps/s", help="Steps a second.",
+                queries=[Query(_STEPS, "replica {{replica}}")],
             ),
         ),
         "Cache": (
             Panel(
                 title="KV cache in use", unit="percentunit", maximum=1, help="Share of blocks that sequences hold.",
-                queries=[Query(f"penstock_kv_cache_usage_ratio{{{ENGINE}}}", "{{replica}}")],
+                queries=[Query(f"penstock_kv_cache_usage_ratio{{{ENGINE}}}", "replica {{replica}}")],
             ),
             Panel(
                 title="Prefix cache hits", unit="percentunit", maximum=1, help="Share of prompt tokens found there.",
@@ -180,19 +182,21 @@ ENGINE_BOARD = Dashboard(
                             _rate("prefix_cache_hits_total", ENGINE, "replica"),
                             _rate("prefix_cache_queries_total", ENGINE, "replica"),
                         ),
-                        "{{replica}}",
+                        "replica {{replica}}",
                     )
                 ],
             ),
             Panel(
-                title="Preemptions", help="Sequences a second that gave up their blocks to others.",
-                queries=[Query(_rate("preemptions_total", ENGINE, "replica"), "{{replica}}")],
+                title="Preemptions", unit="suffix:sequences/s",
+                help="Sequences a second that gave up their blocks to others.",
+                queries=[Query(_rate("preemptions_total", ENGINE, "replica"), "replica {{replica}}")],
             ),
         ),
         "Gateway": (
             Panel(
-                title="Routing", stacked=True, help="Choices a second sent to a replica, by what decided it.",
-                queries=[Query(_rate("routed_total", ENGINE, "replica, reason"), "{{replica}} {{reason}}")],
+                title="Routing", unit="suffix:choices/s", stacked=True,
+                help="Choices a second sent to a replica, by what decided it.",
+                queries=[Query(_rate("routed_total", ENGINE, "replica, reason"), "replica {{replica}}: {{reason}}")],
             ),
             _latency("Compiling grammars", "grammar_compile_seconds", "Before a request is accepted."),
             Panel(
@@ -218,11 +222,13 @@ TENANTS = Dashboard(
                 queries=[Query(_rate("requests_total", TENANT, "tenant"), "{{tenant}}")],
             ),
             Panel(
-                title="Output tokens", stacked=True, width=12, help="A second, of requests that have ended.",
+                title="Output tokens", unit=TOKENS, stacked=True, width=12,
+                help="A second, of requests that have ended.",
                 queries=[Query(_rate("tenant_generated_tokens_total", TENANT, "tenant"), "{{tenant}}")],
             ),
             Panel(
-                title="Prompt tokens", stacked=True, width=12, help="A second, of requests that have ended.",
+                title="Prompt tokens", unit=TOKENS, stacked=True, width=12,
+                help="A second, of requests that have ended.",
                 queries=[Query(_rate("tenant_prompt_tokens_total", TENANT, "tenant"), "{{tenant}}")],
             ),
             Panel(
@@ -241,14 +247,15 @@ TENANTS = Dashboard(
         "Trouble": (
             Panel(
                 title="Turned away", unit="reqps", stacked=True, help="Requests a second, by why.",
-                queries=[Query(_rate("rejections_total", TENANT, "tenant, reason"), "{{tenant}} {{reason}}")],
+                queries=[Query(_rate("rejections_total", TENANT, "tenant, reason"), "{{tenant}}: {{reason}}")],
             ),
             Panel(
                 title="Errors", unit="reqps", stacked=True, help="Requests a second that failed.",
-                queries=[Query(_rate("errors_total", TENANT, "tenant, error_type"), "{{tenant}} {{error_type}}")],
+                queries=[Query(_rate("errors_total", TENANT, "tenant, error_type"), "{{tenant}}: {{error_type}}")],
             ),
             Panel(
-                title="Fields ignored", help="Unknown request fields a second that --unknown-fields has let through.",
+                title="Fields ignored", unit="suffix:fields/s",
+                help="Unknown request fields a second that --unknown-fields has let through.",
                 queries=[Query(_rate("ignored_fields_total", TENANT, "tenant"), "{{tenant}}")],
             ),
         ),
@@ -265,23 +272,23 @@ RECOVERY = Dashboard(
         "Engines": (
             Panel(
                 title="Engines that serve", help="1 while a replica's engine is up.", maximum=1,
-                queries=[Query(f"penstock_engine_up{{{ENGINE}}}", "{{replica}}")],
+                queries=[Query(f"penstock_engine_up{{{ENGINE}}}", "replica {{replica}}")],
             ),
             Panel(
-                title="Losses", stacked=True, help="Engines lost, by cause.",
+                title="Engines lost", stacked=True, help="Engines lost, by cause.",
                 queries=[
                     Query(
                         _increase("engine_losses_total", ENGINE, "replica, cause"),
-                        "{{replica}} {{cause}}",
+                        "replica {{replica}}: {{cause}}",
                     )
                 ],
             ),
             Panel(
-                title="Restarts", stacked=True, help="Engines that came up again.",
+                title="Engines restarted", stacked=True, help="Engines that came up again.",
                 queries=[
                     Query(
                         _increase("engine_restarts_total", ENGINE, "replica"),
-                        "{{replica}}",
+                        "replica {{replica}}",
                     )
                 ],
             ),
@@ -292,12 +299,12 @@ RECOVERY = Dashboard(
                 queries=[
                     Query(
                         _increase("replays_total", ENGINE, "replica"),
-                        "{{replica}}",
+                        "replica {{replica}}",
                     )
                 ],
             ),
             _latency("Pauses", "replay_pause_seconds", "How long a stream stood still for a replay."),
-            _heatmap("Pauses", "replay_pause_seconds", "Choices in each bucket."),
+            _heatmap("Pauses, spread", "replay_pause_seconds", "Choices in each bucket."),
             Panel(
                 title="Readers that came back", stacked=True, help="By what they were answered.",
                 queries=[
@@ -312,20 +319,20 @@ RECOVERY = Dashboard(
                 queries=[Query(f"sum (penstock_streams_held{{{MODEL}}})", "held")],
             ),
             Panel(
-                title="Given up", help="Requests that crash engines.",
+                title="Requests given up", help="Those that crash engines.",
                 queries=[
                     Query(f"sum (increase(penstock_poison_requests_total{{{MODEL}}}[$__rate_interval]))", "requests")
                 ],
             ),
         ),
         "Journal": (
-            _latency("A commit", "journal_commit_seconds", "Duration of a commit of the durable journal."),
+            _latency("Duration of a commit", "journal_commit_seconds", "Duration of a commit of the durable journal."),
             Panel(
-                title="Messages written", help="Messages of tokens a second.",
+                title="Messages written", unit="suffix:messages/s", help="Messages of tokens a second.",
                 queries=[Query(_rate("journal_entries_total", MODEL), "messages")],
             ),
             Panel(
-                title="Cannot be written", maximum=1, help="1 while streams would not outlive the server.",
+                title="Journal cannot be written", maximum=1, help="1 while streams would not outlive the server.",
                 queries=[Query(f"max (penstock_journal_failed{{{MODEL}}})", "failed")],
             ),
         ),

@@ -156,12 +156,15 @@ def _target(number: int, query: Query, *, heatmap: bool) -> dict[str, Any]:
 
 
 def _defaults(panel: Panel) -> dict[str, Any]:
-    defaults: dict[str, Any] = {"unit": panel.unit, "noValue": "no traffic", "min": 0}
+    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
     if panel.maximum is not None:
         defaults["max"] = panel.maximum
     if panel.objective is not None:
         steps = [{"color": "red", "value": None}, {"color": "green", "value": panel.objective}]
-        defaults |= {"thresholds": {"mode": "absolute", "steps": steps}, "decimals": 2}
+        # A share of no events is no number. Without a count there is no data: that is another matter.
+        defaults |= {"thresholds": {"mode": "absolute", "steps": steps}, "decimals": 2, "noValue": "no traffic"}
+    elif panel.kind == "stat":
+        defaults["color"] = {"mode": "fixed", "fixedColor": "text"}  # by default Grafana has what is above 80 red
     if panel.kind == "timeseries":
         defaults["custom"] = {
             "lineWidth": 1,

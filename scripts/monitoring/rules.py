@@ -23,6 +23,7 @@ class Objective:
     """``bad``: expression of the share of events that are not good, with ``{window}`` and ``{by}``."""
 
     name: str
+    events: str
     says: str
     share: float
     bad: str
@@ -53,18 +54,21 @@ TTFT_BOUND, ITL_BOUND = "2.5", "0.1"
 OBJECTIVES = (
     Objective(
         "ttft_slow",
+        "requests",
         f"the first token comes within {TTFT_BOUND} s",
         0.99,
         _slow("time_to_first_token_seconds", TTFT_BOUND),
     ),
     Objective(
         "itl_slow",
+        "tokens",
         f"the next token comes within {ITL_BOUND} s",
         0.99,
         _slow("inter_token_latency_seconds", ITL_BOUND),
     ),
     Objective(
         "errors",
+        "requests",
         "a request does not fail by a fault of the server",
         0.99,
         'sum by ({by}) (rate(penstock_errors_total{{error_type="internal"}}[{window}])'
@@ -97,8 +101,8 @@ def burn_alerts() -> list[dict[str, Any]]:
             f" and {objective.recorded(burn.short)} > {burn.factor:g} * {1 - objective.share:.4g}",
             burn.lasts,
             burn.severity,
-            f"Of {objective.share:.0%} of requests it is promised that {objective.says}; the budget for the rest is"
-            f" being spent {burn.factor:g} times too fast ({burn.long} and {burn.short}).",
+            f"Of {objective.share:.0%} of {objective.events} it is promised that {objective.says};"
+            f" the budget for the rest is being spent {burn.factor:g} times too fast ({burn.long} and {burn.short}).",
             long=burn.long,
         )
         for objective in OBJECTIVES

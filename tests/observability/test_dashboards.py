@@ -69,6 +69,36 @@ def test_a_dashboard_is_laid_out_and_asks_the_chosen_data_source(board) -> None:
     assert set(re.findall(r'=~"\$(\w+)"', board.json().replace("\\", ""))) <= names
 
 
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.title)
+def test_a_panel_says_what_it_shows_without_its_row(board) -> None:
+    titles = [(panel.title, panel.kind) for panel in board.panels]
+    assert len({title for title, kind in titles if kind != "stat"}) == sum(kind != "stat" for _, kind in titles)
+    for panel in board.panels:
+        for query in panel.queries:
+            assert "{{replica}}" not in query.legend or "replica {{replica}}" in query.legend, panel.title
+            if re.match(r"sum (by \([\w, ]+\) )?\(rate\(", query.expression) and " / " not in query.expression:
+                assert panel.unit == "reqps" or panel.unit.endswith("/s"), panel.title
+
+
+def test_only_what_has_an_objective_is_red_and_may_have_no_traffic() -> None:
+    for board in DASHBOARDS:
+        panels = {panel["title"]: panel for panel in json.loads(board.json())["panels"]}
+        for panel in board.panels:
+            if panel.kind != "stat":
+                continue
+            defaults = panels[panel.title]["fieldConfig"]["defaults"]
+            promised = panel.objective is not None
+            # Without colours or steps of its own, Grafana shows numbers above 80 in red.
+            assert (defaults.get("color") is None, "thresholds" in defaults, "noValue" in defaults) == (promised,) * 3
+
+
+def test_the_page_says_of_every_alert_what_to_do() -> None:
+    page = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`Penstock.*?) \|", page, re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert named == {rule["alert"] for rule in RULES if "alert" in rule}
+
+
 def test_provisioning_finds_the_dashboards_and_the_data_source() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     grafana = compose["services"]["grafana"]

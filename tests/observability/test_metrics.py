@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from observability import vllm_names
-from observability.metrics import Metrics
+from observability.metrics import PENDING, Metrics
 from observability.metrics_table import METRICS, PREFIX
 from observability.records import (
     CacheConfig,
@@ -97,6 +97,19 @@ def test_a_step_feeds_histograms_counters_and_gauges(metrics: Metrics) -> None:
         "step_update_seconds_total": 0.004,
     }
     assert {name: value(metrics, name, replica="3") for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [1, PENDING - 1, PENDING, PENDING + 1, 3 * PENDING])
+def test_however_many_records_wait_each_counts_once_and_the_last_stands(metrics: Metrics, count: int) -> None:
+    for number in range(count):
+        metrics.record(STEP, replica="1")
+        metrics.record(msgspec.structs.replace(STEP.state, running=number), replica="1")
+        metrics.record(InterTokenLatencies(values=[0.02, 0.03]))
+    for _ in range(2):  # looking changes nothing
+        assert value(metrics, "generated_tokens_total", replica="1") == 10 * count
+        assert value(metrics, "step_duration_seconds_count", replica="1") == count
+        assert value(metrics, "sequences_running", replica="1") == count - 1
+        assert value(metrics, "inter_token_latency_seconds_count") == 2 * count
 
 
 def test_a_request_feeds_its_histograms_once(metrics: Metrics) -> None:
