@@ -100,7 +100,7 @@ export class Answering {
         delete message.stream;
         view.end();
       });
-      this.saved();
+      await this.saved(); // until then a reload would find its beginning only
     }
   }
 

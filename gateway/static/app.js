@@ -11,7 +11,7 @@ const prompt = byId("prompt");
 const chat = new Chat(() => {
   updateControls();
   drawLibrary(chat);
-});
+}, focusPrompt);
 
 function updateControls() {
   byId("send").hidden = chat.busy;
@@ -41,7 +41,6 @@ composer.addEventListener("submit", (event) => {
   if (chat.busy || !text) return;
   prompt.value = "";
   fitPrompt();
-  focusPrompt();
   chat.ask(text);
 });
 
@@ -70,7 +69,6 @@ byId("examples").addEventListener("click", (event) => {
   const example = event.target.closest("button");
   if (!example || chat.busy) return;
   chat.ask(example.textContent);
-  focusPrompt();
 });
 
 wireLibrary(chat);

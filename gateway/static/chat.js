@@ -17,16 +17,20 @@ export class Chat {
   #runs = new Map();
   #views = new Map();
 
-  /** `changed` is called when there is something new for the controls and the list of conversations. */
-  constructor(changed) {
+  /**
+   * `changed` is called when there is something new for the controls and the list of conversations, `asked` when an answer
+   * was asked for here: the button that did so is gone, and the focus needs another place.
+   */
+  constructor(changed, asked) {
     this.changed = changed;
+    this.asked = asked;
     this.conversation = newConversation({ ...DEFAULTS });
     this.actions = {
       busy: () => this.busy,
       edit: (node, text) => this.#ask(node.parent, text),
       regenerate: (node) => this.#answer(node.parent),
       retry: (node) => this.#fill(together(this.conversation, node)),
-      select: (id) => this.#select(id),
+      select: (id, label) => this.#select(id, label),
       answerCalls: (node, results) => this.#answerCalls(node, results),
       copyAs: (node, kind, button) => this.#copyAs(node, kind, button),
     };
@@ -143,6 +147,7 @@ export class Chat {
     const messages = messagesFor(this.conversation, nodes[0]);
     const n = nodes.length > 1 ? nodes.length : undefined; // JSON leaves it out
     this.#run(this.conversation, nodes, (answering) => answering.ask({ messages, ...fields, n }));
+    this.asked();
   }
 
   /** The settings as fields of a request, or null where they cannot be sent: then the panel says why. */
@@ -182,9 +187,12 @@ export class Chat {
     rememberRunning(this.#runs.keys());
   }
 
-  #select(id) {
+  /** `label` names the button that did it; the new view of the message has it too, or, at the last version, its opposite. */
+  #select(id, label) {
     select(this.conversation, id);
     this.#draw();
+    const steps = [...this.#views.get(id).node.querySelectorAll(".branches button:enabled")];
+    (steps.find((step) => step.ariaLabel === label) ?? steps[0])?.focus();
     this.#save();
   }
 

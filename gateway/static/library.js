@@ -12,7 +12,7 @@ export async function drawLibrary(chat) {
   const all = await store.all();
   const focused = document.activeElement.closest("#conversations li")?.dataset.id;
   list.replaceChildren(...all.map((each) => entry(each, chat)));
-  if (focused) (list.querySelector(`li[data-id="${CSS.escape(focused)}"] button`) ?? list.querySelector("button"))?.focus();
+  if (focused) (list.querySelector(`li[data-id="${CSS.escape(focused)}"] button`) ?? list.querySelector("button") ?? byId("new")).focus();
   byId("library-empty").hidden = all.length > 0;
   byId("export").disabled = all.length === 0;
 }

@@ -41,6 +41,7 @@ function count([value]) {
 }
 
 function times(values) {
+  if (values.every((value) => value === null)) return "–";
   return values.map((value) => (value === null ? "–" : value < 1 ? `${(value * 1000).toPrecision(2) * 1} ms` : `${value.toFixed(1)} s`)).join(", ");
 }
 
@@ -53,7 +54,7 @@ function makeTiles() {
     tile.canvas.role = "img";
     tile.canvas.ariaLabel = `${tile.title}, the last ${KEPT} seconds`;
     const title = element("h3", "", tile.title);
-    if (tile.unit) title.append(element("span", "fine", ` ${tile.unit}`));
+    if (tile.unit) title.append(" ", element("span", "fine", tile.unit));
     node.append(title, tile.value, tile.canvas);
     byId("tiles").append(node);
   }
@@ -82,9 +83,9 @@ function drawReplica(replica) {
     view.summary.textContent = replica.up ? "No picture of it yet." : "Its engine is not up; streams that it had go on once it is.";
     return;
   }
-  const each = pool.stride === 1 ? "" : `, one square in ${pool.stride}`;
+  const each = pool.stride === 1 ? "" : `; one in ${pool.stride} is drawn`;
   const tokens = pool.blocks_total * pool.block_size;
-  view.summary.textContent = `${pool.blocks_used.toLocaleString()} of ${pool.blocks_total.toLocaleString()} blocks in use (room for ${tokens.toLocaleString()} tokens${each})`;
+  view.summary.textContent = `${pool.blocks_used.toLocaleString()} of ${pool.blocks_total.toLocaleString()} blocks in use (room for ${tokens.toLocaleString()} tokens)${each}`;
   view.canvas.ariaLabel = view.summary.textContent;
   drawPool(view.canvas, Uint8Array.from(atob(pool.cells), (character) => character.charCodeAt(0)));
   view.list.replaceChildren(...pool.sequences.map(sequenceRow));

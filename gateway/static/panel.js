@@ -37,19 +37,26 @@ function offerEfforts() {
   document.getElementById("effort-field").hidden = !efforts.length;
 }
 
-/** Says what is wrong, beside the field that it is about. True if nothing is. */
+/** Says what is wrong, below the field that it is about. Returns that field, or null if nothing is wrong. */
 function check() {
-  for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
+  for (const control of form.querySelectorAll("[aria-invalid]")) {
+    control.removeAttribute("aria-invalid");
+    control.removeAttribute("aria-describedby");
+  }
   document.getElementById("schema-field").hidden = form.elements.format.value !== "json_schema";
   try {
     fieldsOf(read());
     problem.hidden = true;
-    return true;
+    return null;
   } catch (error) {
-    form.elements[error.field]?.setAttribute("aria-invalid", "true");
+    const control = form.elements[error.field];
+    control.setAttribute("aria-invalid", "true");
+    control.setAttribute("aria-describedby", problem.id);
+    const label = control.closest("label");
+    if (label.nextElementSibling !== problem) label.after(problem);
     problem.textContent = error.message;
     problem.hidden = false;
-    return false;
+    return control;
   }
 }
 
@@ -72,7 +79,9 @@ document.getElementById("settings-reset").addEventListener("click", () => {
 document.getElementById("settings-close").addEventListener("click", () => dialog.close());
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (check()) dialog.close();
+  const wrong = check();
+  if (wrong) wrong.focus();
+  else dialog.close();
 });
 dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close(); // outside of it

@@ -12,7 +12,7 @@ function branchBar({ at, ids }, actions) {
   bar.ariaLabel = "Versions";
   bar.hidden = ids.length < 2;
   const step = (by, sign, label) => {
-    const node = button(sign, () => actions.select(ids[at + by]), "link", label);
+    const node = button(sign, () => actions.select(ids[at + by], label), "link", label);
     node.disabled = !ids[at + by];
     return node;
   };
@@ -48,6 +48,7 @@ export class QuestionView {
     const back = () => {
       form.replaceWith(this.text);
       this.bar.hidden = false;
+      this.bar.querySelector(".tools button").focus();
     };
     const send = element("button", "main", "Send");
     const row = element("div", "actions");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,17 @@ async def test_questions_and_answers_have_versions(browser_page: Page, fake: Any
     await answered(page, "One.")
     await page.get_by_role("button", name="Regenerate").click()
     await answered(page, "Two.")
+    await expect(page.get_by_label("Message", exact=True)).to_be_focused()
     assert fake.bodies[0]["messages"] == fake.bodies[1]["messages"]
     await page.get_by_role("button", name="Previous version").click()
     await answered(page, "One.")
     await expect(page.locator(".answer .branches")).to_contain_text("1 / 2")
+    await expect(page.get_by_role("button", name="Next version")).to_be_focused()  # there is no previous one any more
     await page.locator(".question").hover()
     await page.get_by_role("button", name="Edit").click()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("button", name="Edit")).to_be_focused()
+    await page.keyboard.press("Enter")
     await page.get_by_label("Edit the message").fill("Second?")
     await page.keyboard.press("Enter")
     await answered(page, "Other.")
@@ -141,6 +147,11 @@ async def test_settings_are_sent_and_mistakes_are_told(browser_page: Page, fake:
     await page.get_by_label("Stop strings, one a line").fill("END\nFIN")
     await page.get_by_label("Format").select_option("json_schema")
     await expect(page.get_by_role("alert")).to_contain_text("Write the schema")
+    await page.get_by_role("button", name="Done").click()
+    wrong = page.get_by_label("JSON Schema")
+    await expect(wrong).to_be_focused()
+    await expect(wrong).to_have_accessible_description(re.compile("Write the schema"))
+    await expect(page.get_by_role("alert")).to_be_in_viewport(ratio=1)
     await page.get_by_label("JSON Schema").fill('{"type": "object"}')
     await page.get_by_label("Functions, as JSON").fill('{"name": "now"}')
     await expect(page.get_by_role("alert")).to_be_hidden()
