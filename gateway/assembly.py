@@ -68,32 +68,18 @@ async def assemble(
     for their next request; ``follows``: another server still has the journal. Raises what a wrong setting or file
     raises, with no process left behind.
     """
-    from prometheus_client import CollectorRegistry
-
     from gateway.admission import Admission, Keys
-    from gateway.chat_template import ChatTemplate
     from gateway.completion.lifecycle import Lifecycle
     from gateway.lookout import Lookout
-    from gateway.prompt import Prompts
     from gateway.replicas.fleet import Fleet
     from gateway.replicas.launchers import find
     from gateway.replicas.router import Router
     from gateway.tokenizer import Tokenizer
-    from gateway.version import VERSION
-    from observability.metrics import Metrics
 
     keys = Keys.load(settings.api_key, settings.api_keys)
     tokenizer = Tokenizer.load(folder)
-    template = ChatTemplate.load(
-        folder,
-        tokenizer.special_tokens,
-        settings.chat_template,
-        max_seconds=settings.template_timeout,
-        max_characters=settings.max_rendered_length,
-    )
-    metrics = Metrics(
-        CollectorRegistry(), model=served_names(settings)[0], version=VERSION, compat=settings.metrics_compat
-    )
+    prompts = _prompts(settings, folder, tokenizer)
+    metrics = _metrics(settings)
     tracing = _tracing(settings, tokenizer)
     record = _recorder(metrics, tracing)
     lifecycle = Lifecycle(tokenizer, record=record, router=Router(settings.routing), replicas=settings.replicas)
@@ -112,7 +98,6 @@ async def assemble(
     fleet.start()
     try:
         await asyncio.sleep(0)  # the engines are told what to serve before the web framework is imported
-        prompts = Prompts(tokenizer, template)
         state = _app_state(
             settings, folder, lifecycle, streams, prompts, admission, keys, metrics, tracing, leaving, lookout
         )
@@ -122,6 +107,30 @@ async def assemble(
         await fleet.stop()
         raise
     return Assembly(lifecycle, streams, fleet, lambda: Fleet(configs, launcher(), lookout, standby=standby), http)
+
+
+def _prompts(settings: ServeSettings, folder: Path, tokenizer: Tokenizer) -> Prompts:
+    from gateway.chat_template import ChatTemplate
+    from gateway.prompt import Prompts
+
+    template = ChatTemplate.load(
+        folder,
+        tokenizer.special_tokens,
+        settings.chat_template,
+        max_seconds=settings.template_timeout,
+        max_characters=settings.max_rendered_length,
+    )
+    return Prompts(tokenizer, template)
+
+
+def _metrics(settings: ServeSettings) -> Metrics:
+    from prometheus_client import CollectorRegistry
+
+    from gateway.version import VERSION
+    from observability.metrics import Metrics
+
+    model = served_names(settings)[0]
+    return Metrics(CollectorRegistry(), model=model, version=VERSION, compat=settings.metrics_compat)
 
 
 def _tracing(settings: ServeSettings, tokenizer: Tokenizer) -> Tracing | None:

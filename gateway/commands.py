@@ -9,11 +9,11 @@ import inspect
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 
 import typer
 
@@ -28,6 +28,8 @@ _COMPLETING = "_PENSTOCK_COMPLETE"
 """Variable in which a shell asks what a line can go on with."""
 
 FAILURE, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="penstock",
@@ -147,7 +149,8 @@ def upgrade(
         typer.Option(metavar="PATH", envvar=variable_of("control"), help="The server's --control, where it has one."),
     ] = None,
     in_place: Annotated[
-        bool, typer.Option("--in-place", help="End the old engines before the new ones load; connections wait.")
+        bool,
+        typer.Option("--in-place", metavar="", help="End the old engines before the new ones load; connections wait."),
     ] = False,
 ) -> int:
     """Replace the running server by a new process, which takes over its listening socket: no connection is refused.
@@ -215,7 +218,7 @@ def top(
     url: _Url = _HERE,
     api_key: _Key = None,
     interval: Annotated[float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="Between two looks.")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="Print one view and leave.")] = False,
+    once: Annotated[bool, typer.Option("--once", metavar="", help="Print one view and leave.")] = False,
 ) -> int:
     """Watch a running server: rates, latencies of the last interval, batch, queue and blocks of each replica."""
     from gateway.terminal import top
@@ -250,7 +253,7 @@ def bench(
     seed: Annotated[
         int | None, typer.Option(metavar="SEED", help="Of prompts and times; else no two runs are alike.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON rather than a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print JSON rather than a table.")] = False,
 ) -> int:
     """Measure how fast a running server answers. Prompts are random tokens; answers end at their length alone."""
     from gateway.load.client import Client
@@ -260,19 +263,16 @@ def bench(
     from gateway.terminal.client import Server
 
     key = _single(api_key)
-    try:
-        load = bench.Load(
-            requests=requests,
-            concurrency=concurrency,
-            rate=rate,
-            prompt_tokens=Lengths.parse(prompt_tokens),
-            output_tokens=Lengths.parse(output_tokens),
-            shared_prefix=shared_prefix,
-            seed=time.time_ns() % 2**32 if seed is None else seed,
-            slo=Slo.parse(slo) if slo else None,
-        )
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    load = bench.Load(
+        requests=requests,
+        concurrency=concurrency,
+        rate=rate,
+        prompt_tokens=_parsed("--prompt-tokens", Lengths.parse, prompt_tokens),
+        output_tokens=_parsed("--output-tokens", Lengths.parse, output_tokens),
+        shared_prefix=shared_prefix,
+        seed=time.time_ns() % 2**32 if seed is None else seed,
+        slo=_parsed("--slo", Slo.parse, slo) if slo else None,
+    )
     with Server(url, key) as server:
         client = Client(url=server.url, model=model or server.models()[0], prompt_as="ids", api_key=key)
     return bench.run(client, load, as_json=as_json)
@@ -280,12 +280,20 @@ def bench(
 
 @app.command("completion")
 def completion(
-    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="Which shell.", show_choices=False)],
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_choices=False)],
 ) -> None:
     """Print a script that completes commands and flags: source <(penstock completion bash)."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     print(get_completion_script(prog_name="penstock", complete_var=_COMPLETING, shell=shell.value))
+
+
+def _parsed(flag: str, parse: Callable[[str], T], text: str) -> T:
+    """What ``parse`` makes of the text; its ``ValueError`` is a mistake in the flag."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=flag) from None
 
 
 def _single(api_key: str | None) -> str | None:
@@ -322,7 +330,8 @@ def run(head_start: HeadStart | None) -> int:
     except typer.TyperException as error:
         # A bare `penstock` ends here as well, its help printed and nothing more to say.
         if message := error.format_message():
-            refuse([message])
+            # What pydantic puts before a refusal, and the lines of a list of choices.
+            refuse([" ".join(message.replace("Value error, ", "").split())])
         return error.exit_code
     except typer.Abort:
         return INTERRUPTED

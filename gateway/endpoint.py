@@ -19,8 +19,9 @@ from gateway.completion.parser import Parsing
 from gateway.completion.request import Request as CompletionRequest
 from gateway.errors import Unavailable, UnsupportedParameter
 from gateway.protocol.answer import AnswerOptions, BodyAnswer, Envelope, StreamAnswer
-from gateway.protocol.event_ids import HEADER, MOST_CHOICES, ResumeMode, resume_mode
+from gateway.protocol.event_ids import HEADER, ResumeMode, resume_mode
 from gateway.protocol.form import Form
+from gateway.protocol.limits import Limits, flag_of
 from gateway.protocol.sampling import SamplingRequest
 from gateway.request_body import Parse, parsed, read
 from gateway.respond import streamed, whole
@@ -74,7 +75,7 @@ class Endpoint(Generic[Body]):
             plan = await self.plan(body, state, info, context.tenant.name)
             accepted = self._accepted(body, plan, state, context)
             state.admission.check_tokens(accepted.num_prompt_tokens)
-            mode = _resume_mode(request, accepted, streaming=bool(body.stream))
+            mode = _resume_mode(request, accepted, state.limits, streaming=bool(body.stream))
             context.log |= {"prompt_tokens": accepted.num_prompt_tokens, "stream": bool(body.stream)}
             envelope = Envelope(
                 id=accepted.id, created=int(time.time()), model=model, system_fingerprint=info.fingerprint
@@ -156,17 +157,19 @@ def _submitted(context: RequestContext, ticket: Ticket) -> None:
     ticket.submitted()
 
 
-def _resume_mode(request: Request, accepted: CompletionRequest, *, streaming: bool) -> ResumeMode | None:
+def _resume_mode(
+    request: Request, accepted: CompletionRequest, limits: Limits, *, streaming: bool
+) -> ResumeMode | None:
     """Whether and how the stream may be resumed. Raises ``InvalidRequest``."""
     mode = resume_mode(request.headers.get(HEADER))
     if mode is not None and not streaming:
         raise UnsupportedParameter(
             f"'{HEADER}' is not supported: only a stream can be resumed; send stream: true.", param=HEADER
         )
-    if mode is not None and accepted.num_choices > MOST_CHOICES:
+    if mode is not None and accepted.num_choices > (most := limits.max_resume_choices):
         raise UnsupportedParameter(
-            f"'{HEADER}' is not supported: a stream of more than {MOST_CHOICES} choices cannot be resumed, and this "
-            f"one has {accepted.num_choices}.",
+            f"'{HEADER}' is not supported: a stream of more than {most} choices cannot be resumed here "
+            f"({flag_of('max_resume_choices')}), and this one has {accepted.num_choices}.",
             param=HEADER,
         )
     return mode

@@ -88,6 +88,8 @@ class HttpServer(uvicorn.Server):
         hurry.cancel()
         self.force_exit = not ended.done()
         await ended
+        if self.force_exit:  # then uvicorn leaves the application as it is
+            await self.lifespan.shutdown()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's, after which ``accept`` has what it needs."""

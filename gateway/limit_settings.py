@@ -63,6 +63,9 @@ class LimitSettings(BaseModel):
     max_sequences: Annotated[Count, Option("Limits", "COUNT")] = Field(
         256, description="Choices of all prompts of one request together."
     )
+    max_resume_choices: Annotated[Count, Option("Limits", "COUNT")] = Field(
+        64, description="The same of a stream that may be resumed: the id of each of its events has a part for each."
+    )
     max_logprobs: Annotated[int, Option("Limits", "COUNT")] = Field(
         20, ge=0, description="Largest number of likeliest tokens reported at a position."
     )

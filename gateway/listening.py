@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import ExitStack
 
@@ -20,7 +21,8 @@ def listen(host: str, port: int) -> socket.socket:
             listener.bind(address)
             listener.listen()  # until then, SO_REUSEADDR would let another server bind the same port
         except OSError as error:
-            raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+            way_out = "; --port takes another one, 0 a free one" if error.errno == errno.EADDRINUSE else ""
+            raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}{way_out}") from None
         listener.setblocking(False)
         undo.pop_all()
         return listener

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -103,12 +103,17 @@ class Prompts:
             )
         return self.template.for_tools
 
-    async def texts(self, texts: list[str], *, add_special_tokens: bool, longest: Longest) -> list[list[int]]:
-        """One list of token ids for each text. Raises as ``chat`` does."""
+    async def texts(
+        self, texts: list[str], *, params: Sequence[str], add_special_tokens: bool, longest: Longest
+    ) -> list[list[int]]:
+        """One list of token ids for each text; ``params`` name their fields. Raises as ``chat`` does."""
         if not texts:
             return []
         return await self.run(
-            lambda: [self._encode(text, longest, "prompt", add_special_tokens=add_special_tokens) for text in texts]
+            lambda: [
+                self._encode(text, longest, param, add_special_tokens=add_special_tokens)
+                for text, param in zip(texts, params, strict=True)
+            ]
         )
 
     async def following(self, text: str, *, longest: Longest) -> list[int]:

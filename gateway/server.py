@@ -27,6 +27,7 @@ from gateway.assembly import Assembly, assemble, served_names
 from gateway.banner import Started, StartupProgress, print_banner
 from gateway.drain import LAST_WORDS, Stop
 from gateway.handover import stand_in
+from gateway.handover.control import ControlError, prepare
 from gateway.handover.predecessor import Predecessor
 from gateway.head_start import HeadStart
 from gateway.listening import StartError, listen, url_of
@@ -101,6 +102,11 @@ class _Server:
     async def _start(self) -> RunningServer:
         """Until every engine is up. A signal cancels it; however it fails, no process is left."""
         own_listener = None if self._predecessor else listen(self._settings.host, self._settings.port)
+        if self._settings.control is not None:
+            try:  # rather now than when a large model has been loaded
+                prepare(self._settings.control, instead=self._predecessor is not None)
+            except ControlError as error:
+                raise StartError(f"--control: {error}") from None
         starting = asyncio.current_task()
         assert starting is not None
         self.stop.on_first = starting.cancel

@@ -140,12 +140,12 @@ class Choice:
             grammar=self.request.request.grammar,
         )
 
-    def witness(self, executing: Mapping[str, int] | None) -> Witness:
-        """Of the loss of its engine; ``executing`` as in ``Loss``."""
+    def witness(self, executing: Mapping[str, Sequence[int]] | None, *, called_off: bool = False) -> Witness:
+        """Of the loss of its engine; ``executing`` as in ``Loss``, ``called_off`` as in ``Witness``."""
         emitted = len(self.emitted.ids)
-        tokens = executing.get(self.id) if executing is not None else None
-        position = None if tokens is None else max(self.held, tokens - len(self.prompt))
-        return Witness(self.id, emitted, emitted - self.held, position)
+        tokens = executing.get(self.id, ()) if executing is not None else ()
+        positions = sorted({max(self.held, count - len(self.prompt)) for count in tokens})
+        return Witness(self.id, emitted, emitted - self.held, positions, called_off)
 
     def note_first_output(self, output: Tokens) -> None:
         """Takes in what comes with an attempt's first tokens alone; of a later attempt it is old news."""

@@ -217,12 +217,7 @@ class Lifecycle:
         logger.warning(
             "replica %d lost (%s) with %d choices in flight; %d wait", replica, loss.cause, len(in_flight), waiting
         )
-        witnesses = [choice.witness(loss.executing) for choice in in_flight]
-        for choice in in_flight:
-            self._state.set_back(choice)
-        productive, own_doing = incarnation.productive, loss.own_doing
-        for choice_id in self._state.suspects.lost(replica, witnesses, productive=productive, own_doing=own_doing):
-            self._state.convict(choice_id, loss.cause)
+        self._state.take_down(incarnation, loss)
         self._state.dispatch_pending()
 
     def gave_up(self, replica: int, message: str) -> None:

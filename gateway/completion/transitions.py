@@ -11,13 +11,14 @@ from collections.abc import Callable, Collection
 
 from engine.messages import Abort
 from gateway.completion.book import Book
-from gateway.completion.choice import ActiveRequest, Choice
+from gateway.completion.choice import ActiveRequest, Choice, Incarnation
 from gateway.completion.events import Completed, Delta, FinishReason
 from gateway.completion.journal import Journal
 from gateway.completion.opening import open_choices
 from gateway.completion.placement import Placement
 from gateway.completion.suspects import Suspects
 from gateway.errors import APIError, EngineCrash, InternalError, Unavailable
+from gateway.replicas.loss import Loss
 from gateway.tokenizer import Tokenizer
 from observability.records import Conviction, Replay, Routed
 
@@ -150,6 +151,29 @@ class Transitions:
             self._news_of_suspects = True
 
     # --- suspects ----------------------------------------------------------------------------------------------
+
+    def take_down(self, incarnation: Incarnation, loss: Loss) -> None:
+        """An engine is lost: what it had is Pending, and those that it is the last straw for are convicted."""
+        in_flight, executing = list(incarnation.running.values()), loss.executing
+        known = [self.choices[choice_id] for choice_id in executing or () if choice_id in self.choices]
+        called_off = [choice for choice in known if choice.id not in incarnation.running]
+        witnesses = [choice.witness(executing) for choice in in_flight]
+        witnesses += [choice.witness(executing, called_off=True) for choice in called_off]
+        for choice in in_flight:
+            self.set_back(choice)
+        convicted = self.suspects.lost(
+            incarnation.replica,
+            witnesses,
+            productive=incarnation.productive,
+            own_doing=loss.own_doing,
+            known=executing is not None,
+        )
+        for choice_id in convicted:
+            self.convict(choice_id, loss.cause)
+        for choice in called_off:
+            if choice.place is not None and choice.id in self.suspects:  # it runs elsewhere, and not alone
+                self.abort_attempt(choice)
+                self.set_back(choice)
 
     def convict(self, choice_id: str, cause: str) -> None:
         """It has crashed an engine alone, again and again at one position."""

@@ -117,8 +117,10 @@ class Written:
     """A grammar in which those that the callers wrote themselves have still to be put."""
 
     source: str
-    embedded: tuple[tuple[int, str], ...]
-    """Where, and which; in the order of their places."""
+    embedded: tuple[tuple[int, str, str], ...]
+    """Where, which, and their paths within the tree; in the order of their places."""
+    parts: tuple[tuple[str, str], ...]
+    """Schemas and expressions: paths within the tree, and what a rule says for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +153,19 @@ def formats_grammar(format_: Format) -> Written:
     writer = _Writer()
     start = writer.write(format_, "", None)
     lines = [f"start: {writer.in_rule(start)}", *writer.lines]
-    return _with_places("\n".join(lines) + "\n", writer.embedded)
+    return Written(*_with_places("\n".join(lines) + "\n", writer.embedded), tuple(writer.parts))
 
 
-def _with_places(source: str, embedded: Sequence[str]) -> Written:
+def _with_places(source: str, embedded: Sequence[tuple[str, str]]) -> tuple[str, tuple[tuple[int, str, str], ...]]:
     """Takes out the marks, which no text can hold: those in literals are escaped."""
     # Rules stand in another order than the grammars were found in.
     text, *parts = source.split(_MARK)
     found = []
     for part in parts:
         number, _, rest = part.partition(_MARK_END)
-        found.append((len(text), embedded[int(number)]))
+        found.append((len(text), *embedded[int(number)]))
         text += rest
-    return Written(text, tuple(found))
+    return text, tuple(found)
 
 
 _MARK, _MARK_END = "\x00", "\x01"
@@ -173,7 +175,10 @@ _MARK, _MARK_END = "\x00", "\x01"
 @dataclass(slots=True)
 class _Writer:
     lines: list[str] = field(default_factory=list)
-    embedded: list[str] = field(default_factory=list)
+    embedded: list[tuple[str, str]] = field(default_factory=list)
+    """Grammars and their paths."""
+    parts: list[tuple[str, str]] = field(default_factory=list)
+    """Paths and rules."""
     names: int = 0
 
     def write(self, format_: Format, path: str, ends: Ends | tuple[()]) -> _Piece:
@@ -204,7 +209,7 @@ class _Writer:
             case Separated():
                 return self._closed(self._separated(format_, path), ends)
             case _:
-                return self._closed(self._leaf(format_), ends)
+                return self._closed(self._leaf(format_, path), ends)
 
     def in_rule(self, piece: _Piece) -> str:
         if not piece.regular or piece == _EMPTY:
@@ -217,16 +222,18 @@ class _Writer:
         self.lines.append(f"{name}: {body}")
         return name
 
-    def _leaf(self, format_: Format) -> _Piece:
+    def _leaf(self, format_: Format, path: str) -> _Piece:
         match format_:
             case Text(value=value):
                 return _Piece(text_rule(value), regular=True)
             case Pattern(rule=rule):
+                self.parts.append((f"{path}.pattern", rule))
                 return _Piece(rule, regular=True)
             case Json(schema=schema):
-                return _Piece(json_rule(schema), regular=False)
+                self.parts.append((f"{path}.json_schema", rule := json_rule(schema)))
+                return _Piece(rule, regular=False)
             case OwnGrammar(source=source):
-                self.embedded.append(source)
+                self.embedded.append((source, f"{path}.grammar"))
                 return _Piece(self._named("own", f"{_MARK}{len(self.embedded) - 1}{_MARK_END}"), regular=False)
         raise AssertionError(format_)
 

@@ -97,7 +97,8 @@ class Trials:
         """
         verdict = await self._verdict(trial, info, caller)
         if verdict.grammar is None:
-            raise InvalidRequest(f"Invalid '{param}': {verdict.error}.", param=param, code="invalid_grammar")
+            place = f"{param}{verdict.path}"
+            raise InvalidRequest(f"Invalid '{place}': {verdict.error}.", param=place, code="invalid_grammar")
         return verdict.grammar
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import struct
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,6 +54,20 @@ def candidates(port: int, environ: Mapping[str, str]) -> list[Path]:
     return [folder / f"{port}.sock" for folder in folders]
 
 
+def prepare(path: Path, *, instead: bool = False) -> None:
+    """Makes the folder, and finds out what can be known before there is a socket; arguments and errors of ``open``."""
+    if sys.platform != "linux":
+        raise ControlError("upgrades need Linux")
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ControlError(f"{path} is too long for a unix socket: at most {_LONGEST_PATH} bytes")
+    try:
+        _own_folder(path.parent)
+        if not instead and _is_alive(path):
+            raise ControlError(f"another server is reached by {path}")
+    except OSError as error:
+        raise ControlError(f"{error.filename or path}: {error.strerror or error}") from None
+
+
 class Control:
     """``open`` once, ``close`` once."""
 
@@ -67,12 +82,8 @@ class Control:
 
     async def open(self, *, instead: bool = False) -> None:
         """``instead``: a server that is there is the one we follow. Raises ``ControlError``."""
-        if len(os.fsencode(self._path)) > _LONGEST_PATH:
-            raise ControlError(f"{self._path} is too long for a unix socket: at most {_LONGEST_PATH} bytes")
+        prepare(self._path, instead=instead)
         try:
-            _own_folder(self._path.parent)
-            if not instead and _is_alive(self._path):
-                raise ControlError(f"another server is reached by {self._path}")
             listener = _bound(self._path)
         except OSError as error:
             raise ControlError(f"{error.filename or self._path}: {error.strerror or error}") from None

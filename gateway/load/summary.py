@@ -61,10 +61,13 @@ class Slo:
         """``ttft=500,itl=100``. Raises ValueError for another name or what is no number."""
         limits = {}
         for part in text.split(","):
-            name, _, value = part.partition("=")
-            if name.strip() not in LIMITS:
-                raise ValueError(f"{name.strip()!r} is none of {', '.join(LIMITS)}")
-            limits[name.strip()] = float(value)
+            name, _, value = (word.strip() for word in part.partition("="))
+            if name not in LIMITS:
+                raise ValueError(f"{name!r} is none of {', '.join(LIMITS)}")
+            try:
+                limits[name] = float(value)
+            except ValueError:
+                raise ValueError(f"{part.strip()!r}: write milliseconds, as in {name}=500") from None
         return cls(limits)
 
     def met_by(self, course: Course) -> bool:

@@ -131,6 +131,13 @@ class CompletionRequest(ConstrainedRequest):
                 return []
 
     @property
+    def prompt_params(self) -> list[str]:
+        """The place of each prompt in the request."""
+        count = len(self.texts) + len(self.token_lists)
+        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
+        return [f"prompt[{at}]" for at in range(count)] if several else ["prompt"]
+
+    @property
     def num_generated(self) -> int:
         """Choices of each prompt."""
         return self.num_choices if self.best_of is None else self.best_of

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import msgspec
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from engine.grammar import text_rule
+from engine.grammar import json_rule, text_rule
 from engine.grammar_trial_messages import Trial, TrialKind
 from gateway.errors import InvalidRequest
 from gateway.grammars import structural_tags
@@ -237,7 +237,9 @@ def _tags(given: StructuralTagFormat, param: str, limits: Limits) -> Wanted:
         if structural_tags.trigger_of(tag, given.triggers) is None:
             raise _refuse(f"{param}.structures[{at}].begin", "it begins with none of the triggers")
         tags.append(tag)
-    return _text("lark", structural_tags.tags_grammar(tags, given.triggers), param, limits)
+    wanted = _text("lark", structural_tags.tags_grammar(tags, given.triggers), param, limits)
+    parts = tuple((f".structures[{at}].schema", json_rule(tag.schema)) for at, tag in enumerate(tags))
+    return Wanted(param, msgspec.structs.replace(wanted.trial, parts=parts))
 
 
 def _tree(given: AnyPart, param: str, limits: Limits) -> Wanted:
@@ -246,9 +248,11 @@ def _tree(given: AnyPart, param: str, limits: Limits) -> Wanted:
         written = formats_grammar(given.build(f"{param}.format", limits))
     except NotWritableError as error:
         raise _refuse(f"{param}.format{error.path}", str(error)) from None
-    length = len(written.source) + sum(len(own) for _, own in written.embedded)
+    length = len(written.source) + sum(len(own) for _, own, _ in written.embedded)
     at_most_length(length, "characters of the grammar that it makes", limits, "max_grammar_size", param)
-    return Wanted(param, Trial(kind="lark", source=written.source, embedded=written.embedded))
+    embedded = tuple((at, own, f".format{path}") for at, own, path in written.embedded)
+    parts = tuple((f".format{path}", rule) for path, rule in written.parts)
+    return Wanted(param, Trial(kind="lark", source=written.source, embedded=embedded, parts=parts))
 
 
 def _tag_format(tags: dict[str, Any], param: str, limits: Limits) -> StructuralTagFormat:

@@ -18,8 +18,6 @@ ResumeMode = Literal["body", "sse"]
 """Where an event's id stands: in the chunk as ``event_id``, or in a line ``id:`` before it."""
 
 HEADER = "X-Penstock-Resume"
-MOST_CHOICES = 64
-"""Of a request that may be resumed: an id has a part for each, and every event has an id."""
 
 _END = "end"
 _PART = re.compile(r"-|(\d{1,9})(f?)", re.ASCII)

@@ -39,6 +39,8 @@ class Limits:
     max_prompts: int = 64
     max_sequences: int = 256
     """Choices of all prompts of a request together."""
+    max_resume_choices: int = 64
+    """The same of a stream that may be resumed: every event has an id, which has a part for each."""
     max_logprobs: int = 20
     max_stop: int = 16
     """Stop strings, and stop token ids."""

@@ -46,7 +46,9 @@ class JsonSchema(RequestModel):
 
     prefix: ClassVar[str] = "response_format.json_schema."
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Letters, digits, _ and -, 64 at most.")
+    name: str = Field(
+        pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Letters, digits, _ and -, 64 at most, as OpenAI's."
+    )
     description: str | None = Field(None, description="For people; the model is not shown it.")
     schema_: dict[str, Any] | None = Field(
         None, alias="schema", description="The JSON Schema. Left out, any JSON object will do."

@@ -247,10 +247,9 @@ class SamplingRequest(RequestModel):
     ) -> SamplingParams:
         """For one prompt. Raises ``InvalidRequest`` where a token id lies outside the vocabulary."""
         named = self.stop_token_ids or []
-        for token in named:
-            _in_vocabulary(token, info.vocab_size, "stop_token_ids")
-        for token in allowed_token_ids:
-            _in_vocabulary(token, info.vocab_size, "allowed_token_ids")
+        for param, tokens in (("stop_token_ids", named), ("allowed_token_ids", allowed_token_ids)):
+            for index, token in enumerate(tokens):
+                _in_vocabulary(token, info.vocab_size, f"{param}[{index}]")
         own = [] if self.ignore_eos else info.eos_token_ids
         temperature = 1.0 if self.temperature is None else self.temperature
         top_p = 1.0 if self.top_p is None else max(self.top_p, SMALLEST_TOP_P)

@@ -23,7 +23,8 @@ class FunctionTool(RequestModel):
     prefix: ClassVar[str] = "tools[].function."
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Its name: letters, digits, _ . and -, 64 of them at most."
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="Its name: letters, digits, _ . and -, 64 of them at most, as OpenAI's.",
     )
     description: str | None = Field(None, description="What it does, for the model to read.")
     parameters: dict[str, JsonValue] | None = Field(

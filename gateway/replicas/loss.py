@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from observability.records import LossKind
@@ -15,6 +15,7 @@ class Loss:
     """For people."""
     own_doing: bool
     """Whether nobody from outside ended it, as far as can be seen: another one may end in the same way."""
-    executing: Mapping[str, int] | None = None
+    executing: Mapping[str, Sequence[int]] | None = None
     """Ids of the choices that the step under way computed, and how many tokens, of prompt and output together, each
-    had before it samples one; None where nobody knows."""
+    had before it samples one; two numbers where another step had begun before that one had ended. None where nobody
+    knows."""

@@ -32,18 +32,22 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo, calle
     filled = filled_in(texts, body.suffix, state.prompts.tokenizer)
     ids = await state.prompts.texts(
         filled.texts,
+        params=body.prompt_params,
         add_special_tokens=body.add_special_tokens is not False,
         longest=longest,
     )
     if filled.apart is not None and filled.last is not None:
         following = await state.prompts.following(filled.apart, longest=longest)
         ids = [[*each, *following, filled.last] for each in ids]
-    for prompt in given_ids:
-        check_token_ids(prompt, info.vocab_size, "prompt")
+    for prompt, param in zip(given_ids, body.prompt_params, strict=False):
+        check_token_ids(prompt, info.vocab_size, param)
     room = info.max_model_len - max(DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens, 1)
     prompts = tuple(body.truncated(prompt, room) for prompt in (*ids, *given_ids))
     bad_words = await state.prompts.bad_words(body.bad_words or [])
-    params = tuple(_params(body, info, len(prompt), bad_words) for prompt in prompts)
+    params = tuple(
+        _params(body, info, len(prompt), param, bad_words)
+        for prompt, param in zip(prompts, body.prompt_params, strict=True)
+    )
     # What was cut off, or never was text, is echoed as it is read.
     shown = texts if body.truncate_prompt_tokens is None else []
     decode = state.prompts.tokenizer.decode
@@ -76,17 +80,18 @@ async def plan(body: CompletionRequest, state: AppState, info: EngineInfo, calle
 
 
 def _params(
-    body: CompletionRequest, info: EngineInfo, prompt_tokens: int, bad_words: list[list[int]]
+    body: CompletionRequest, info: EngineInfo, prompt_tokens: int, prompt_param: str, bad_words: list[list[int]]
 ) -> SamplingParams:
     if prompt_tokens == 0:
-        raise InvalidRequest("Invalid 'prompt': it must hold at least one token.", param="prompt", code="empty_prompt")
+        message = f"Invalid '{prompt_param}': it must hold at least one token."
+        raise InvalidRequest(message, param=prompt_param, code="empty_prompt")
     max_tokens = resolve_max_tokens(
         prompt_tokens=prompt_tokens,
         asked=1 if body.scores_only else body.max_tokens,  # the engine has no step that generates nothing
         default=DEFAULT_MAX_TOKENS,
         min_tokens=body.min_tokens or 0,
         context=info.max_model_len,
-        what="prompt",
+        what=prompt_param,
         param="max_tokens",
     )
     return body.sampling_params(

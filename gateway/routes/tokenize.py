@@ -52,4 +52,4 @@ async def _tokens(body: TokenizeRequest, state: AppState) -> list[int]:
     assert isinstance(body, TokenizeTextRequest)
     add = body.add_special_tokens is not False
     longest = Characters(state.limits)
-    return (await state.prompts.texts([body.prompt], add_special_tokens=add, longest=longest))[0]
+    return (await state.prompts.texts([body.prompt], params=["prompt"], add_special_tokens=add, longest=longest))[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 STREAMS = 32
-TOKENS = 500
+TOKENS = 350
 """Of each choice, but for those that end at a stop string."""
 
 

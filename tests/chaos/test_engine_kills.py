@@ -17,7 +17,7 @@ from streams import STREAMS, TOKENS, Heard, listen_to_all, new
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-KILLS = 20
+KILLS = 10
 SEED = 20
 INTERVAL = ("--stream-interval", "0.3")
 """Few events, so that the clients, which are slower than the server, hear at once what is so."""

@@ -111,3 +111,4 @@ async def test_what_a_drain_does_not_wait_for_is_told_so(
                 await asyncio.wait_for(whole, 60)
             assert unanswered.value.response.headers["retry-after-ms"] == "10000"
         assert server.process.wait(120) == 0
+        assert "Traceback" not in server.log.read_text()

@@ -78,8 +78,8 @@ def test_every_kernel_is_launched_by_some_request(start_server, model, tmp_path,
     shared = ("--load-format", "dummy", "--num-threads", "1", "--max-model-len", "128", "--kv-cache-memory", "1MiB")
     servers = (
         ("Mistral", ("--quantization", "int4"), {"chat/completions": CHAT, "completions": TEXT}),
-        # Its dense products and its attention are others.
-        ("Qwen3", ("--deterministic",), {"completions": TEXT}),
+        # Its dense products and its attention are others, and so is what its cache holds.
+        ("Qwen3", ("--deterministic", "--kv-cache-dtype", "fp8"), {"completions": TEXT}),
     )
     for architecture, settings, requests in servers:
         arguments = (str(model(architecture)), "--served-model-name", "tiny", *shared, *settings)

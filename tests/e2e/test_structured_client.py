@@ -73,11 +73,46 @@ def test_every_form_on_both_endpoints(server):
             assert {choice.finish_reason for choice in (*chat.choices, *plain.choices)} == {"stop"}
 
 
+UNKNOWN_FORMAT = {"type": "string", "format": "nothing"}
+TREE = {
+    "type": "structural_tag",
+    "format": {
+        "type": "sequence",
+        "elements": [
+            {"type": "json_schema", "json_schema": {"type": "integer"}},
+            {"type": "regex", "pattern": "[a-z]"},
+            {
+                "type": "tag",
+                "begin": "<",
+                "content": {"type": "json_schema", "json_schema": UNKNOWN_FORMAT},
+                "end": ">",
+            },
+        ],
+    },
+}
+IN_THE_TREE = "format.elements[2].content.json_schema"
+TAGS = {
+    "type": "structural_tag",
+    "structures": [{"begin": "<a>", "schema": UNKNOWN_FORMAT, "end": "</a>"}],
+    "triggers": ["<"],
+}
+
+
 def test_what_cannot_be_compiled_is_a_400_with_the_reason(server):
     with server.client() as client:
         for form, param, code in [
             ({"regex": "("}, "structured_outputs.regex", "invalid_grammar"),
             ({"grammar": 'start: nothing "a"'}, "structured_outputs.grammar", "invalid_grammar"),
+            (
+                {"structural_tag": json.dumps(TREE)},
+                f"structured_outputs.structural_tag.{IN_THE_TREE}",
+                "invalid_grammar",
+            ),
+            (
+                {"structural_tag": json.dumps(TAGS)},
+                "structured_outputs.structural_tag.structures[0].schema",
+                "invalid_grammar",
+            ),
             ({"json": {"type": "strin"}}, "structured_outputs.json.type", "invalid_json_schema"),
             ({"json": {"format": "nothing"}}, "structured_outputs.json", "invalid_grammar"),
             ({"json": {"$ref": "#/$defs/a"}}, "structured_outputs.json.$ref", "invalid_json_schema"),
@@ -85,6 +120,9 @@ def test_what_cannot_be_compiled_is_a_400_with_the_reason(server):
             with pytest.raises(openai.BadRequestError) as raised:
                 client.chat.completions.create(model="demo", messages=MESSAGES, extra_body={"structured_outputs": form})
             assert (raised.value.param, raised.value.code) == (param, code), raised.value
+        with pytest.raises(openai.BadRequestError, match="'nothing'") as raised:
+            client.chat.completions.create(model="demo", messages=MESSAGES, response_format=TREE)
+        assert raised.value.param == f"response_format.{IN_THE_TREE}"
         assert client.chat.completions.create(model="demo", messages=MESSAGES, max_tokens=3).choices
 
 

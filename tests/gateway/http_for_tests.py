@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
+from starlette.routing import BaseRoute, Route
 from tokenizers_for_tests import byte_level
 
+import gateway.routes
 from engine.grammar import Grammar
 from engine.grammar_trial_messages import Trial
 from engine.messages import EngineInfo, TokenLogprobs
@@ -193,6 +197,31 @@ class Server:
         return await self.client.post("/v1/completions", json={"prompt": prompt} | fields)
 
 
+@cache
+def _chat_template() -> ChatTemplate:
+    """Compiling it takes longer than most tests."""
+    return ChatTemplate(TEMPLATE, {"bos_token": "<s>"})
+
+
+@cache
+def _routes(folders: tuple[str, ...]) -> list[BaseRoute]:
+    """Those of every application with routes from these folders.
+
+    What FastAPI finds out of each, anew for every application, takes longer than most tests.
+    """
+    return create_app(make_state(FakeLifecycle(None), [])).router.routes
+
+
+def application(state: AppState) -> FastAPI:
+    """As ``create_app`` makes it; the routers are shared, which know of no application but that of the request."""
+    app = create_app(state)
+    shared = _routes(tuple(gateway.routes.__path__))
+    # The document's route is the application's own.
+    both = zip(app.router.routes, shared, strict=True)
+    app.router.routes[:] = [own if isinstance(own, Route) else other for own, other in both]
+    return app
+
+
 def make_state(lifecycle: FakeLifecycle, records: list[Record], **changes: Any) -> AppState:
     tokenizer = byte_level()
     state = AppState(
@@ -201,7 +230,7 @@ def make_state(lifecycle: FakeLifecycle, records: list[Record], **changes: Any) 
         lifecycle=lifecycle,
         trials=FakeTrials(),
         streams=Streams(lifecycle, tokenizer),
-        prompts=Prompts(tokenizer, ChatTemplate(TEMPLATE, {"bos_token": "<s>"})),
+        prompts=Prompts(tokenizer, _chat_template()),
         admission=Admission(lifecycle),
         render_metrics=lambda accept: (f"# HELP up {accept}\n".encode(), "text/plain; version=0.0.4"),
         record=records.append,
@@ -221,7 +250,7 @@ async def serving(
     if admission is not None:
         changes["admission"] = admission(lifecycle)
     state = make_state(lifecycle, records, **changes)
-    transport = httpx.ASGITransport(create_app(state))
+    transport = httpx.ASGITransport(application(state))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield Server(client, lifecycle, records, state)
     state.prompts.close()

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,8 +46,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeSettings]:
 
 def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["penstock", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        gateway.cli.main()
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            gateway.cli.main()
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     return ended.value.code
 
 
@@ -140,6 +145,24 @@ def test_a_mistake_is_one_line_and_status_2(arguments: tuple[str, ...], line: st
     assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith(line)
 
 
+def test_ctrl_c_ends_a_start_though_what_is_imported_swallows_it() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Swallowing:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'gateway.commands':\n"
+        "            try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "            except KeyboardInterrupt: pass\n"
+        "sys.meta_path.insert(0, Swallowing())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv = ['penstock', 'serve', '--port', 'x']\n"
+        "from gateway.cli import main\n"
+        "main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True)
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
+
+
 def test_an_unknown_variable_is_warned_of() -> None:
     result = penstock("serve", "--port", "x", PENSTOCK_PROT="1")
     assert result.stderr.splitlines()[0].startswith("penstock: warning: PENSTOCK_PROT is set but is not a setting")
@@ -162,12 +185,14 @@ def test_hash_key_reads_a_key_from_standard_input() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("bench", "--prompt-tokens", "many"), "a length is 128"),
-        (("bench", "--slo", "speed=1"), "'speed' is none of ttft"),
+        (("bench", "--prompt-tokens", "many"), "--prompt-tokens: many: a length is 128"),
+        (("bench", "--slo", "speed=1"), "--slo: 'speed' is none of ttft"),
+        (("bench", "--slo", "ttft"), "--slo: 'ttft': write milliseconds, as in ttft=500"),
         (("chat", "Hi", "--set", "temperature"), "write NAME=VALUE"),
         (("chat", "Hi", "--url", "nowhere"), "is no address of a server"),
         (("top", "--interval", "0"), "--interval"),
-        (("completion", "tcsh"), "tcsh"),
+        (("completion", "tcsh"), "'SHELL': 'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+        (("completion",), "Missing argument 'SHELL'. Choose from: bash, zsh, fish"),
     ],
 )
 def test_mistakes_of_the_other_commands_are_one_line(arguments: tuple[str, ...], words: str) -> None:

@@ -52,6 +52,7 @@ async def test_hurry_cuts_the_end_short() -> None:
         assert not done
         at_once.set()
         await asyncio.wait_for(ending, 30)
+        assert http.lifespan.shutdown_event.is_set() and not http.lifespan.error_occurred, "the application has ended"
         for task in tasks:
             task.cancel()
         writer.close()

@@ -54,9 +54,9 @@ async def test_the_event_loops_thread_does_none_of_it(prompts, tokenizer):
     ids, text = await chat(prompts, "Hi")
     assert text == "Hi"
     assert ids == byte_level().encode("Hi", add_special_tokens=False)
-    assert await prompts.texts(["a", "b"], add_special_tokens=True, longest=Fitting(100)) == [
-        byte_level().encode(text, add_special_tokens=True) for text in ("a", "b")
-    ]
+    assert await prompts.texts(
+        ["a", "b"], params=["prompt[0]", "prompt[1]"], add_special_tokens=True, longest=Fitting(100)
+    ) == [byte_level().encode(text, add_special_tokens=True) for text in ("a", "b")]
     assert tokenizer.threads
     assert all(name.startswith("prompt") for name in tokenizer.threads)
 
@@ -64,7 +64,7 @@ async def test_the_event_loops_thread_does_none_of_it(prompts, tokenizer):
 async def test_what_cannot_fit_is_not_tokenized(prompts, tokenizer):
     for attempt in (
         chat(prompts, "a" * 100_000),
-        prompts.texts(["a" * 100_000], add_special_tokens=True, longest=Fitting(100)),
+        prompts.texts(["a" * 100_000], params=["prompt"], add_special_tokens=True, longest=Fitting(100)),
     ):
         with pytest.raises(ContextLengthExceeded, match=r"resulted in at least [0-9]+ tokens"):
             await attempt
@@ -76,7 +76,9 @@ async def test_of_what_will_be_truncated_the_end_is_tokenized(prompts, tokenizer
     last = byte_level().encode(text, add_special_tokens=False)[-90:]
     ids, whole = await chat(prompts, text, truncated=True)
     assert (ids[-90:], whole) == (last, text)
-    (ids,) = await prompts.texts([text], add_special_tokens=False, longest=Fitting(100, truncated=True))
+    (ids,) = await prompts.texts(
+        [text], params=["prompt"], add_special_tokens=False, longest=Fitting(100, truncated=True)
+    )
     assert ids[-90:] == last
     assert all(len(tokenized) < len(text) for tokenized in tokenizer.texts)
 

@@ -19,12 +19,13 @@ PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
 
 @pytest.fixture
-def silent_port() -> Iterator[int]:
-    """Takes connections and never answers."""
+def silent() -> Iterator[socket.socket]:
+    """Listens, and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        yield listener.getsockname()[1]
+        listener.settimeout(60)
+        yield listener
 
 
 def begin(tmp_path: Path, *args: str, **environment: str) -> subprocess.Popen[str]:
@@ -53,16 +54,18 @@ def test_a_signal_ends_a_start_and_leaves_nothing(tmp_path: Path, number: signal
     assert (process.returncode, errors, folders(tmp_path)) == (status, "", [])
 
 
-def test_ctrl_c_ends_a_download_at_once(tmp_path: Path, silent_port: int) -> None:
+def test_ctrl_c_ends_a_download_at_once(tmp_path: Path, silent: socket.socket) -> None:
     hub = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{silent_port}",
+        "HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
         "HF_HUB_ETAG_TIMEOUT": "60",
         "HF_HUB_DOWNLOAD_TIMEOUT": "60",
     }
     process = begin(tmp_path, "some/model", HF_HOME=str(tmp_path / "hub"), **hub)
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    asking, _ = silent.accept()
+    with asking:
+        assert asking.recv(1), "the request is there, and waits for its answer"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
     assert (process.returncode, errors) == (130, "")
 
 
@@ -79,6 +82,17 @@ def test_what_the_engine_refuses_is_one_line(tmp_path: Path, args: tuple[str, ..
     (line,) = errors.splitlines()
     assert line.startswith("penstock: error: ") and said in line
     assert (process.returncode, folders(tmp_path)) == (1, [])
+
+
+def test_a_control_socket_that_cannot_be_is_told_before_there_is_a_model(tmp_path: Path, silent: socket.socket) -> None:
+    hub = {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HOME": str(tmp_path / "hub")}
+    process = begin(tmp_path, "some/model", "--control", str(tmp_path / "missing" / "deeper" / "socket"), **hub)
+    _, errors = process.communicate(timeout=60)
+    assert errors == f"penstock: error: --control: {tmp_path / 'missing' / 'deeper'}: No such file or directory\n"
+    assert (process.returncode, folders(tmp_path)) == (1, [])
+    silent.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        silent.accept()
 
 
 def test_two_servers_cannot_take_one_port_while_they_start() -> None:

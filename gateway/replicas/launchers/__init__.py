@@ -23,7 +23,7 @@ class EngineProcess(ABC):
     async def wait(self) -> int:
         """Until it is dead for certain; its exit status, negative for a signal. Any number may wait."""
 
-    def executing(self) -> dict[str, int] | None:
+    def executing(self) -> dict[str, tuple[int, ...]] | None:
         """Once it is dead: the choices of the step under way, see ``Loss``. None where that is not known."""
         return None
 

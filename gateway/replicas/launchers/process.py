@@ -33,7 +33,7 @@ class ChildProcess(EngineProcess):
     def __init__(self, spawned: Spawned) -> None:
         self._process = process = spawned.process
         self._record = spawned.record
-        self._executing: dict[str, int] | None = None
+        self._executing: dict[str, tuple[int, ...]] | None = None
         self.pid = process.pid
         loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = loop.create_future()
@@ -50,7 +50,7 @@ class ChildProcess(EngineProcess):
     async def wait(self) -> int:
         return await asyncio.shield(self._exited)
 
-    def executing(self) -> dict[str, int] | None:
+    def executing(self) -> dict[str, tuple[int, ...]] | None:
         return self._executing
 
     def look(self) -> str:

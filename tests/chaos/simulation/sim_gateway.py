@@ -48,6 +48,30 @@ class LoopClock:
         await asyncio.sleep(seconds)
 
 
+class Counts:
+    """What a gateway process has recorded."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.replays = self.convictions = self.preemptions = self.prefix_hits = 0
+        self.ended = 0
+        """Requests of which statistics were recorded, as of each at its end."""
+
+    def record(self, record: Record, *, replica: str = "0") -> None:
+        if isinstance(record, StepStats):
+            self.preemptions += record.preemptions
+            self.prefix_hits += record.prefix_hits
+        elif isinstance(record, RequestStats):
+            self.ended += 1
+        elif isinstance(record, EngineEvent):
+            self._kernel.note(f"engine {replica}.{record.epoch}", record.kind, record.cause, record.message)
+        elif isinstance(record, Conviction):
+            self.convictions += 1
+        elif isinstance(record, Replay):
+            self.replays += 1
+            self._kernel.note("a replay goes to replica", replica)
+
+
 class SimGateway:
     def __init__(
         self,
@@ -67,12 +91,13 @@ class SimGateway:
         self.loop = GatewayLoop(kernel)
         self.table = ProcessTable(kernel, network, self.loop, shape)
         self.context = Context(network, self.loop)
+        self.counts = Counts(kernel)
         clock = LoopClock(self.loop)
         self.journal = MemoryJournal()
         self.router = Router(shape.routing, rng=kernel.stream("router"))
         self.lifecycle = Lifecycle(
             tokenizer(),
-            record=self._record,
+            record=self.counts.record,
             clock=clock,
             journal=self.journal,
             router=self.router,
@@ -99,42 +124,25 @@ class SimGateway:
         self.read_again = 0
         """Times that somebody came for an answer that was complete and that nobody read."""
         self.listener = Listener(self)
-        self.supervisors = [
-            Supervisor(
-                shape.config(replica),
-                self.table,
-                self.listener,
-                replica=replica,
-                standby=shape.standby,
-                clock=clock,
-                limits=LIMITS,
-                connect=lambda replica, epoch: Connection(self.context, replica, epoch),  # type: ignore[arg-type]
-            )
-            for replica in range(shape.replicas)
-        ]
+        self.supervisors = [self._supervisor(replica, clock) for replica in range(shape.replicas)]
         self.accepted = 0
         self.random = kernel.stream(f"gateway {number}")
         self.tenants: set[Tenant] = set()
         self.inside: Counter[str] = Counter()
         """Requests inside, by tenant."""
-        self.replays = self.convictions = self.preemptions = self.prefix_hits = 0
-        self.ended = 0
-        """Requests of which statistics were recorded, as of each at its end."""
         self.draining = self.closed = self.down = False
 
-    def _record(self, record: Record, *, replica: str = "0") -> None:
-        if isinstance(record, StepStats):
-            self.preemptions += record.preemptions
-            self.prefix_hits += record.prefix_hits
-        elif isinstance(record, RequestStats):
-            self.ended += 1
-        elif isinstance(record, EngineEvent):
-            self.kernel.note(f"engine {replica}.{record.epoch}", record.kind, record.cause, record.message)
-        elif isinstance(record, Conviction):
-            self.convictions += 1
-        elif isinstance(record, Replay):
-            self.replays += 1
-            self.kernel.note("a replay goes to replica", replica)
+    def _supervisor(self, replica: int, clock: LoopClock) -> Supervisor:
+        return Supervisor(
+            self.shape.config(replica),
+            self.table,
+            self.listener,
+            replica=replica,
+            standby=self.shape.standby,
+            clock=clock,
+            limits=LIMITS,
+            connect=lambda replica, epoch: Connection(self.context, replica, epoch),  # type: ignore[arg-type]
+        )
 
     def soon(self, call: Callable[[], object]) -> None:
         """In a turn of the loop."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 from sim_client import Client
 from sim_disk import Disk, SimJournal
@@ -12,10 +13,10 @@ from sim_gateway import SimGateway
 from sim_invariants import Watch, look_when_quiet
 from sim_kernel import Kernel, Violation
 from sim_network import Network
+from sim_poison import Poison
 from sim_process import SimProcess
-from sim_world import Fault, draw_calls, draw_faults, draw_shape
+from sim_world import Fault, draw_calls, draw_faults, draw_shape, poison_more
 
-from engine.batch import ScheduledBatch
 from gateway.completion.suspects import CONVICTION
 from gateway.completion.transitions import GAPS
 from gateway.errors import APIError, EngineCrash, Gone, InternalError, NotFound, Unavailable
@@ -57,13 +58,12 @@ class History:
     def __init__(self, seed: int) -> None:
         self.kernel = Kernel(seed)
         rng = self.kernel.random
-        self.shape = draw_shape(rng)
+        self.shape = draw_shape(rng, overlap=self.kernel.stream("apart").random() < 0.4)
         self.length = rng.choice([0.3, 1.0, 4.0])
         self._network = Network(self.kernel)
         self._disk = Disk(self.kernel) if self.shape.durable else None
-        calls = draw_calls(rng, self.shape, self.length)
+        calls = poison_more(self.kernel.stream("poison"), draw_calls(rng, self.shape, self.length))
         self.clients = [Client(self.kernel, call, self.shape.numerics, self._judge) for call in calls]
-        self._poisons = {call.request.id: call.poison for call in calls if call.poison is not None}
         self.faults = draw_faults(rng, self.length)
         self._drains_at = rng.uniform(0, self.length) if rng.random() < 0.2 else None
         self._was_to_drain = self._drains_at is not None
@@ -71,6 +71,7 @@ class History:
         """Whether another server comes after one that has drained."""
         self._trouble = rng.choice([0.0, 0.0, 0.0, 0.3, 0.9]) if self.faults else 0.0
         self._rng: random.Random = self.kernel.stream("faults")
+        self._poison = Poison(self.kernel, self._rng, calls)
         self._up_at = 0.0
         self._wronged = 0
         self.gateways: list[SimGateway] = []
@@ -90,7 +91,7 @@ class History:
             disk=self._disk,
             call_again=self._call_later,
         )
-        gateway.table.compute = self._compute
+        gateway.table.compute = partial(self._poison.compute, gateway)
         gateway.table.trouble = self._trouble
         self.gateways.append(gateway)
         self.kernel.after_event = Watch(gateway).look
@@ -122,7 +123,7 @@ class History:
             gateway.loop.dissolve()
             self.kernel.dissolve(lambda gateway=gateway: gateway.loop.dissolved, 60.0)
             for process in gateway.table.alive:
-                process._die(-9)
+                process.die(-9)
             if gateway.durable is not None:
                 gateway.durable.writer.dissolve()
             gateway.loop.kill()
@@ -182,17 +183,18 @@ class History:
         happened["request tried again"] = sum(client.tries for client in self.clients)
         happened["stream resumed"] = sum(client.returns for client in self.clients)
         happened["drain"] = self._was_to_drain
-        happened["poison"] = len(self._poisons)
+        happened["steps that overlap"] = self.shape.overlap
+        happened.update(self._poison.count())
         happened["conviction of an innocent one, by three kills"] = self._wronged
         for gateway in self.gateways:
             happened["gateway process"] += 1
             happened["engine lost"] += gateway.table.deaths
             happened["engine given up"] += len(gateway.lifecycle._placement._given_up)
-            happened["replay"] += gateway.replays
-            happened["preemption"] += gateway.preemptions
-            happened["prefix hit"] += gateway.prefix_hits
-            happened["output lost"] += sum(process.lost_outputs for process in gateway.table.processes)
-            happened["conviction"] += gateway.convictions
+            happened["replay"] += gateway.counts.replays
+            happened["preemption"] += gateway.counts.preemptions
+            happened["prefix hit"] += gateway.counts.prefix_hits
+            happened["output lost"] += sum(process.transport.lost_outputs for process in gateway.table.processes)
+            happened["conviction"] += gateway.counts.convictions
             happened["stream of an earlier process"] += gateway.restored
             happened["journal down"] += gateway.durable.failures if gateway.durable is not None else 0
         return happened
@@ -269,9 +271,7 @@ class History:
         if self._disk is not None:
             self._disk.full = False
         for process in [process for gateway in self.gateways for process in gateway.table.alive]:
-            process.go_on()
-            process._sends_to_kill = process._steps_to_exception = -1
-            process._outputs_to_lose = 0
+            process.heal()
 
     def _strike(self, fault: Fault) -> None:
         gateway, rng = self.gateway, self._rng
@@ -296,14 +296,6 @@ class History:
             alive = [process for process in gateway.table.alive if not process.ending]
             if alive:
                 self._strike_engine(rng.choice(alive), fault)
-
-    def _compute(self, process: SimProcess, batch: ScheduledBatch) -> None:
-        """A request that crashes whatever computes it."""
-        for sample in batch.samples if self._poisons else ():
-            name, _, rest = batch.sequence_ids[sample.row].partition(".")
-            if rest.endswith(":0") and self._poisons.get(name) == sample.position:
-                self.kernel.note(process, "computes poison:", name)
-                process.crash(self._rng.choice(["exception", "signal", "no memory"]))
 
     def _strike_engine(self, process: SimProcess, fault: Fault) -> None:
         match fault.kind:
@@ -351,5 +343,6 @@ class History:
                 return True
             # From outside, three crashes of an innocent one at its one position look like guilt.
             self._wronged += 1
-            return sum(bool(each.fault) for each in processes) > CONVICTION
-        return isinstance(error, InternalError) and sum(process.lost_outputs for process in processes) > GAPS
+            tables = [gateway.table for gateway in self.gateways]
+            return any(table.most_found(client.request.id) > CONVICTION for table in tables)
+        return isinstance(error, InternalError) and sum(process.transport.lost_outputs for process in processes) > GAPS

@@ -101,8 +101,8 @@ def look_at_gateway(gateway: SimGateway) -> None:
             raise Violation(f"{tenant} has {gateway.inside[tenant.name]} requests inside")
     if +gateway.admission._inside != +gateway.inside:
         raise Violation(f"admission counts {gateway.admission._inside}, inside are {gateway.inside}")
-    if gateway.accepted - gateway.ended != len(requests):
-        raise Violation(f"of {gateway.accepted} requests {gateway.ended} have ended, {len(requests)} are known")
+    if gateway.accepted - gateway.counts.ended != len(requests):
+        raise Violation(f"of {gateway.accepted} requests {gateway.counts.ended} have ended, {len(requests)} are known")
 
 
 def look_when_quiet(gateway: SimGateway) -> None:
@@ -142,5 +142,5 @@ def _look_at_quiet_replica(gateway: SimGateway, replica: int) -> None:
     assert engine is not None
     if engine.num_pending or engine._pool.num_used:
         raise Violation(f"{alive[0]} is idle with {engine.num_pending} choices and {engine._pool.num_used} blocks")
-    if gateway.shape.replicas > 1 and not alive[0].lost_outputs and told != set(engine._pool._index):
+    if gateway.shape.replicas > 1 and not alive[0].transport.lost_outputs and told != set(engine._pool._index):
         raise Violation(f"{alive[0]} holds {len(engine._pool._index)} blocks, and {len(told)} are known")

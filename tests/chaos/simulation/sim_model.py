@@ -99,11 +99,15 @@ class FakeExecutor(Executor):
         depth: int,
         work: Callable[[ScheduledBatch], None],
         is_late: Callable[[], bool],
+        *,
+        overlap: bool = False,
     ) -> None:
         self._num_blocks, self._block_size, self._numerics, self._depth = num_blocks, block_size, numerics, depth
-        self._work, self._is_late = work, is_late
+        self._work, self._is_late, self._overlap = work, is_late, overlap
         self._slots = np.full((num_blocks, block_size), _EMPTY, np.uint32)
         self._under_way: list[ScheduledBatch] = []
+        self._newest: dict[int, int] = {}
+        """Row of the step that ended last → the token that it sampled."""
 
     def load(self) -> ModelFacts:
         return ModelFacts(
@@ -126,6 +130,10 @@ class FakeExecutor(Executor):
     def depth(self) -> int:
         return self._depth
 
+    @property
+    def can_be_followed(self) -> bool:
+        return self._overlap
+
     def submit(self, batch: ScheduledBatch) -> None:
         self._under_way.append(batch)
 
@@ -143,13 +151,16 @@ class FakeExecutor(Executor):
         flat = self._slots.reshape(-1)
         places: list[np.ndarray] = []
         begin = 0
+        inputs = batch.input_ids.copy()
+        if batch.carried is not None:
+            inputs[: len(batch.carried)] = [self._newest[row] for row in batch.carried.tolist()]
         offsets = np.arange(self._block_size)
         for table, context, count in zip(
             batch.block_tables, batch.context_lens.tolist(), batch.query_lens.tolist(), strict=True
         ):
             where = (table[:, None].astype(np.int64) * self._block_size + offsets).reshape(-1)[: context + count]
             slot = int(flat[where[context - 1]]) if context else 0
-            for position, token in enumerate(batch.input_ids[begin : begin + count].tolist(), context):
+            for position, token in enumerate(inputs[begin : begin + count].tolist(), context):
                 slot = slot_after(slot, token)
                 flat[where[position]] = slot
             places.append(where)
@@ -174,4 +185,5 @@ class FakeExecutor(Executor):
                     for number, target in enumerate(wanted.targets.tolist())
                 ]
             )
+        self._newest = {request.row: token for request, token in zip(batch.samples, ids, strict=True)}
         return StepResult(ids, logprobs, scores)

@@ -1,7 +1,7 @@
 """Connections between the gateway and its engines: what a unix socket under ZeroMQ does, and no more.
 
-Messages of one direction arrive in their order, each after a delay. What an engine has said waits in its process until
-the kernel has it (``departed``): a kill loses it, a stop delays it. What has departed arrives, whatever becomes of the
+Messages of one direction arrive in their order, each after a delay. What an engine has said waits in its process
+until the kernel has it: a kill loses it, a stop delays it. What has departed arrives, whatever becomes of the
 process. The gateway's end has ZeroMQ's interface, so that the production ``Client`` runs over it; its file descriptor
 tells of an arrival once, and any call to the socket takes the notice.
 """

@@ -1,23 +1,19 @@
 """An engine process that starts, computes, is stopped, goes on and dies.
 
-An engine runs the production ``EngineLoop`` over the production ``Engine`` in a greenlet, which gives up control
-wherever the real one would wait or take time: at the socket, in a step, in its start-up. In between nothing else
-happens, so a history is a sequence of such pieces in the order of their simulated times.
+It runs the production ``EngineLoop`` over the production ``Engine`` in a ``SimThread``, which pauses wherever the real
+one would wait or take time: at the socket, in a step, in its start-up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from greenlet import GreenletExit, getcurrent, greenlet
-from sim_kernel import Event
 from sim_model import FakeExecutor
-from sim_network import EngineLine
+from sim_thread import SimThread
+from sim_transport import SimTransport
 
 from engine import flight_record
 from engine.batch import ScheduledBatch
@@ -28,21 +24,7 @@ from engine.engine import Engine, warm_up
 from engine.errors import EngineError, RankError
 from engine.flight_record import FlightRecord
 from engine.lease import Lease
-from engine.messages import (
-    Alive,
-    EngineInfo,
-    Failed,
-    FromEngine,
-    Heartbeat,
-    Loading,
-    Ready,
-    Serve,
-    Standing,
-    StepOutput,
-    ToEngine,
-    decode_to_engine,
-    encode,
-)
+from engine.messages import EngineInfo, Failed, Heartbeat, Loading, Ready, Serve, Standing, encode
 from engine.outbox import Outbox
 from engine.patience import Patience
 from engine.process import EngineLoop
@@ -82,38 +64,31 @@ class Beside(Companion):
 
 class SimProcess(EngineProcess):
     def __init__(self, table: ProcessTable, config: EngineConfig, endpoint: str, epoch: int, *, standby: bool) -> None:
-        self._table, self._config, self._endpoint, self.epoch = table, config, endpoint, epoch
+        self.table, self.kernel = table, table.kernel
+        self._config, self._endpoint, self.epoch = config, endpoint, epoch
         self.replica = config.replica
         self.stands_by = standby
         """Whether its turn has not come."""
         self.pid = table.new_pid()
-        self._kernel = table.kernel
         self.draw = table.random
-        self._line = EngineLine(table.network, self._arrive)
-        self._inbox: deque[bytes] = deque()
-        self._greenlet = greenlet(self._main)
-        self._alarm: Event | None = None
-        self._listening = False
-        self._due_on_continue = False
+        self.thread = SimThread(self.kernel, self._main, lambda: table.ran(self))
+        self.transport = SimTransport(self)
         self._lease = Lease(config.engine_lease, HEARTBEAT_INTERVAL)
         self._record = flight_record.create()
-        self._executing: dict[str, int] | None = None
+        self._executing: dict[str, tuple[int, ...]] | None = None
         self._exited: asyncio.Future[int] = table.loop.create_future()
         self._beside = Beside(self)
         self._steps_to_exception = -1
-        self._sends_to_kill = -1
-        self._outputs_to_lose = 0
         self._hangs = False
-        self.alive, self.stopped, self.ending = True, False, False
+        self.alive, self.ending = True, False
         self.fault = ""
         """The first thing that was done to it; an engine without one must not be killed."""
         self.skew = 0.0
         self.slowness = table.shape.slowness
         self.engine: Engine | None = None
         self.executor: FakeExecutor | None = None
-        self.lost_outputs = 0
-        self._kernel.after(0.0, self._resume)
-        self._kernel.after(self.draw.uniform(0, HEARTBEAT_INTERVAL), self._beat)
+        self.thread.start()
+        self.kernel.after(self.draw.uniform(0, HEARTBEAT_INTERVAL), self._beat)
 
     def __str__(self) -> str:
         return f"engine {self.replica}.{self.epoch}"
@@ -122,66 +97,69 @@ class SimProcess(EngineProcess):
     def is_sick(self) -> bool:
         """Whether its supervisor has to kill it."""
         busy = self.engine is not None and self.engine.is_busy
-        return self.stopped or self._line.blocked or (self._hangs and busy)
+        return self.thread.stopped or self.transport.line.blocked or (self._hangs and busy)
 
     # --- what its parent does ----------------------------------------------------------------------------------
 
     async def wait(self) -> int:
         return await asyncio.shield(self._exited)
 
-    def executing(self) -> dict[str, int] | None:
+    def executing(self) -> dict[str, tuple[int, ...]] | None:
         return self._executing
 
     def dump(self) -> None:
         pass
 
     def close_input(self) -> None:
-        if not self._table.loop.dead:
+        if not self.table.loop.dead:
             self.let_go()
 
     def let_go(self) -> None:
         """Its lifeline ends."""
         self.ending = True
-        self._kernel.after(_PARTING + self.draw.uniform(0, 0.3), self._end_without_parent)
+        self.kernel.after(_PARTING + self.draw.uniform(0, 0.3), self._end_without_parent)
 
     def kill(self) -> None:
-        if self._table.loop.dead or not self.alive:
+        if self.table.loop.dead or not self.alive:
             return
-        if not self.fault and not self.ending and not self._table.stopping:
-            self._table.unjust.append(str(self))
-        self._kernel.after(self.draw.choice([0.0, 0.001, 0.2]), lambda: self._die(-9))
+        if not self.fault and not self.ending and not self.table.stopping:
+            self.table.unjust.append(str(self))
+        self.kernel.after(self.draw.choice([0.0, 0.001, 0.2]), lambda: self.die(-9))
 
     # --- what faults do ----------------------------------------------------------------------------------------
 
     def suffer(self, fault: str) -> None:
         self.fault = self.fault or fault
-        self._kernel.note(str(self), "suffers", fault)
+        self.kernel.note(str(self), "suffers", fault)
 
     def kill9(self) -> None:
         self.suffer("kill -9")
-        self._die(-9)
+        self.die(-9)
 
     def kill9_at_send(self, sends: int) -> None:
         self.suffer(f"kill -9 at message {sends}")
-        self._sends_to_kill = sends
+        self.transport.sends_to_kill = sends
 
     def stop(self) -> None:
         self.suffer("SIGSTOP")
-        self.stopped = True
-        self._line.block(True)
+        self.thread.stopped = True
+        self.transport.line.block(True)
 
     def go_on(self) -> None:
-        if self.stopped and self.alive:
-            self._kernel.note(str(self), "goes on")
-            self.stopped = False
-            self._line.block(False)
-            if self._due_on_continue:
-                self._due_on_continue = False
-                self._kernel.after(0.0, self._resume)
+        if self.thread.stopped and self.alive:
+            self.kernel.note(str(self), "goes on")
+            self.transport.line.block(False)
+            self.thread.resume()
+
+    def heal(self) -> None:
+        """What was done to it, and has not shown yet, never does."""
+        self.go_on()
+        self._steps_to_exception = self.transport.sends_to_kill = -1
+        self.transport.outputs_to_lose = 0
 
     def fall_silent(self) -> None:
         self.suffer("silence")
-        self._line.block(True)
+        self.transport.line.block(True)
 
     def hang(self) -> None:
         self.suffer("a step that hangs")
@@ -196,65 +174,68 @@ class SimProcess(EngineProcess):
         self.suffer("a crash")
         if how == "exception":
             raise RuntimeError("a kernel has failed")
-        self._kernel.after(0.0, lambda: self._die(-9 if how == "no memory" else -11))
-        self._wait()
+        self.die_here(-9 if how == "no memory" else -11)
 
     def lose_outputs(self, count: int) -> None:
         """A fault of the engine's: so many messages of tokens, not the last of their choices, are never sent."""
         self.suffer(f"the loss of {count} outputs")
-        self._outputs_to_lose = count
+        self.transport.outputs_to_lose = count
 
     def say_garbage(self) -> None:
         self.suffer("garbage")
-        self._line.send(b"\xc1 this is no message")
+        self.transport.line.send(b"\xc1 this is no message")
 
     # --- the process -------------------------------------------------------------------------------------------
 
+    def hear(self) -> None:
+        """Something of its gateway."""
+        self._lease.heard()
+
     def clock(self) -> float:
-        return self._kernel.now + self.skew
+        return self.kernel.now + self.skew
 
     def _main(self) -> None:
-        self._table.network.connect(self._endpoint, self._line)
+        self.table.network.connect(self._endpoint, self.transport.line)
         try:
             info = self._start_up()
             assert self.engine is not None
-            self.send(Ready(info=info))
+            self.transport.send(Ready(info=info))
             outbox = Outbox(self._config.stream_interval, self.clock)
-            EngineLoop(self.engine, self, outbox, companion=lambda _: self._beside).run()
+            EngineLoop(self.engine, self.transport, outbox, companion=lambda _: self._beside).run()
             status = 0
         except EngineError as error:
-            self.send(Failed(message=str(error), expected=True))
+            self.transport.send(Failed(message=str(error), expected=True))
             status = 1
         except RankError as error:
-            self.send(Failed(message=str(error), expected=False))
+            self.transport.send(Failed(message=str(error), expected=False))
             status = 70
         except Exception as error:
             if not self.fault:
-                self._table.broken.append((self, error))
-            self.send(Failed(message=f"{type(error).__name__}: {error}", expected=False))
+                self.table.broken.append((self, error))
+            self.transport.send(Failed(message=f"{type(error).__name__}: {error}", expected=False))
             status = 70
-        self._line.flush_and(lambda: self._die(status))
-        self._kernel.after(_FAREWELL, lambda: self._die(status))
+        self.transport.line.flush_and(lambda: self.die(status))
+        self.kernel.after(_FAREWELL, lambda: self.die(status))
 
     def _start_up(self) -> EngineInfo:
-        shape = self._table.shape
-        trouble = self._table.trouble_in_start_up()
+        shape = self.table.shape
+        trouble = self.table.trouble_in_start_up()
         if trouble:
             self.suffer(f"{trouble} in its start-up")
         for stage in ("imports", "weights", "cache"):
-            self.send(Loading(stage=stage, done=0, total=0, unit=""))
-            self._pause(self.draw.uniform(0.05, 0.5) * (20 if trouble == "slowness" else 1))
+            self.transport.send(Loading(stage=stage, done=0, total=0, unit=""))
+            self.thread.pause(self.draw.uniform(0.05, 0.5) * (20 if trouble == "slowness" else 1))
             if trouble == "a crash":
                 raise RuntimeError("the start-up has failed")
             if trouble == "a hang":
-                self._pause(1e9)
+                self.thread.pause(1e9)
             if trouble == "silence":
-                self._line.block(True)
+                self.transport.line.block(True)
             if stage == "weights" and self.stands_by:
                 self._stand_by()
         numerics = shape.numerics[self.replica]
         self.executor = FakeExecutor(
-            shape.num_blocks, shape.block_size, numerics, shape.depth, self._work, self._is_late
+            shape.num_blocks, shape.block_size, numerics, shape.depth, self._work, self._is_late, overlap=shape.overlap
         )
         facts = self.executor.load()
         num_blocks, patience = self.executor.initialize_cache(), Patience(self.clock)
@@ -285,22 +266,22 @@ class SimProcess(EngineProcess):
         )
 
     def _stand_by(self) -> None:
-        self.send(Standing())
-        while not any(isinstance(message, Serve) for message in self.receive(wait=True)):
+        self.transport.send(Standing())
+        while not any(isinstance(message, Serve) for message in self.transport.receive(wait=True)):
             pass
         self.stands_by = False
-        self._table.take_turn(self)
+        self.table.take_turn(self)
 
     def _work(self, batch: ScheduledBatch) -> None:
         """A step's computation: time, and what may happen in it."""
         seconds = (0.001 + 0.0002 * len(batch.input_ids)) * self.slowness * self.draw.uniform(0.5, 1.5)
-        self._pause(seconds / 2)
+        self.thread.pause(seconds / 2)
         if self.draw.random() < 0.7:
             self._beside.do()
-        self._pause(seconds / 2)
-        self._table.compute(self, batch)
+        self.thread.pause(seconds / 2)
+        self.table.compute(self, batch)
         while self._hangs:
-            self._pause(3600.0)
+            self.thread.pause(3600.0)
         if self._steps_to_exception >= 0:
             self._steps_to_exception -= 1
             if self._steps_to_exception < 0:
@@ -308,113 +289,52 @@ class SimProcess(EngineProcess):
 
     def _is_late(self) -> bool:
         """Whether a token has to be sampled in a later step, as where a grammar is being compiled."""
-        return self._table.shape.lateness > 0 and self.draw.random() < self._table.shape.lateness
+        return self.table.shape.lateness > 0 and self.draw.random() < self.table.shape.lateness
 
     def _beat(self) -> None:
         if not self.alive:
             return
-        if not self.stopped:
+        if not self.thread.stopped:
             if self._lease.passed(HEARTBEAT_INTERVAL):
-                self._kernel.note(self, "has heard nothing of its gateway")
+                self.kernel.note(self, "has heard nothing of its gateway")
                 self.ending = True
-                self._die(69)
+                self.die(69)
                 return
             engine = self.engine
             beat = Heartbeat(step=0, pending=0)
             if engine is not None:
                 beat = Heartbeat(step=engine.steps, pending=engine.num_pending, limit=engine.step_limit)
-            self._line.send(encode(beat))
-        self._kernel.after(HEARTBEAT_INTERVAL, self._beat)
+            self.transport.line.send(encode(beat))
+        self.kernel.after(HEARTBEAT_INTERVAL, self._beat)
 
-    # --- the transport that its loop is given ------------------------------------------------------------------
+    # --- its end -----------------------------------------------------------------------------------------------
 
-    def send(self, message: FromEngine) -> None:
-        if not self.alive:
-            return
-        if self._sends_to_kill >= 0:
-            self._sends_to_kill -= 1
-            if self._sends_to_kill < 0:
-                self._kernel.after(0.0, lambda: self._die(-9))
-                self._wait()
-        if isinstance(message, StepOutput):
-            self._table.check_output(self, message)
-            if self._outputs_to_lose:
-                message = self._without_one(message)
-        self._line.send(encode(message))
-
-    def receive(self, *, wait: bool) -> list[ToEngine]:
-        if wait and not self._inbox:
-            self._listening = True
-            self._pause(HEARTBEAT_INTERVAL)
-            self._listening = False
-        messages = map(decode_to_engine, self._inbox)
-        said = [message for message in messages if not isinstance(message, Alive)]
-        self._inbox.clear()
-        return said
-
-    def _without_one(self, message: StepOutput) -> StepOutput:
-        for number, output in enumerate(message.outputs):
-            if output.finish is None and output.ids:
-                self._outputs_to_lose -= 1
-                self.lost_outputs += 1
-                self._table.lost_outputs[output.id] += 1
-                rest = message.outputs[:number] + message.outputs[number + 1 :]
-                self._kernel.note(str(self), "loses tokens of", output.id, "at", output.at)
-                return StepOutput(started=message.started, outputs=rest, stats=message.stats)
-        return message
-
-    # --- its place in simulated time ---------------------------------------------------------------------------
-
-    def _arrive(self, frame: bytes) -> None:
-        self._lease.heard()
-        self._inbox.append(frame)
-        if self._listening:
-            self._listening = False
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._kernel.after(0.0, self._resume)
-
-    def _pause(self, seconds: float) -> None:
-        self._alarm = self._kernel.after(seconds, self._resume)
-        self._wait()
-
-    def _wait(self) -> None:
-        getcurrent().parent.switch()
-
-    def _resume(self) -> None:
-        if not self.alive:
-            return
-        if self.stopped:
-            self._due_on_continue = True
-            return
-        if self._greenlet.dead:
-            return
-        self._table.ran(self)
-        self._greenlet.switch()
+    def die_here(self, status: int) -> None:
+        """Called by its own thread, which never comes back."""
+        self.kernel.after(0.0, lambda: self.die(status))
+        self.thread.wait()
 
     def _end_without_parent(self) -> None:
-        if self.stopped:
-            self._kernel.after(1.0, self._end_without_parent)
+        if self.thread.stopped:
+            self.kernel.after(1.0, self._end_without_parent)
         else:
-            self._die(69)
+            self.die(69)
 
-    def _die(self, status: int) -> None:
+    def die(self, status: int) -> None:
         if not self.alive:
             return
         self.alive = False
-        lost = self._line.lose()
-        self._kernel.note(str(self), "ends with status", status, "and takes", lost, "messages with it")
+        lost = self.transport.line.lose()
+        self.kernel.note(str(self), "ends with status", status, "and takes", lost, "messages with it")
         self._executing = flight_record.read(self._record)
         os.close(self._record)
-        self._table.died(self)
-        if not self._greenlet.dead and getcurrent() is not self._greenlet:
-            with suppress(GreenletExit):
-                self._greenlet.throw(GreenletExit)
-        self._kernel.after(self.draw.choice([0.0, 0.01]), self._reap_with(status))
+        self.table.died(self)
+        self.thread.end()
+        self.kernel.after(self.draw.choice([0.0, 0.01]), self._reap_with(status))
 
     def _reap_with(self, status: int) -> Callable[[], None]:
         def reap() -> None:
-            if not self._table.loop.dead and not self._exited.done():
-                self._table.loop.call_soon(lambda: self._exited.done() or self._exited.set_result(status))
+            if not self.table.loop.dead and not self._exited.done():
+                self.table.loop.call_soon(lambda: self._exited.done() or self._exited.set_result(status))
 
         return reap

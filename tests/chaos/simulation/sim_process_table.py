@@ -45,6 +45,10 @@ class ProcessTable(Launcher):
         self.active: list[SimProcess] = []
         """Those that have run since somebody last looked."""
         self.deaths = 0
+        self.found: Counter[str] = Counter()
+        """Deaths in steps that computed a choice, by choice."""
+        self.unknown = 0
+        """Deaths of which nobody knows what was computed."""
         self.lost_outputs: Counter[str] = Counter()
         """Messages of tokens that engines have lost, by choice."""
 
@@ -82,6 +86,14 @@ class ProcessTable(Launcher):
 
     def died(self, process: SimProcess) -> None:
         self.deaths += 1
+        executing = process.executing()
+        self.found.update(list(executing or ()))
+        self.unknown += executing is None
+
+    def most_found(self, request_id: str) -> int:
+        """Deaths that may have found a choice of a request of a client's, at most."""
+        mine = (count for name, count in self.found.items() if name.partition(".")[0] == request_id)
+        return max(mine, default=0) + self.unknown
 
     def parent_died(self) -> None:
         for process in self.alive:

@@ -42,6 +42,8 @@ class Shape:
     num_blocks: int
     depth: int
     """Steps that an executor has under way at once."""
+    overlap: bool
+    """Whether a step begins before the tokens of the one before it are known."""
     max_num_seqs: int
     max_num_batched_tokens: int
     max_num_mixed_prefill_tokens: int | None
@@ -100,7 +102,9 @@ class Call:
     resumes: bool = False
     """Whether its stream may be resumed: then it comes back where its connection or its server is lost."""
     poison: int | None = None
-    """Output token of its first choice whose computation crashes the engine."""
+    """Output token whose computation crashes the engine."""
+    poisoned: int = 1
+    """In how many of its choices it does."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ FAULTS = [
 ]
 
 
-def draw_shape(rng: random.Random) -> Shape:
+def draw_shape(rng: random.Random, overlap: bool) -> Shape:
+    """``overlap``: whether steps overlap where the rest of the shape allows it."""
     replicas = rng.choice([1, 1, 2, 2, 3])
     block_size = rng.choice([2, 4, 4])
     shape = Shape(
@@ -125,6 +130,7 @@ def draw_shape(rng: random.Random) -> Shape:
         block_size=block_size,
         num_blocks=rng.randint(48, 96) // block_size,
         depth=rng.choice([1, 1, 1, 2]),
+        overlap=False,
         max_num_seqs=rng.randint(2, 8),
         max_num_batched_tokens=rng.choice([4, 8, 16, 32]),
         max_num_mixed_prefill_tokens=rng.choice([None, 2, 8]),
@@ -140,6 +146,7 @@ def draw_shape(rng: random.Random) -> Shape:
         lease=rng.choice([300.0, 300.0, 5.0]),
         slowness=rng.choice([1.0, 4.0, 12.0]),
     )
+    shape = replace(shape, overlap=overlap and shape.depth == 1 and not shape.lateness)
     # A journal does not say which replica's numerics a choice was begun with.
     return replace(shape, numerics=("A",) * replicas) if shape.durable else shape
 
@@ -156,6 +163,14 @@ def draw_calls(rng: random.Random, shape: Shape, length: float) -> list[Call]:
         number = rng.randrange(len(calls))
         calls[number] = replace(calls[number], poison=rng.choice([0, 0, 1, 3, 8]))
     return calls
+
+
+def poison_more(rng: random.Random, calls: list[Call]) -> list[Call]:
+    """In some histories several requests crash engines, or one does in each of its choices."""
+    if rng.random() < 0.05:
+        many = rng.sample(range(len(calls)), k=min(len(calls), rng.choice([2, 3])))
+        calls = [replace(call, poison=rng.choice([0, 1, 3, 8])) if n in many else call for n, call in enumerate(calls)]
+    return [replace(call, poisoned=rng.choice([1, call.request.num_choices])) for call in calls]
 
 
 def _draw_call(

@@ -130,7 +130,7 @@ class FakeEngine:
     def lose(self, *, executing: dict[str, int] | None = None, own_doing: bool = False) -> None:
         """``executing``: choices of the step under way, each with the output tokens that it had."""
         prompts = {start.id: len(start.prompt) for start in self.starts}
-        tokens = None if executing is None else {key: at + prompts[key] for key, at in executing.items()}
+        tokens = None if executing is None else {key: [at + prompts[key]] for key, at in executing.items()}
         self.lifecycle.lost(self.replica, self.epoch, Loss("signal", "test", own_doing, tokens))
 
 

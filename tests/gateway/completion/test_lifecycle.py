@@ -2,78 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
-import msgspec
 import pytest
 import tokenizers_for_tests as families
-from engine_for_tests import (
-    EOS,
-    STATS,
-    FakeEngine,
-    ManualClock,
-    Records,
-    ids_of,
-    make_request,
-    ready_events,
-    text_and_end,
-)
+from engine_for_tests import EOS, FakeEngine, make_request, ready_events, text_and_end
+from lifecycle_world import ABC, World
 
 from engine.grammar import Grammar
-from engine.messages import Idle, Rejected, StepOutput, TokenLogprobs, Tokens
+from engine.messages import Rejected, TokenLogprobs, Tokens
 from engine.sampling_params import NOTHING_LEFT
 from gateway.completion.events import Completed, Delta, PromptScored, Usage
 from gateway.completion.journal import MemoryJournal
 from gateway.completion.lifecycle import Lifecycle
-from gateway.errors import APIError, InternalError, InvalidRequest, NoRoom, Unavailable
-from observability.records import (
-    ChoiceStats,
-    EngineEvent,
-    EngineState,
-    InterTokenLatencies,
-    Replay,
-    RequestStats,
-    StepStats,
-)
-
-
-class World:
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        self.journal = MemoryJournal()
-        self.records = Records()
-        self.lifecycle = Lifecycle(
-            families.byte_level(),
-            record=self.records,
-            clock=self.clock,
-            journal=self.journal,
-        )
-        self.engine = FakeEngine(self.lifecycle)
-
-    def restart(self) -> FakeEngine:
-        self.engine = FakeEngine(self.lifecycle, epoch=self.engine.epoch + 1)
-        return self.engine
-
-    @property
-    def ended(self) -> list[RequestStats]:
-        return [record for record in self.records if isinstance(record, RequestStats)]
-
-    def assert_nothing_is_left(self) -> None:
-        lifecycle = self.lifecycle
-        assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (0, 0, 0)
-        assert not lifecycle._state.choices
-        assert not lifecycle._state.suspects and not lifecycle._state.suspects._found
-        assert not len(self.journal)
-        assert all(not incarnation.running for incarnation in lifecycle._placement._incarnations.values())
+from gateway.errors import InternalError, InvalidRequest, NoRoom
+from observability.records import ChoiceStats
 
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-ABC = ids_of("abcdefgh")
 
 
 # --- the plain course --------------------------------------------------------------------------------------------
@@ -323,19 +271,6 @@ async def test_a_fault_in_one_choice_does_not_reach_the_others(world: World, cap
     assert "request bad failed" in caplog.text
 
 
-async def test_numbers_that_cannot_be_recorded_harm_no_stream(caplog: pytest.LogCaptureFixture) -> None:
-    def record(_: object, *, replica: str) -> None:
-        raise ValueError("no such label")
-
-    lifecycle = Lifecycle(families.byte_level(), record=record)
-    engine = FakeEngine(lifecycle)
-    stream = lifecycle.submit(make_request(max_tokens=2))
-    engine.say("r:0", 0, ABC[0])
-    engine.say("r:0", 1, ABC[1])
-    assert await text_and_end(stream) == ("ab", "length", Completed(Usage(3, 2, 0)))
-    assert "no such label" in caplog.text
-
-
 # --- abort -------------------------------------------------------------------------------------------------------
 
 
@@ -367,292 +302,6 @@ async def test_a_cancelled_pending_choice_is_never_started(world: World) -> None
     world.assert_nothing_is_left()
 
 
-# --- Lost --------------------------------------------------------------------------------------------------------
-
-
-async def test_a_loss_is_a_pause(world: World) -> None:
-    stream = world.lifecycle.submit(make_request(max_tokens=4, logprobs=0))
-    scores = [TokenLogprobs(-float(n), 1, [], []) for n in range(4)]
-    world.engine.say("r:0", 0, *ABC[:2], logprobs=scores[:2])
-    old = world.engine
-    old.lose()
-    assert ready_events(stream)
-    assert ready_events(stream) == []
-    start = world.restart().start("r:0")
-    assert (start.attempt, start.output_prefix, start.prompt) == (2, ABC[:2], [5, 6, 7])
-    old.say("r:0", 2, ABC[7])
-    world.engine.say("r:0", 2, ABC[2], attempt=2, logprobs=scores[2:3])
-    (event,) = ready_events(stream)
-    assert isinstance(event, Delta)
-    assert [(token.id, token.logprobs) for token in event.tokens] == [(ABC[2], scores[2])]
-    world.engine.say("r:0", 3, ABC[3], attempt=2, finish="length")
-    assert await text_and_end(stream) == ("d", "length", Completed(Usage(3, 4, 0)))
-    assert [r.kind for r in world.records if isinstance(r, EngineEvent)] == ["up", "lost", "up"]
-    assert sum(isinstance(record, Replay) for record in world.records) == 1
-
-
-@pytest.mark.parametrize("last", ["max_tokens", "stop token", "stop string"])
-async def test_a_choice_that_has_everything_is_finished_not_resubmitted(world: World, last: str) -> None:
-    """Even where the engine died before it said so."""
-    stream = world.lifecycle.submit(make_request(max_tokens=3, stop=("bcd", "xb")))
-    other = world.lifecycle.submit(make_request("other"))
-    tokens = {"max_tokens": ABC[:3], "stop token": [ABC[0], EOS], "stop string": ids_of("xb")}[last]
-    world.engine.say("r:0", 0, *tokens)
-    world.engine.lose()
-    assert [start.id for start in world.restart().starts] == ["other:0"]
-    text, finish, _ = await text_and_end(stream)
-    assert (text, finish) == {
-        "max_tokens": ("abc", "length"),
-        "stop token": ("a", "stop"),
-        "stop string": ("", "stop"),
-    }[last]
-    assert ready_events(other) == []
-
-
-async def test_finished_siblings_never_restart(world: World) -> None:
-    world.lifecycle.submit(make_request(n=2))
-    world.engine.say("r:0", 0, ABC[0], finish="length")
-    world.engine.lose()
-    assert [start.id for start in world.restart().starts] == ["r:1"]
-
-
-async def test_old_news_is_not_told_again(world: World) -> None:
-    stream = world.lifecycle.submit(make_request(prompt_logprobs=0, max_tokens=2))
-    stats = ChoiceStats(queue_time=1, prefill_time=2, cached_tokens=1)
-    scores = [TokenLogprobs(-1.0, 1, [], [])]
-    world.engine.say("r:0", 0, ABC[0], stats=stats, prompt_logprobs=scores)
-    assert [type(event) for event in ready_events(stream)] == [PromptScored, Delta]
-    world.engine.lose()
-    again = ChoiceStats(queue_time=5, prefill_time=5, cached_tokens=3)
-    world.restart().say("r:0", 1, ABC[1], attempt=2, stats=again, prompt_logprobs=scores)
-    assert [type(event) for event in ready_events(stream)] == [Delta, Completed]
-    assert (world.ended[0].queue_time, world.ended[0].cached_tokens) == (1, 1)
-
-
-async def test_no_message_goes_to_a_lost_engine(world: World) -> None:
-    stream = world.lifecycle.submit(make_request(n=3))
-    told = len(world.engine.sent)
-    world.engine.lose()
-    stream.cancel()
-    assert len(world.engine.sent) == told
-    world.assert_nothing_is_left()
-
-
-async def test_a_late_loss_of_an_old_epoch_is_nothing(world: World) -> None:
-    old = world.engine
-    old.lose()
-    world.restart()
-    world.lifecycle.submit(make_request())
-    old.lose()
-    assert world.lifecycle.ready
-    assert world.lifecycle._state.choices["r:0"].state == "running"
-
-
-# --- doors -------------------------------------------------------------------------------------------------------
-
-
-async def test_nothing_is_accepted_without_an_engine_that_is_up() -> None:
-    lifecycle = Lifecycle(families.byte_level(), record=Records())
-    assert (lifecycle.ready, lifecycle.info) == (False, None)
-    with pytest.raises(Unavailable, match="starting"):
-        lifecycle.submit(make_request())
-    engine = FakeEngine(lifecycle)
-    assert lifecycle.ready
-    engine.lose()
-    assert not lifecycle.ready
-    assert lifecycle.info is not None
-    with pytest.raises(Unavailable):
-        lifecycle.submit(make_request())
-
-
-async def test_giving_up_ends_every_stream_and_closes_the_door(world: World) -> None:
-    stream = world.lifecycle.submit(make_request())
-    world.engine.say("r:0", 0, ABC[0])
-    world.engine.lose()
-    world.lifecycle.gave_up(0, "no memory")
-    assert world.lifecycle.failure == "no memory"
-    assert ready_events(stream)
-    with pytest.raises(Unavailable, match="no memory"):
-        await anext(stream)
-    with pytest.raises(Unavailable, match="no memory"):
-        world.lifecycle.submit(make_request("s"))
-    world.assert_nothing_is_left()
-    # Another set of engines, after an upgrade in place that was called off.
-    world.restart()
-    assert world.lifecycle.failure is None
-    world.lifecycle.submit(make_request("t"))
-    assert world.engine.start("t:0")
-
-
-async def test_drain_lets_what_has_begun_go_on_across_a_loss_and_starts_nothing(world: World) -> None:
-    begun = world.lifecycle.submit(make_request("begun", n=2, max_tokens=2))
-    fresh = world.lifecycle.submit(make_request("fresh"))
-    world.engine.say("begun:0", 0, ABC[0])
-    world.lifecycle.drain()
-    assert not world.lifecycle.ready
-    with pytest.raises(Unavailable, match="shutting down"):
-        world.lifecycle.submit(make_request("new"))
-    world.engine.lose()
-    assert [start.id for start in world.restart().starts] == ["begun:0", "begun:1"]
-    with pytest.raises(Unavailable):
-        await text_and_end(fresh)
-    idle = asyncio.ensure_future(world.lifecycle.wait_idle())
-    await asyncio.sleep(0)
-    assert not idle.done()
-    world.engine.say("begun:0", 1, ABC[1], attempt=2)
-    world.engine.say("begun:1", 0, ABC[0], ABC[1], attempt=2)
-    await idle
-    assert isinstance((await anext(begun))[-1], Completed)
-
-
-async def test_drain_ends_parked_work_at_once(world: World) -> None:
-    stream = world.lifecycle.submit(make_request())
-    world.engine.lose()
-    world.lifecycle.drain()
-    with pytest.raises(Unavailable):
-        await text_and_end(stream)
-
-
-async def test_drain_while_the_engine_restarts_keeps_what_has_begun(world: World) -> None:
-    world.lifecycle.submit(make_request())
-    world.engine.say("r:0", 0, ABC[0])
-    world.engine.lose()
-    world.lifecycle.drain()
-    assert [start.id for start in world.restart().starts] == ["r:0"]
-
-
-async def test_close_ends_everything(world: World) -> None:
-    stream = world.lifecycle.submit(make_request())
-    world.engine.say("r:0", 0, ABC[0])
-    world.lifecycle.close()
-    assert world.engine.aborts == [("r:0", 1)]
-    assert ready_events(stream)
-    with pytest.raises(Unavailable):
-        await anext(stream)
-    world.assert_nothing_is_left()
-
-
-# --- numbers -----------------------------------------------------------------------------------------------------
-
-
-async def test_queued_counts_until_the_engine_begins_any_choice(world: World) -> None:
-    lifecycle = world.lifecycle
-    lifecycle.submit(make_request("a", n=2))
-    streams = [lifecycle.submit(make_request(name)) for name in ("b", "c", "d")]
-    assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (4, 12, 0)
-    world.engine.step(started=("a:1", "b:0"))
-    assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (2, 6, 2)
-    world.engine.step(started=("a:0",))
-    world.engine.say("c:0", 0, ABC[0])
-    assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (1, 3, 3)
-    for stream in streams:
-        stream.cancel()
-    assert (lifecycle.queued_requests, lifecycle.queued_tokens, lifecycle.running_requests) == (0, 0, 1)
-
-
-async def test_request_stats_are_measured_on_the_gateways_clock(world: World) -> None:
-    world.lifecycle.submit(make_request(tenant="acme", max_tokens=3))
-    stats = ChoiceStats(queue_time=0.1, prefill_time=0.2, cached_tokens=2)
-    for at, time in enumerate((1.0, 1.5, 3.0)):
-        world.clock.time = 100 + time
-        world.engine.say("r:0", at, ABC[at], stats=None if at else stats)
-    assert world.ended == [
-        RequestStats(
-            tenant="acme",
-            finish_reason="length",
-            prompt_tokens=3,
-            cached_tokens=2,
-            generated_tokens=3,
-            queue_time=0.1,
-            prefill_time=0.2,
-            time_to_first_token=1.0,
-            time_per_output_token=1.0,
-            decode_time=2.0,
-            longest_gap=1.5,
-            end_to_end=3.0,
-            max_tokens=3,
-            longest_choice=3,
-        )
-    ]
-
-
-async def test_a_pause_is_measured_from_the_last_token_before_a_loss_to_the_first_after_it(world: World) -> None:
-    world.lifecycle.submit(make_request(max_tokens=3))
-    world.clock.time = 101.0
-    world.engine.say("r:0", 0, ABC[0])
-    world.engine.lose()
-    engine = world.restart()
-    world.clock.time = 105.0
-    engine.say("r:0", 1, ABC[1], attempt=2)
-    world.clock.time = 105.5
-    engine.say("r:0", 2, ABC[2], attempt=2)
-    (stats,) = world.ended
-    assert (stats.pauses, stats.longest_gap, stats.decode_time) == ([4.0], 4.0, 4.5)
-
-
-async def test_a_request_of_a_trace_says_so_in_its_stats(world: World) -> None:
-    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    world.lifecycle.submit(replace(make_request(max_tokens=1), traceparent=traceparent))
-    world.engine.say("r:0", 0, ABC[0])
-    assert [stats.trace_id for stats in world.ended] == ["0af7651916cd43dd8448eb211c80319c"]
-
-
-async def test_gaps_of_a_step_come_in_one_record(world: World) -> None:
-    for name in ("a", "b"):
-        world.lifecycle.submit(make_request(name))
-    for at, time in enumerate((1.0, 1.5)):
-        world.clock.time = 100 + time
-        world.engine.step(*(Tokens(id=f"{name}:0", attempt=1, at=at, ids=[ABC[0]]) for name in ("a", "b")))
-    gaps = [record.values for record in world.records if isinstance(record, InterTokenLatencies)]
-    assert gaps == [[0.5, 0.5]]
-    assert sum(isinstance(record, StepStats) for record in world.records) == 2
-
-
-async def test_tokens_that_arrive_together_share_the_gap(world: World) -> None:
-    stream = world.lifecycle.submit(make_request("a"))
-    for at, (time, count) in enumerate(((1.0, 1), (1.5, 4), (2.0, 1))):
-        world.clock.time = 100 + time
-        world.engine.say("a:0", (0, 1, 5)[at], *[ABC[0]] * count)
-        assert [len(event.tokens) for event in await anext(stream)] == [count]
-    gaps = [record.values for record in world.records if isinstance(record, InterTokenLatencies)]
-    assert gaps == [[0.125] * 4, [0.5]]
-
-
-async def test_a_frame_of_several_steps_counts_each_of_them(world: World) -> None:
-    states = [EngineState(running=number, waiting=0, blocks_used=0, blocks_total=8) for number in (1, 2)]
-    steps = [msgspec.structs.replace(STATS, step=state.running, state=state) for state in states]
-    world.lifecycle.receive(0, 1, StepOutput(started=[], outputs=[], stats=steps))
-    world.lifecycle.receive(0, 1, StepOutput(started=[], outputs=[], stats=[]))
-    assert [record for record in world.records if isinstance(record, StepStats)] == steps
-    assert [record for record in world.records if isinstance(record, EngineState)] == states[1:]
-
-
-@pytest.mark.parametrize(
-    ("end", "reason", "error_type"),
-    [
-        (lambda world, _: world.engine.say("r:0", 0, EOS, finish="stop"), "stop", None),
-        (lambda world, _: world.engine.say("r:0", 0, ABC[0], finish="length"), "length", None),
-        (lambda _, stream: stream.cancel(), "abort", None),
-        (lambda world, _: world.lifecycle.close(), "error", "overload"),
-        (
-            lambda world, _: world.lifecycle.receive(0, 1, Rejected(id="r:0", attempt=1, message="")),
-            "error",
-            "validation",
-        ),
-    ],
-)
-async def test_every_outcome_is_recorded_once(world: World, end, reason: str, error_type: str | None) -> None:
-    stream = world.lifecycle.submit(make_request())
-    end(world, stream)
-    stream.cancel()
-    world.lifecycle.close()
-    assert [(stats.finish_reason, stats.error_type) for stats in world.ended] == [(reason, error_type)]
-    try:
-        await text_and_end(stream)
-    except APIError as error:
-        assert error.error_type == error_type
-
-
 async def test_a_reader_that_never_reads_holds_up_nobody(world: World) -> None:
     silent = world.lifecycle.submit(make_request("silent", max_tokens=50))
     for at in range(50):
@@ -668,15 +317,6 @@ def test_request_without_eos_ignores_it(world: World) -> None:
     stream = world.lifecycle.submit(replace(make_request(stop_token_ids=())))
     world.engine.say("r:0", 0, ABC[0], EOS, ABC[1])
     assert [event.text for event in ready_events(stream) if isinstance(event, Delta)] == ["ab"]
-
-
-async def test_the_state_of_an_engine_is_recorded_with_steps_without_and_at_its_loss(world: World) -> None:
-    world.engine.step()
-    emptied = EngineState(running=0, waiting=0, blocks_used=0, blocks_total=3)
-    world.lifecycle.receive(0, 1, Idle(state=emptied))
-    world.engine.lose()
-    states = [record for record in world.records if isinstance(record, EngineState)]
-    assert states == [STATS.state, emptied, EngineState(running=0, waiting=0, blocks_used=0, blocks_total=8)]
 
 
 BARRED = [

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
-import tokenizers_for_tests as families
-from engine_for_tests import INFO, FakeEngine, ManualClock, Records, ids_of, make_request, ready_events, text_and_end
+from engine_for_tests import INFO, FakeEngine, make_request, ready_events, text_and_end
+from lifecycle_world import ABC, World
 from msgspec.structs import replace
 
 from engine.block_digests import prompt_chain
 from engine.messages import ResetCache, Start, TokenLogprobs
 from gateway.completion.choice import ReplicaView
 from gateway.completion.events import Completed, Usage
-from gateway.completion.lifecycle import Lifecycle
 from gateway.completion.placement import OUTPUT_LOAD
 from gateway.errors import Unavailable
-from gateway.replicas.router import Router
 from observability.records import CacheConfig, ChoiceStats, EngineEvent, EngineState, Replay, Routed, StepStats
 
 OTHER = replace(INFO, fingerprint="other")
-ABC = ids_of("abcdefgh")
 LONG = list(range(10, 90))
 """Five blocks, of which the last is never taken over."""
 FIRST = ChoiceStats(queue_time=0, prefill_time=0, cached_tokens=0)
 
 
-class World:
+class Replicas(World):
     """Two replicas that are up."""
 
     def __init__(self, replicas: int = 2) -> None:
-        self.records = Records()
-        self.router = Router(rng=random.Random(3))
-        self.lifecycle = Lifecycle(
-            families.byte_level(),
-            record=self.records,
-            clock=ManualClock(),
-            router=self.router,
-            replicas=replicas,
-        )
-        self.engines = [FakeEngine(self.lifecycle, replica=replica) for replica in range(replicas)]
-
-    def restart(self, replica: int, **options: object) -> FakeEngine:
-        epoch = self.engines[replica].epoch + 1
-        self.engines[replica] = FakeEngine(self.lifecycle, replica=replica, epoch=epoch, **options)
-        return self.engines[replica]
+        super().__init__(replicas)
 
     def where(self, request_id: str, choice: int = 0) -> int:
         """The replica that was told of it last."""
@@ -59,15 +40,10 @@ class World:
     def reasons(self) -> list[str]:
         return [record.reason for record in self.records if isinstance(record, Routed)]
 
-    def assert_nothing_is_left(self) -> None:
-        assert not any(self.loads())
-        assert not self.router.index._expected
-        assert not self.lifecycle._state.choices
-
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> Replicas:
+    return Replicas()
 
 
 def chain(tokens: list[int]) -> list[bytes]:
@@ -77,7 +53,7 @@ def chain(tokens: list[int]) -> list[bytes]:
 # --- where a choice goes -----------------------------------------------------------------------------------------
 
 
-async def test_choices_of_a_prompt_go_together_and_other_prompts_elsewhere(world: World) -> None:
+async def test_choices_of_a_prompt_go_together_and_other_prompts_elsewhere(world: Replicas) -> None:
     world.lifecycle.submit(make_request("a", prompts=([1, 2], [3]), n=3))
     places = [world.where("a", choice) for choice in range(6)]
     assert len(set(places[:3])) == len(set(places[3:])) == 1
@@ -85,7 +61,7 @@ async def test_choices_of_a_prompt_go_together_and_other_prompts_elsewhere(world
     assert world.reasons() == ["load", "sibling", "sibling"] * 2
 
 
-async def test_a_prompt_goes_where_the_engine_says_it_is_cached(world: World) -> None:
+async def test_a_prompt_goes_where_the_engine_says_it_is_cached(world: Replicas) -> None:
     for replica in (1, 0):
         world.engines[replica].tell_of_cache(chain(LONG))
         world.engines[1 - replica].tell_of_cache([], chain(LONG)[1:])
@@ -94,7 +70,7 @@ async def test_a_prompt_goes_where_the_engine_says_it_is_cached(world: World) ->
     assert world.reasons() == ["prefix", "prefix"]
 
 
-async def test_what_an_old_engine_held_is_not_held_by_the_new_one(world: World) -> None:
+async def test_what_an_old_engine_held_is_not_held_by_the_new_one(world: Replicas) -> None:
     world.engines[1].tell_of_cache(chain(LONG))
     late = world.engines[1]
     late.lose()
@@ -103,7 +79,7 @@ async def test_what_an_old_engine_held_is_not_held_by_the_new_one(world: World) 
     assert world.router.index.matches(chain(LONG)) == {}
 
 
-async def test_prompts_that_arrive_together_share_what_is_being_computed(world: World) -> None:
+async def test_prompts_that_arrive_together_share_what_is_being_computed(world: Replicas) -> None:
     shared = LONG * 4
     for number in range(3):
         world.lifecycle.submit(make_request(f"r{number}", prompts=([*shared, number],)))
@@ -116,7 +92,7 @@ async def test_prompts_that_arrive_together_share_what_is_being_computed(world: 
 
 
 @pytest.mark.parametrize("ending", ["first token", "abort", "loss", "rejection"])
-async def test_what_is_expected_of_a_cache_is_forgotten(world: World, ending: str) -> None:
+async def test_what_is_expected_of_a_cache_is_forgotten(world: Replicas, ending: str) -> None:
     stream = world.lifecycle.submit(make_request("r", prompts=(LONG,), n=2, max_tokens=2))
     engine = world.engines[world.where("r")]
     assert world.router.index.matches(chain(LONG)) == {engine.replica: 4}
@@ -141,7 +117,7 @@ async def test_what_is_expected_of_a_cache_is_forgotten(world: World, ending: st
     world.assert_nothing_is_left()
 
 
-async def test_load_is_what_is_not_cached_and_a_guess_at_the_output(world: World) -> None:
+async def test_load_is_what_is_not_cached_and_a_guess_at_the_output(world: Replicas) -> None:
     world.engines[0].tell_of_cache(chain(LONG)[:2])
     world.lifecycle.submit(make_request("a", prompts=(LONG,), max_tokens=5))
     assert world.loads() == [80 - 32 + 5, 0]
@@ -151,14 +127,14 @@ async def test_load_is_what_is_not_cached_and_a_guess_at_the_output(world: World
     assert world.loads()[0] == 5
 
 
-async def test_sessions_go_to_one_replica(world: World) -> None:
+async def test_sessions_go_to_one_replica(world: Replicas) -> None:
     for number in range(8):
         world.lifecycle.submit(make_request(f"r{number}", prompts=([number, 7],), session=b"s", max_tokens=1))
     assert len({world.where(f"r{number}") for number in range(8)}) == 1
     assert world.reasons() == ["load"] + ["session"] * 7
 
 
-async def test_a_prompt_that_must_be_computed_anyway_is_not_looked_up(world: World) -> None:
+async def test_a_prompt_that_must_be_computed_anyway_is_not_looked_up(world: Replicas) -> None:
     world.engines[0].tell_of_cache(chain(LONG))
     stream = world.lifecycle.submit(make_request("a", prompts=(LONG,), prompt_logprobs=0, max_tokens=1))
     assert world.reasons() == ["load"] and sum(world.loads()) == 81
@@ -168,7 +144,7 @@ async def test_a_prompt_that_must_be_computed_anyway_is_not_looked_up(world: Wor
     world.assert_nothing_is_left()
 
 
-async def test_siblings_take_over_what_the_one_that_scores_the_prompt_has_computed(world: World) -> None:
+async def test_siblings_take_over_what_the_one_that_scores_the_prompt_has_computed(world: Replicas) -> None:
     world.lifecycle.submit(make_request("a", n=3, prompts=(LONG,), prompt_logprobs=0, max_tokens=1))
     assert world.reasons() == ["load", "sibling", "sibling"]
     assert sum(world.loads()) == 81 + 2 * (80 - 64 + 1)
@@ -181,7 +157,7 @@ async def test_siblings_take_over_what_the_one_that_scores_the_prompt_has_comput
 
 async def test_one_replica_costs_no_digests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.completion.placement.prompt_chain", None)
-    world = World(replicas=1)
+    world = Replicas(replicas=1)
     world.lifecycle.submit(make_request(prompts=(LONG,)))
     assert world.where("r") == 0
 
@@ -189,7 +165,7 @@ async def test_one_replica_costs_no_digests(monkeypatch: pytest.MonkeyPatch) -> 
 # --- losses ------------------------------------------------------------------------------------------------------
 
 
-async def test_what_a_lost_replica_had_goes_on_at_once_at_another(world: World) -> None:
+async def test_what_a_lost_replica_had_goes_on_at_once_at_another(world: Replicas) -> None:
     stream = world.lifecycle.submit(make_request("a", n=2, max_tokens=3))
     first = world.engines[world.where("a")]
     second = world.engines[1 - first.replica]
@@ -206,7 +182,7 @@ async def test_what_a_lost_replica_had_goes_on_at_once_at_another(world: World) 
 async def test_a_begun_stream_waits_for_equal_numerics_where_they_will_be_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    world = World(replicas=1)
+    world = Replicas(replicas=1)
     other = FakeEngine(world.lifecycle, replica=1, info=OTHER)
     assert "replica 1 computes in another way than replica 0 (fingerprints other and fake)" in caplog.text
     world.engines.append(other)
@@ -224,7 +200,7 @@ async def test_a_begun_stream_waits_for_equal_numerics_where_they_will_be_again(
     assert (await text_and_end(fresh))[:2] == ("cd", "length")
 
 
-async def test_replicas_that_are_up_are_shown_and_told_to_empty_their_caches(world: World) -> None:
+async def test_replicas_that_are_up_are_shown_and_told_to_empty_their_caches(world: Replicas) -> None:
     world.lifecycle.submit(make_request("a"))
     world.lifecycle.drain_replica(1)
     running = [int(each.replica == world.where("a")) for each in world.engines]
@@ -240,7 +216,7 @@ async def test_replicas_that_are_up_are_shown_and_told_to_empty_their_caches(wor
 
 
 @pytest.mark.parametrize("how", ["it comes back as another", "it is given up"])
-async def test_a_begun_stream_goes_on_with_other_numerics_rather_than_not_at_all(world: World, how: str) -> None:
+async def test_a_begun_stream_goes_on_with_other_numerics_rather_than_not_at_all(world: Replicas, how: str) -> None:
     world.restart(1, info=OTHER)
     world.lifecycle.drain_replica(1)
     world.lifecycle.submit(make_request("begun"))
@@ -257,7 +233,7 @@ async def test_a_begun_stream_goes_on_with_other_numerics_rather_than_not_at_all
         assert [s.attempt for e in world.engines for s in e.starts] == [2]
 
 
-async def test_all_is_lost_only_when_every_replica_is_given_up(world: World) -> None:
+async def test_all_is_lost_only_when_every_replica_is_given_up(world: Replicas) -> None:
     stream = world.lifecycle.submit(make_request())
     for replica in (0, 1):
         world.engines[replica].lose()
@@ -273,7 +249,7 @@ async def test_all_is_lost_only_when_every_replica_is_given_up(world: World) -> 
 # --- draining ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_drained_replica_gets_nothing_new_until_its_engine_is_another(world: World) -> None:
+async def test_a_drained_replica_gets_nothing_new_until_its_engine_is_another(world: Replicas) -> None:
     world.engines[0].tell_of_cache(chain(LONG))
     world.lifecycle.submit(make_request("begun", prompts=(LONG,)))
     world.lifecycle.drain_replica(0)
@@ -292,7 +268,7 @@ async def test_a_drained_replica_gets_nothing_new_until_its_engine_is_another(wo
     assert world.where("new") == 0
 
 
-async def test_what_has_begun_goes_on_at_a_draining_replica_where_there_is_no_other(world: World) -> None:
+async def test_what_has_begun_goes_on_at_a_draining_replica_where_there_is_no_other(world: Replicas) -> None:
     world.lifecycle.drain_replica(1)
     world.lifecycle.submit(make_request("begun"))
     world.lifecycle.submit(make_request("fresh"))
@@ -305,7 +281,7 @@ async def test_what_has_begun_goes_on_at_a_draining_replica_where_there_is_no_ot
 # --- what is told ------------------------------------------------------------------------------------------------
 
 
-async def test_numbers_of_an_engine_carry_its_replica(world: World) -> None:
+async def test_numbers_of_an_engine_carry_its_replica(world: Replicas) -> None:
     world.lifecycle.submit(make_request())
     where = world.where("r")
     world.engines[where].say("r:0", 0, ABC[0], stats=FIRST)
@@ -321,13 +297,13 @@ async def test_numbers_of_an_engine_carry_its_replica(world: World) -> None:
 
 
 async def test_a_request_must_fit_every_replica() -> None:
-    world = World(replicas=1)
+    world = Replicas(replicas=1)
     assert world.lifecycle.info is INFO
     FakeEngine(world.lifecycle, replica=1, info=replace(OTHER, max_model_len=500))
     assert world.lifecycle.info == replace(INFO, max_model_len=500)
 
 
-async def test_an_engine_is_told_the_same_wherever_it_is(world: World) -> None:
+async def test_an_engine_is_told_the_same_wherever_it_is(world: Replicas) -> None:
     world.lifecycle.submit(make_request("a"))
     first = world.engines[world.where("a")]
     first.lose()

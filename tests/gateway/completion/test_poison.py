@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
-import tokenizers_for_tests as families
-from engine_for_tests import FakeEngine, ManualClock, Records, ids_of, make_request, ready_events, text_and_end
+from engine_for_tests import FakeEngine, make_request, ready_events, text_and_end
+from lifecycle_world import ABC, World
 
-from gateway.completion.journal import MemoryJournal
-from gateway.completion.lifecycle import Lifecycle
 from gateway.errors import EngineCrash, Unavailable
-from gateway.replicas.router import Router
 from observability.records import Conviction, EngineEvent
 
-ABC = ids_of("abcdefgh")
 
-
-class World:
-    """Replicas that are up; ``engines`` are their newest incarnations."""
-
-    def __init__(self, replicas: int = 1) -> None:
-        self.records = Records()
-        self.journal = MemoryJournal()
-        self.lifecycle = Lifecycle(
-            families.byte_level(),
-            record=self.records,
-            clock=ManualClock(),
-            journal=self.journal,
-            router=Router(rng=random.Random(3)),
-            replicas=replicas,
-        )
-        self.engines = [FakeEngine(self.lifecycle, replica=replica) for replica in range(replicas)]
-
-    def restart(self, replica: int = 0, **options: object) -> FakeEngine:
-        epoch = self.engines[replica].epoch + 1
-        self.engines[replica] = FakeEngine(self.lifecycle, replica=replica, epoch=epoch, **options)
-        return self.engines[replica]
-
+class Crashes(World):
     def crash(self, executing: dict[str, int] | None, replica: int = 0) -> FakeEngine:
         """The replica's engine crashes in a step, and another one comes up."""
         self.engines[replica].lose(executing=executing, own_doing=True)
@@ -51,17 +24,13 @@ class World:
     def running(self, replica: int = 0) -> list[str]:
         return sorted(self.lifecycle._placement._incarnations[replica].running)
 
-    def assert_nothing_is_left(self) -> None:
-        assert not self.lifecycle._state.choices and not len(self.journal)
-        assert not len(self.lifecycle._state.suspects) and not self.lifecycle._state.suspects._found
-
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> Crashes:
+    return Crashes()
 
 
-async def test_a_poisonous_request_fails_alone_by_its_own_name(world: World) -> None:
+async def test_a_poisonous_request_fails_alone_by_its_own_name(world: Crashes) -> None:
     good, bad = world.lifecycle.submit(make_request("good")), world.lifecycle.submit(make_request("bad"))
     world.tell("good:0", 0)
     world.crash({"good:0": 1, "bad:0": 0})
@@ -78,7 +47,7 @@ async def test_a_poisonous_request_fails_alone_by_its_own_name(world: World) -> 
     world.assert_nothing_is_left()
 
 
-async def test_all_choices_of_the_request_end_with_it(world: World) -> None:
+async def test_all_choices_of_the_request_end_with_it(world: Crashes) -> None:
     stream = world.lifecycle.submit(make_request("bad", n=3))
     world.tell("bad:1", 0)
     world.crash({"bad:0": 0})
@@ -90,7 +59,7 @@ async def test_all_choices_of_the_request_end_with_it(world: World) -> None:
     world.assert_nothing_is_left()
 
 
-async def test_a_suspect_that_passes_its_position_goes_on_and_the_others_with_it(world: World) -> None:
+async def test_a_suspect_that_passes_its_position_goes_on_and_the_others_with_it(world: Crashes) -> None:
     for name in "ab":
         world.lifecycle.submit(make_request(name))
         world.tell(f"{name}:0", 0)
@@ -107,7 +76,7 @@ async def test_a_suspect_that_passes_its_position_goes_on_and_the_others_with_it
     assert (world.engines[0].start("b:0").output_prefix, world.engines[0].start("b:0").attempt) == (ABC[:1], 3)
 
 
-async def test_suspects_take_turns_and_each_is_alone(world: World) -> None:
+async def test_suspects_take_turns_and_each_is_alone(world: Crashes) -> None:
     for name in "abc":
         world.lifecycle.submit(make_request(name))
     world.crash({"a:0": 0, "b:0": 0})
@@ -121,7 +90,7 @@ async def test_suspects_take_turns_and_each_is_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("end", ["abort", "stop", "rejection"])
-async def test_others_go_on_when_a_suspect_ends_otherwise(world: World, end: str) -> None:
+async def test_others_go_on_when_a_suspect_ends_otherwise(world: Crashes, end: str) -> None:
     from engine.messages import Rejected
 
     suspect = world.lifecycle.submit(make_request("a", max_tokens=1))
@@ -138,7 +107,7 @@ async def test_others_go_on_when_a_suspect_ends_otherwise(world: World, end: str
     assert world.running() == ["b:0"]
 
 
-async def test_a_new_request_waits_while_a_suspect_is_alone(world: World) -> None:
+async def test_a_new_request_waits_while_a_suspect_is_alone(world: Crashes) -> None:
     world.lifecycle.submit(make_request("a"))
     world.crash({"a:0": 0})
     world.lifecycle.submit(make_request("new"))
@@ -147,7 +116,7 @@ async def test_a_new_request_waits_while_a_suspect_is_alone(world: World) -> Non
     assert world.running() == ["a:0", "new:0"]
 
 
-async def test_many_kills_under_many_streams_convict_nobody(world: World) -> None:
+async def test_many_kills_under_many_streams_convict_nobody(world: Crashes) -> None:
     names = [f"s{number}" for number in range(32)]
     streams = [world.lifecycle.submit(make_request(name, max_tokens=1000)) for name in names]
     for kill in range(20):
@@ -166,7 +135,7 @@ async def test_many_kills_under_many_streams_convict_nobody(world: World) -> Non
 
 
 async def test_an_engine_that_is_killed_as_it_begins_with_many_is_followed_by_one_that_has_all_of_them(
-    world: World,
+    world: Crashes,
 ) -> None:
     names = [f"s{number}" for number in range(32)]
     for name in names:
@@ -180,7 +149,7 @@ async def test_an_engine_that_is_killed_as_it_begins_with_many_is_followed_by_on
     assert len(world.running()) == 1, "the second time each is tried alone"
 
 
-async def test_where_nobody_knows_what_a_step_computed_it_is_found_out(world: World) -> None:
+async def test_where_nobody_knows_what_a_step_computed_it_is_found_out(world: Crashes) -> None:
     good, bad = world.lifecycle.submit(make_request("good")), world.lifecycle.submit(make_request("bad"))
     world.crash(None)
     assert world.running() == ["good:0"]
@@ -196,7 +165,7 @@ async def test_where_nobody_knows_what_a_step_computed_it_is_found_out(world: Wo
 
 
 async def test_suspects_take_down_one_replica_and_no_other() -> None:
-    world = World(replicas=3)
+    world = Crashes(replicas=3)
     bad = world.lifecycle.submit(make_request("bad"))
     (home,) = (engine.replica for engine in world.engines if engine.starts)
     others = [replica for replica in range(3) if replica != home]
@@ -215,7 +184,7 @@ async def test_suspects_take_down_one_replica_and_no_other() -> None:
 
 
 async def test_what_an_engine_computed_as_it_ended_by_itself_is_not_tried_on_the_next_one() -> None:
-    world = World(replicas=2)
+    world = Crashes(replicas=2)
     world.lifecycle.submit(make_request("a"))
     (home,) = (engine.replica for engine in world.engines if engine.starts)
     world.tell("a:0", 0, home)
@@ -231,7 +200,7 @@ async def test_what_an_engine_computed_as_it_ended_by_itself_is_not_tried_on_the
 
 
 async def test_a_suspect_whose_replica_is_given_up_runs_alone_elsewhere() -> None:
-    world = World(replicas=2)
+    world = Crashes(replicas=2)
     world.lifecycle.submit(make_request("a"))
     (home,) = (engine.replica for engine in world.engines if engine.starts)
     other = 1 - home
@@ -244,7 +213,9 @@ async def test_a_suspect_whose_replica_is_given_up_runs_alone_elsewhere() -> Non
     assert world.running(other) == ["a:0"]
 
 
-async def test_a_drain_ends_a_suspect_of_which_nothing_was_sent_and_keeps_one_that_has_begun(world: World) -> None:
+async def test_a_drain_ends_a_suspect_of_which_nothing_was_sent_and_keeps_one_that_has_begun(
+    world: Crashes,
+) -> None:
     begun, fresh = world.lifecycle.submit(make_request("begun")), world.lifecycle.submit(make_request("fresh"))
     world.tell("begun:0", 0)
     world.crash({})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.completion.suspects import UNLUCKY, Suspects, Witness
+from gateway.completion.suspects import CRASHES, UNLUCKY, Suspects, Witness
 
 
 @pytest.fixture
@@ -20,23 +21,24 @@ def suspects() -> Suspects:
 def crash(
     suspects: Suspects, *witnesses: Witness, replica: int = 0, productive: bool = True, own_doing: bool = True
 ) -> list[str]:
-    return suspects.lost(replica, witnesses, productive=productive, own_doing=own_doing)
+    known = any(witness.executing for witness in witnesses)
+    return suspects.lost(replica, witnesses, productive=productive, own_doing=own_doing, known=known)
 
 
 def test_a_crash_counts_against_those_in_the_step_that_emitted_nothing_since_their_replay(suspects: Suspects) -> None:
     crash(
         suspects,
-        Witness("still", emitted=7, since=0, executing=7),
-        Witness("moving", emitted=7, since=1, executing=7),
+        Witness("still", emitted=7, since=0, executing=(7,)),
+        Witness("moving", emitted=7, since=1, executing=(7,)),
         Witness("waiting", emitted=7, since=0),
     )
     assert [each in suspects for each in ("still", "moving", "waiting")] == [True, False, False]
 
 
-def test_the_very_position_of_the_last_crash_counts_whatever_was_emitted_on_the_way(suspects: Suspects) -> None:
-    crash(suspects, Witness("a", emitted=45, since=40, executing=50), Witness("b", emitted=45, since=40, executing=50))
+def test_a_position_that_two_crashes_find_counts_whatever_was_emitted_on_the_way(suspects: Suspects) -> None:
+    crash(suspects, *(Witness(name, emitted=45, since=40, executing=(50,)) for name in "ab"))
     assert "a" not in suspects and "b" not in suspects
-    crash(suspects, Witness("a", emitted=46, since=1, executing=50), Witness("b", emitted=46, since=1, executing=49))
+    crash(suspects, *(Witness(name, emitted=46, since=1, executing=(at,)) for name, at in (("a", 50), ("b", 49))))
     assert ("a" in suspects, "b" in suspects) == (True, False)
 
 
@@ -69,7 +71,7 @@ def test_whom_nothing_is_heard_of_through_crashes_between_steps_is_a_suspect(sus
 
 
 def test_a_suspect_runs_alone_and_others_wait_until_it_has_passed_its_position(suspects: Suspects) -> None:
-    crash(suspects, Witness("a", emitted=3, since=0, executing=5), Witness("b", emitted=3, since=0, executing=3))
+    crash(suspects, Witness("a", emitted=3, since=0, executing=(5,)), Witness("b", emitted=3, since=0, executing=(3,)))
     assert suspects.may_run("a", 0, occupied=False)
     assert not suspects.may_run("a", 0, occupied=True)
     assert not suspects.may_run("c", 0, occupied=False)
@@ -81,7 +83,7 @@ def test_a_suspect_runs_alone_and_others_wait_until_it_has_passed_its_position(s
 
 
 def test_suspects_stay_at_the_replica_they_were_found_on_and_others_run_elsewhere(suspects: Suspects) -> None:
-    crash(suspects, Witness("a", emitted=0, since=0, executing=0), replica=1)
+    crash(suspects, Witness("a", emitted=0, since=0, executing=(0,)), replica=1)
     assert not suspects.may_run("a", 0, occupied=False) and suspects.may_run("a", 1, occupied=False)
     assert suspects.may_run("b", 0, occupied=True) and not suspects.may_run("b", 1, occupied=False)
     suspects.settle("a", [0, 1])
@@ -92,7 +94,7 @@ def test_suspects_stay_at_the_replica_they_were_found_on_and_others_run_elsewher
 
 
 def test_whom_an_engine_that_ended_by_itself_computed_stays_with_its_replica_for_a_token(suspects: Suspects) -> None:
-    moving = [Witness(name, emitted=9, since=5, executing=9) for name in "ab"]
+    moving = [Witness(name, emitted=9, since=5, executing=(9,)) for name in "ab"]
     crash(suspects, *moving, Witness("c", emitted=9, since=5), replica=1, own_doing=True)
     assert [suspects.may_run(name, 0, occupied=True) for name in "abc"] == [False, False, True]
     assert suspects.may_run("a", 1, occupied=True)
@@ -105,55 +107,89 @@ def test_whom_an_engine_that_ended_by_itself_computed_stays_with_its_replica_for
 
 
 def test_whom_an_engine_that_was_killed_computed_goes_anywhere(suspects: Suspects) -> None:
-    crash(suspects, Witness("a", emitted=9, since=5, executing=9), replica=1, own_doing=False)
+    crash(suspects, Witness("a", emitted=9, since=5, executing=(9,)), replica=1, own_doing=False)
     assert suspects.may_run("a", 0, occupied=True) and not len(suspects)
 
 
-def test_engines_killed_from_outside_make_a_suspect_by_the_second_at_one_position(suspects: Suspects) -> None:
-    still = Witness("a", emitted=4, since=0, executing=4)
-    moved = Witness("a", emitted=5, since=1, executing=5)
-    for witness in (still, moved, replace(moved, since=0)):
+@pytest.mark.parametrize("since", [0, 1])
+def test_engines_killed_from_outside_make_a_suspect_by_the_second_at_one_position(
+    suspects: Suspects, since: int
+) -> None:
+    moving = [Witness("a", emitted=position, since=1, executing=(position,)) for position in (4, 5)]
+    for witness in moving:
         crash(suspects, witness, own_doing=False)
         assert "a" not in suspects
-    crash(suspects, replace(moved, since=0), own_doing=False)
+    crash(suspects, replace(moving[-1], since=since), own_doing=False)
     assert "a" in suspects
-    alone = [crash(suspects, replace(moved, since=0), own_doing=False) for _ in range(2)]
+    alone = [crash(suspects, replace(moving[-1], since=0), own_doing=False) for _ in range(2)]
     assert alone == [[], ["a"]]
 
 
 def test_one_killed_from_outside_and_one_that_ended_by_itself_make_a_suspect(suspects: Suspects) -> None:
-    found = Witness("a", emitted=4, since=0, executing=4)
+    found = Witness("a", emitted=4, since=0, executing=(4,))
     crash(suspects, found, own_doing=False)
     crash(suspects, found)
     assert "a" in suspects
 
 
 def test_two_crashes_alone_at_one_position_convict(suspects: Suspects) -> None:
-    found = Witness("a", emitted=3, since=0, executing=3)
+    found = Witness("a", emitted=3, since=0, executing=(3,))
     assert [crash(suspects, found) for _ in range(3)] == [[], [], ["a"]]
 
 
-def test_a_crash_alone_after_a_token_convicts_nobody(suspects: Suspects) -> None:
-    for emitted in range(1, 20):
-        assert crash(suspects, Witness("a", emitted=emitted, since=1, executing=30)) == []
+def test_tokens_before_the_position_that_come_again_take_nothing_back(suspects: Suspects) -> None:
+    for emitted in range(1, 4):
+        assert crash(suspects, Witness("a", emitted=emitted, since=1, executing=(5,))) == []
+        assert not suspects.passed("a", emitted + 1)
+    assert crash(suspects, Witness("a", emitted=5, since=1, executing=(5,))) == ["a"]
+
+
+def test_what_else_is_lost_in_between_takes_nothing_back(suspects: Suspects) -> None:
+    """One that cannot get past its token 8; others crash and are killed beside it, or before it is there again."""
+    at = [Witness("a", emitted=6, since=since, executing=(8,)) for since in (1, 1, 0, 1)]
+    before = [Witness("a", emitted=6, since=0, executing=(position,)) for position in (6, 7)]
+    for guilt, kill in zip(at[:3], [*before, before[0]], strict=True):
+        assert crash(suspects, guilt) == []
+        assert crash(suspects, kill, own_doing=False) == []
     assert "a" in suspects
+    assert crash(suspects, at[3], own_doing=False) == ["a"]
+
+
+def test_of_steps_that_overlap_either_may_be_the_one(suspects: Suspects) -> None:
+    """It is its token 5 each time. Once it is alone nothing overlaps."""
+    moving = Witness("a", emitted=4, since=4, executing=(4, 5))
+    assert crash(suspects, moving, Witness("b", emitted=9, since=9, executing=(9, 10))) == []
+    crash(suspects, Witness("a", emitted=5, since=1, executing=(5, 6)), own_doing=False)
+    assert "a" in suspects and "b" not in suspects
+    assert not suspects.passed("a", 6) and suspects.passed("a", 7)
+    alone = Witness("a", emitted=5, since=0, executing=(5,))
+    assert [crash(suspects, alone) for _ in range(3)] == [[], [], ["a"]]
+
+
+def test_a_crash_in_an_attempt_that_was_called_off_is_not_one_alone(suspects: Suspects) -> None:
+    found = Witness("a", emitted=5, since=0, executing=(5,))
+    crash(suspects, found)
+    for _ in range(3):
+        assert crash(suspects, replace(found, called_off=True)) == []
+    assert [crash(suspects, found) for _ in range(2)] == [[], ["a"]]
+
+
+def test_who_is_alone_is_not_to_blame_for_what_the_step_did_not_compute(suspects: Suspects) -> None:
+    crash(suspects, Witness("a", emitted=3, since=0, executing=(3,)))
+    waiting = Witness("a", emitted=3, since=0)
+    for _ in range(3):
+        assert suspects.lost(0, [waiting], productive=False, own_doing=True, known=True) == []
 
 
 def test_crashes_at_different_positions_convict_nobody(suspects: Suspects) -> None:
     for position in range(20):
-        assert crash(suspects, Witness("a", emitted=position, since=0, executing=position)) == []
-
-
-def test_a_crash_between_tokens_that_arrive_convicts_nobody(suspects: Suspects) -> None:
-    crash(suspects, Witness("a", emitted=9, since=0, executing=9))
-    for position in (4, 5, 4, 5, 4, 5):
-        assert crash(suspects, Witness("a", emitted=3, since=1, executing=position)) == []
+        assert crash(suspects, Witness("a", emitted=position, since=0, executing=(position,))) == []
 
 
 def test_what_is_done_is_forgotten(suspects: Suspects) -> None:
-    crash(suspects, Witness("a", emitted=0, since=0, executing=0), Witness("b", emitted=5, since=5, executing=6))
+    crash(suspects, Witness("a", emitted=0, since=0, executing=(0,)), Witness("b", emitted=5, since=5, executing=(6,)))
     assert suspects.forget("a") and not suspects.forget("b") and not suspects.forget("c")
-    crash(suspects, Witness("d", emitted=5, since=5, executing=6), own_doing=True)
+    crash(suspects, Witness("d", emitted=5, since=5, executing=(6,)), own_doing=True)
     assert not suspects.forget("d")
     assert not len(suspects) and not suspects._found
 
@@ -189,6 +225,8 @@ class Replica:
     convicted: list[str] = field(default_factory=list)
     running: list[Story] = field(default_factory=list)
     crashes: int = 0
+    taken_down: Counter[str] = field(default_factory=Counter)
+    """Choice → engines that it has crashed."""
     productive: bool = False
 
     def dispatch(self) -> None:
@@ -199,14 +237,17 @@ class Replica:
 
     def step(self) -> None:
         executing = self.running if len(self.running) < 3 else self.rng.sample(self.running, 3)
-        if any(story.emitted + story.unsent == story.poison for story in executing):
+        guilty = [story.id for story in executing if story.emitted + story.unsent == story.poison]
+        if guilty:
+            self.taken_down.update(guilty)
             self.lose(executing, own_doing=not self.outside)
             return
         for story in executing:
             story.unsent += 1
         for story in list(executing):
             done = story.emitted + story.unsent == story.length
-            if done or story.emitted == story.held or not self.outbox or self.rng.random() < 0.3:
+            first = story.emitted == story.held or story.id in self.suspects
+            if done or first or not self.outbox or self.rng.random() < 0.3:
                 self.deliver(story, done)
 
     def deliver(self, story: Story, done: bool) -> None:
@@ -227,11 +268,11 @@ class Replica:
         witnesses = []
         for story in self.running:
             known = not self.blind and story in executing
-            at = max(story.held, story.emitted + story.unsent) if known else None
+            at = [max(story.held, story.emitted + story.unsent)] if known else []
             witnesses.append(Witness(story.id, story.emitted, story.emitted - story.held, at))
             story.unsent = 0
         self.running, productive, self.productive = [], self.productive, False
-        for name in self.suspects.lost(0, witnesses, productive=productive, own_doing=own_doing):
+        for name in self.suspects.lost(0, witnesses, productive=productive, own_doing=own_doing, known=not self.blind):
             self.convicted.append(name)
             self.end(next(story for story in self.stories if story.id == name))
 
@@ -268,9 +309,8 @@ def test_the_guilty_are_convicted_and_nobody_else(
     replica = Replica(stories, rng, outbox, blind=how == "blind", outside=how == "outside")
     replica.run()
     assert sorted(replica.convicted) == expected
-    # Without loss in the engine: one crash that is only noted, one that makes a suspect, two alone.
-    if not outbox and how != "blind":
-        assert replica.crashes <= (4 + (how == "outside")) * len(expected)
+    if how != "blind":
+        assert max(replica.taken_down.values(), default=0) <= CRASHES
 
 
 @settings(max_examples=150)
@@ -283,3 +323,23 @@ def test_many_kills_under_many_streams_convict_nobody(
     replica = Replica(stories, rng, outbox, blind)
     replica.run(kills)
     assert replica.convicted == []
+
+
+@settings(max_examples=150)
+@given(LENGTHS, st.randoms(use_true_random=False), st.booleans(), st.floats(0.05, 0.3))
+def test_the_guilty_take_down_a_few_engines_whatever_else_happens(
+    lengths: list[int], rng: random.Random, outside: bool, kills: float
+) -> None:
+    """Each choice is poison at a token of its own, or none; engines are killed beside that, at any moment."""
+    stories = [
+        Story(f"c{number}", length, rng.choice([None, rng.randrange(length)])) for number, length in enumerate(lengths)
+    ]
+    replica = Replica(stories, rng, outbox=True, blind=False, outside=outside)
+    while replica.stories:
+        replica.dispatch()
+        if rng.random() < kills:
+            replica.lose(replica.running[:3], own_doing=rng.random() < 0.5)
+        else:
+            replica.step()
+        assert max(replica.taken_down.values(), default=0) <= CRASHES
+        assert replica.crashes < 1000

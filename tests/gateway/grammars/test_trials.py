@@ -71,6 +71,25 @@ async def refusal(made: Trials, trial: Trial) -> str:
     return raised.value.message
 
 
+GBNF_MISTAKES = {
+    "root ::= (": "line 1, column 11: expected ')'",
+    'root ::= "a"\nb ::= "\\q"\n': "line 2, column 9: invalid escape sequence \\q",
+    'root ::= "a\\': "line 1, column 13: it ends in the middle of an escape",
+    'root ::= ("other" [other]\n  b-c | other) # other\nb-c ::= "x"\n': "line 2, column 9: rule 'other' not found",
+}
+"""And what is said of them."""
+
+
+async def says_which_part(made: Trials) -> None:
+    bad, good = '%json {"type": "objekt"}', '%json {"type": "object"}'
+    whole = Trial(kind="lark", source=f"start: {good} {bad}\n", parts=((".a", good), (".b", bad)))
+    grammars = Trial(kind="lark", source="start:  \n", embedded=((7, 'root ::= "a"', ".a"), (8, "root ::= (", ".b")))
+    for trial, said in ((whole, "objekt"), (grammars, "column 11")):
+        with pytest.raises(InvalidRequest, match=said) as raised:
+            await made.accept(trial, "field", INFO, "a key")
+        assert raised.value.param == "field.b" and raised.value.message.startswith("Invalid 'field.b': ")
+
+
 async def test_verdicts_of_the_real_process():
     async with serving() as (made, records):
         schema = Trial(kind="json_schema", source='{"type": "object"}')
@@ -81,9 +100,11 @@ async def test_verdicts_of_the_real_process():
         assert "yes" in lark.source
         assert "objekt" in await refusal(made, Trial(kind="json_schema", source='{"type": "objekt"}'))
         assert "Invalid 'field'" in await refusal(made, Trial(kind="regex", source="("))
-        assert "expected ')' in line 1 after 'root ::= ('" in await refusal(
-            made, Trial(kind="ebnf", source="root ::= (")
-        )
+        for source, said in GBNF_MISTAKES.items():
+            assert await refusal(made, Trial(kind="ebnf", source=source)) == (
+                f"Invalid 'field': as GBNF, since it is no Lark with a rule 'start': {said}."
+            )
+        await says_which_part(made)
         around = ("start: ", "\n")
         own = await refusal(made, Trial(kind="ebnf", source="start: other\n", around=around))
         assert own == "Invalid 'field': line 1, column 8: unknown name: \"other\"."

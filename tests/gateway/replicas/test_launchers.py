@@ -120,7 +120,7 @@ async def test_what_a_dead_engine_was_at_is_known() -> None:
         process = await launcher.launch(EngineConfig(model="m"), endpoint="", epoch=1)
         assert process.executing() is None, "not while it is alive"
         assert await asyncio.wait_for(process.wait(), 20) == -9
-        assert process.executing() == {"a:0": 7, "b:1": 9}
+        assert process.executing() == {"a:0": (7,), "b:1": (9,)}
 
 
 async def test_no_descriptor_is_left_of_a_dead_engine() -> None:

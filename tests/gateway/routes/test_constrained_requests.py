@@ -177,7 +177,7 @@ async def test_structural_tags_in_both_fields():
         ({"bad_words": [""]}, "bad_words[0]", "empty"),
         ({"bad_words": ["x" * 300]}, "bad_words", "at most 256"),
         ({"allowed_token_ids": []}, "allowed_token_ids", "at least 1"),
-        ({"allowed_token_ids": [10**6]}, "allowed_token_ids", "token ids lie between"),
+        ({"allowed_token_ids": [10**6]}, "allowed_token_ids[0]", "token ids lie between"),
     ],
 )
 async def test_what_is_refused_names_the_field(fields, param, said):

@@ -182,7 +182,7 @@ async def test_the_header_is_honoured_or_refused_by_name() -> None:
         many = {"prompt": ["a"] * 5, "n": 13, "stream": True, "max_tokens": 5}
         response = await post("/v1/completions", json=many, headers={"X-Penstock-Resume": "sse"})
         assert response.status_code == 400
-        assert "64 choices" in response.json()["error"]["message"]
+        assert "64 choices cannot be resumed here (--max-resume-choices)" in response.json()["error"]["message"]
         stream_id, _ = await start(server)
         response = await server.client.get(f"/v1/streams/{stream_id}", headers={"X-Penstock-Resume": "yes"})
         assert response.json()["error"]["param"] == "X-Penstock-Resume"

@@ -95,7 +95,7 @@ REFUSED_WITH_GENERATION = [
     ),
     ({"structured_outputs": {"regex": "refuse"}}, "structured_outputs.regex"),
     ({"structured_outputs": {"regex": "a"}, "ignore_eos": True}, "ignore_eos"),
-    ({"allowed_token_ids": [10**6]}, "allowed_token_ids"),
+    ({"allowed_token_ids": [10**6]}, "allowed_token_ids[0]"),
     ({"thinking_token_budget": 5}, "thinking_token_budget"),
     ({"max_tokens": 5, "min_tokens": 6}, "min_tokens"),
     ({"max_tokens": CONTEXT}, "max_tokens"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import sys
@@ -135,12 +136,15 @@ def steps(parsing: Parsing, pieces: list[str]) -> int:
         count += event == "line"
         return trace
 
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()  # what other tests have left would run its finalizers here, and they would be counted
     sys.settrace(trace)
     try:
         hear_nothing(parsing, pieces)
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
     return count
 
 
