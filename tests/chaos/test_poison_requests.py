@@ -40,7 +40,8 @@ async def test_the_guilty_fail_alone(start_server: Any, faults: Path) -> None:
                 assert isinstance(results[number], openai.APIError)
                 assert "was given up: the engine crashed each time it computed it" in str(results[number])
                 assert results[number].code == "engine_crash"
-                assert heard[number].tokens == POSITION, "all that it had before was sent"
+                # What the last step before the end has made may still be on its way out of the process that ends.
+                assert POSITION - 1 <= heard[number].tokens <= POSITION, "all that it had before was sent"
             convicted += len(poison)
             assert server.counted("penstock_poison_requests_total") == convicted
             assert server.status("/ready") == 200
