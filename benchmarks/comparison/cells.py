@@ -70,6 +70,7 @@ class Phase:
 
 _SERVERS = ("penstock", "vllm", "openvino", "llama.cpp")
 _FLOAT = ("penstock", "penstock-bf16", "vllm", "transformers", "openvino", "llama.cpp")
+_SMALL = ("penstock", "penstock-kv8", "vllm", "openvino", "openvino-kv32", "llama.cpp")
 _INT8 = ("penstock-int8", "openvino-int8", "llama.cpp-q8")
 
 PHASES = (
@@ -112,9 +113,9 @@ PHASES = (
     Phase(
         "S",
         (
-            Cell("small-1", "S, one request at a time", _SERVERS, 1, 16),
-            Cell("small-8", "S, 8 requests at a time", _SERVERS, 8, 64),
-            Cell("small-32", "S, 32 requests at a time", _SERVERS, 32, 128),
+            Cell("small-1", "S, one request at a time", _SMALL, 1, 16),
+            Cell("small-8", "S, 8 requests at a time", _SMALL, 8, 64),
+            Cell("small-32", "S, 32 requests at a time", _SMALL, 32, 128),
         ),
     ),
 )

@@ -37,8 +37,11 @@ METHOD = f"""\
   idle, each time as the median of 128 rounds of some milliseconds, and a share is of the better of the two. The
   roofline at the best moment of the whole run, which no rate of seconds meets with, stands above the table. A peer
   that multiplies in int8 may exceed an arithmetic roofline, which is float32's.
-- Caches hold {CACHE_GIB} GiB (llama.cpp: 49,152 tokens, transformers: 32,768). Memory adds up a server's processes, and
-  counts pages that they share once for each. The install size is that of the distribution and all that it asks for.
+- Caches hold {CACHE_GIB} GiB (llama.cpp: 49,152 tokens, transformers: 32,768), keys and values in each one's default
+  type: as the checkpoint for us, vLLM and transformers, float16 for llama.cpp, 8 bits for OpenVINO GenAI. Where they
+  weigh most, with S, both we and OpenVINO are measured with the other's type too.
+- Memory adds up a server's processes, and counts pages that they share once for each. The install size is that of the
+  distribution and all that it asks for.
 - Start is from the start of the process to the end of a first answer of four tokens, with weights in the page cache.
 
 Run it again with `python -m benchmarks.compare --out docs/benchmarks`; parts of it with `--cells`, `--peers` and

