@@ -19,7 +19,8 @@ struct linear {
 };
 
 enum {
-    DEPTH = 512,           /* inputs of a block: a panel of it, in float32, takes half of a first-level cache */
+    /* Inputs of a block: a panel of it, in float32, takes a third to a half of a first-level cache. */
+    DEPTH = W == 16 ? 256 : 512,
     BLOCK_ROWS = 96,       /* rows of a block: with DEPTH inputs they stay in the second-level cache */
     GROUP_PANELS = 24,     /* most panels of a piece; a multiple of what every tile takes */
     WIDEN_ROWS = 5 * ROWS, /* from here on, and in INT4 always, a block of weights is widened once for all rows */
@@ -270,8 +271,10 @@ static void few_rows(const struct linear *a, int rows, int panel, int panels)
     }
 }
 
-/* Rows [row, row + rows) in tiles of about equal height, blocked over the inputs. */
-static void many_rows(const struct linear *a, int row, int rows, int panel, int panels)
+/* Rows [row, row + rows) in tiles of about equal height, blocked over the inputs. While one block of weights is multiplied
+ * the next one is fetched, last of all that of panel `then`.
+ */
+static void many_rows(const struct linear *a, int row, int rows, int panel, int panels, int then)
 {
     int64_t sums_stride = (int64_t)panels * PANEL;
     float *widened =
@@ -290,7 +293,7 @@ static void many_rows(const struct linear *a, int row, int rows, int panel, int 
             const char *weight = a->weight + (panel + done) * stride + panel_bytes(a->format, k);
             const char *ahead = weight + width * stride;
             if (done + width >= panels)
-                ahead = weight - done * stride + block_bytes;
+                ahead = k + depth < a->in_features ? weight - done * stride + block_bytes : a->weight + then * stride;
             int64_t between = stride;
             if (widen_all) {
                 between = (int64_t)depth * PANEL * (int64_t)sizeof(float);
@@ -334,7 +337,9 @@ EXPORT void penstock_linear(const void *args, const struct step *step, struct me
         }
         int block = piece / groups;
         int row = (int)((int64_t)rows * block / blocks), end = (int)((int64_t)rows * (block + 1) / blocks);
-        many_rows(a, row, end - row, first, count);
+        /* Where this thread probably goes on: else each piece would begin with waiting for memory. */
+        int then = (piece + member->threads) % groups * group;
+        many_rows(a, row, end - row, first, count, then);
     }
 }
 

@@ -7,8 +7,8 @@
 /* A panel is PANEL output columns, VECTORS registers wide. A tile is up to ROWS rows of x times several panels, the more
  * the fewer rows it has: its accumulators, and beside them some weights and one number of x, just fit the registers.
  * Panels are narrow so that even a tall tile reads several: a processor fetches ahead of each stretch of memory that is
- * read on, and one stretch alone does not use all of its bandwidth. Where three tiles are too few for the rows, they have
- * MANY_ROWS each: of the tiles with twelve accumulators in 16 registers, 4 x 3 loads least.
+ * read on, and one stretch alone does not use all of its bandwidth. Where two tiles are too few for the rows, they have
+ * MANY_ROWS each: 4 x 3 in 16 registers, 8 x 3 in 32 load less for as many accumulators.
  */
 #if defined(USE_NEON)
 enum { VECTORS = 2 };
@@ -16,7 +16,7 @@ enum { VECTORS = 2 };
 enum { VECTORS = 1 };
 #endif
 #if W == 16
-enum { ROWS = 12, MANY_ROWS = 12 };
+enum { ROWS = 12, MANY_ROWS = 8 };
 #elif W == 8
 enum { ROWS = 6, MANY_ROWS = 4 };
 #else

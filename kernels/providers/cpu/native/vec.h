@@ -167,6 +167,9 @@ INLINE float vf_sum(vf v)
 
 INLINE float vf_largest(vf v)
 {
+#if defined(USE_AVX512)
+    return _mm512_reduce_max_ps((__m512)v);
+#endif
     float best = v[0];
     for (int i = 1; i < W; i++)
         best = v[i] > best ? v[i] : best;
