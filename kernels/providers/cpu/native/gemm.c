@@ -24,7 +24,7 @@ enum {
     BLOCK_ROWS = 96,       /* rows of a block: with DEPTH inputs they stay in the second-level cache */
     GROUP_PANELS = 24,     /* most panels of a piece; a multiple of what every tile takes */
     WIDEN_ROWS = 5 * ROWS, /* from here on, and in INT4 always, a block of weights is widened once for all rows */
-    AHEAD = 512            /* bytes that a single pass over the weights is prefetched ahead */
+    AHEAD = 4096           /* bytes that a single pass over the weights is prefetched ahead, of all panels together */
 };
 
 /* Asks for a cache line of each panel. */
@@ -265,8 +265,9 @@ static void few_rows(const struct linear *a, int rows, int panel, int panels)
     for (int width; panels; panel += width, panels -= width) {
         width = tile_width(rows, panels);
         const char *weight = a->weight + panel * stride;
+        const char *ahead = weight + AHEAD / width / 64 * 64;
         TILES[a->format][rows - 1][width - 1](a->x, a->x_stride, weight, stride, a->in_features, sums, width * PANEL, 1,
-                                              weight + AHEAD, lines);
+                                              ahead, lines);
         finish(a, sums, width * PANEL, 0, rows, panel, width);
     }
 }
