@@ -2,9 +2,12 @@
 
 A stream waits for as long as the step takes which computes its next token. So beside streams the prompts, and whatever
 is computed again, share a few tokens. That takes more steps, which is no price where a few rows keep the device busy.
-But where no fewer sequences are about to begin than there are streams, most of the users wait for a first token: then a
-prompt that the budget can take whole is taken whole. One that is longer than a step stays in chunks, to its end, or
-that end would be a long step for the sake of a single prompt.
+But where no fewer sequences are about to begin than there are streams, most of the users wait for a first token. That is
+a burst: a prompt that the budget can take whole is taken whole. It lasts until there are four streams for each that is
+still to begin. Ended sooner, it would leave a rest whose tokens, a few beside so many streams, are no cheaper than
+together: the streams would be as long slowed down as they would have stood still, and those that begin would wait longer.
+A prompt that is longer than a step stays in chunks, to its end, or that end would be a long step for the sake of a
+single one.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ class Pace:
 _MANY = 32
 _WEIGHT = 0.2
 """Of the newest step."""
+_STREAMS_FOR_ONE = 4
+"""How many streams a burst keeps waiting for each sequence that begins."""
 
 
 class PrefillPolicy:
@@ -53,6 +58,7 @@ class PrefillPolicy:
         self._share = share
         self._token_budget = token_budget
         self._pace = Pace()
+        self._is_burst = False
 
     def record(self, tokens: int, seconds: float) -> None:
         """A step of so many tokens took so long."""
@@ -66,7 +72,9 @@ class PrefillPolicy:
         share = self._share
         many = max(share.tokens, share.for_each_stream * streams, self._pace.tokens_in(share.seconds))
         plan.chunk_budget = many if streams else self._token_budget
-        plan.is_burst = beginning >= streams
+        goes_on = self._is_burst and beginning * _STREAMS_FOR_ONE >= streams
+        plan.is_burst = goes_on or beginning >= streams
+        self._is_burst = plan.is_burst and streams > 0
 
     def is_bounded(self, plan: Schedule, sequence: Sequence, found: int) -> bool:
         """Whether what a sequence gets in this plan counts against the prompt tokens that streams put up with.

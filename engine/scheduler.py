@@ -136,6 +136,8 @@ class Scheduler:
                 is_free = sequence.status is Status.RUNNING and not sequence.under_way
                 if is_free and not plan.is_full and sequence not in plan.rows:
                     self._continue(sequence, plan)
+        else:
+            self._prefill.weigh(plan, streams=len(self._running), beginning=0)
         if self._waiting:
             self._admit(plan)
         plan.decode_tokens = len(plan.ahead)

@@ -73,6 +73,16 @@ def test_what_is_bounded(sequence: Sequence, found: int, burst: bool, bounded: b
     assert policy.is_bounded(plan, sequence, found) == bounded
 
 
+def test_a_burst_begins_with_as_many_as_there_are_streams_and_ends_with_a_quarter() -> None:
+    policy = PrefillPolicy(PromptShare(3), BUDGET)
+    bursts = []
+    for beginning, streams in ((2, 3), (3, 3), (2, 4), (2, 8), (2, 9), (3, 9), (9, 9), (0, 1), (1, 4)):
+        plan = Schedule(budget=BUDGET)
+        policy.weigh(plan, streams=streams, beginning=beginning)
+        bursts.append(plan.is_burst)
+    assert bursts == [False, True, True, True, False, False, True, False, False]
+
+
 def test_a_short_prompt_is_bounded_where_the_rest_of_the_step_cannot_take_it_whole() -> None:
     policy, plan = weighed(PromptShare(3), streams=2, beginning=2, budget=7)
     assert not policy.is_bounded(plan, sequence_of(7), 0)

@@ -44,6 +44,7 @@ def test_many_streams_put_up_with_more_prompt_tokens() -> None:
     for name in "uvwx":
         h.start(name, [ord(name) % 90], max_tokens=50)
         h.step()
+        h.step()
         h.start(f"p{name}", A[:20], max_tokens=1)
         h.step()
         lens.append(prompt_lens(h)[f"p{name}"])
@@ -93,8 +94,28 @@ def test_in_a_burst_what_does_not_fit_still_gets_a_few_tokens() -> None:
     # 16 - 2 - 3 - 6 leave 5 for p2, which is not enough, and of the few nothing is left.
     assert prompt_lens(h) == {"long": 3, "p1": 6}
     h.step()
-    # Three streams by now, and two that begin: no burst any more.
-    assert prompt_lens(h) == {"long": 3, "p1": 1}
+    # Three streams by now, and two that begin: fewer, but the burst is carried through.
+    assert prompt_lens(h) == {"long": 3, "p1": 1, "p2": 10}
+
+
+def test_a_burst_is_carried_through_until_few_are_left() -> None:
+    h = with_streams(4, max_num_seqs=16)
+    for number in range(6):
+        h.start(f"p{number}", A[number : number + 5])
+    lens = []
+    for _ in range(4):
+        h.step()
+        lens.append({name: tokens for name, tokens in prompt_lens(h).items() if tokens > 1})
+    # Two more streams at each step: 4 to 6, 6 to 4, 8 to 2, and then none is left.
+    assert lens == [{"p0": 5, "p1": 5, "p2": 2}, {"p2": 3, "p3": 5, "p4": 2}, {"p4": 3, "p5": 5}, {}]
+
+
+def test_few_that_begin_beside_many_streams_make_no_burst() -> None:
+    h = with_streams(4)
+    h.start("p0", A[:8])
+    h.start("p1", B[:8])
+    h.step()
+    assert prompt_lens(h) == {"p0": 3}
 
 
 def test_in_a_burst_the_rest_of_a_prompt_is_taken_whole_once_it_fits() -> None:

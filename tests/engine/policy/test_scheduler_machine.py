@@ -97,7 +97,7 @@ class RandomLives(RuleBasedStateMachine):
         self.h = self.both[0]
         self.alive: dict[str, Expected] = {}
         self.count = 0
-        self.under_way = self.prepared = False
+        self.under_way = self.prepared = self.burst = False
 
     # --- choices come and go -----------------------------------------------------------------------------------
 
@@ -160,8 +160,11 @@ class RandomLives(RuleBasedStateMachine):
             h.begin_step()
         self.under_way, self.prepared = True, False
         self.check_batch(running)
+        # Many begin, or still a quarter of the streams since many did.
+        many_begin = beginning >= streams or (self.burst and 4 * beginning >= streams)
+        self.burst = many_begin and streams > 0
         if streams:
-            self.check_bound(streams, beginning >= streams)
+            self.check_bound(streams, many_begin)
         for name in self.h.plan.started:
             assert not self.alive[name].started
             self.alive[name].started = True
