@@ -2,12 +2,12 @@
 
 A stream waits for as long as the step takes which computes its next token. So beside streams the prompts, and whatever
 is computed again, share a few tokens. That takes more steps, which is no price where a few rows keep the device busy.
-But where no fewer sequences are about to begin than there are streams, most of the users wait for a first token. That is
-a burst: a prompt that the budget can take whole is taken whole. It lasts until there are four streams for each that is
-still to begin. Ended sooner, it would leave a rest whose tokens, a few beside so many streams, are no cheaper than
-together: the streams would be as long slowed down as they would have stood still, and those that begin would wait longer.
-A prompt that is longer than a step stays in chunks, to its end, or that end would be a long step for the sake of a
-single one.
+But where no fewer sequences are about to begin than there are streams, most of the users wait for a first token. That
+is a burst: a prompt that the budget can take whole is taken whole. It lasts until there are four streams for each that
+is still to begin. Ended sooner, it would leave a rest whose tokens, a few beside so many streams, are no cheaper than
+together: the streams would be slowed down for as long as they would have stood still, and those that begin would wait
+longer. A prompt that is longer than a step stays in chunks, to its end, or that end would be a long step for the sake
+of a single one.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ class Stop:
         self.leaving = False
         """Whether clients should connect anew for their next request."""
         self.on_first: Callable[[], object] = lambda: None
+        self.on_second: Callable[[], object] = lambda: None
 
     def listen(self) -> None:
         """To SIGINT, SIGTERM and ``STOP``, from now on, in the running loop."""
@@ -49,6 +50,7 @@ class Stop:
             self.on_first()
         elif number != STOP or STOP == signal.SIGTERM:
             self.at_once.set()
+            self.on_second()
 
 
 async def wind_down(lifecycle: Lifecycle, patience: float, at_once: asyncio.Event) -> None:

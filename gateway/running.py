@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from engine.linux import adopt_orphans
@@ -73,7 +74,6 @@ class RunningServer:
         deadline = clock() + self._patience
         if self._control is not None:
             await self._control.close(call_off=not self.handed_over)
-        passing_on = asyncio.create_task(self._pass_on()) if self.handed_over else None
         if self.handed_over:
             await first_of(self._connections_end(), self._stop.asked.wait(), asyncio.sleep(self._patience))
         self.listener.close()
@@ -81,8 +81,6 @@ class RunningServer:
         await end_in_order(
             self._lifecycle, self._streams, self._fleet, self._http, patience=patience, at_once=self._stop.at_once
         )
-        if passing_on is not None:
-            passing_on.cancel()
 
     # --- what an upgrade asks of its host --------------------------------------------------------------------
 
@@ -130,6 +128,12 @@ class RunningServer:
         self._http.stop_accepting()
         # Servers that follow our successor are told what we are told, and reaped, by us or our stand-in.
         adopt_orphans()
+        # Whoever started this process speaks to it, and means the server. By the signal's own handler, so that one
+        # which comes when this server has all but ended is passed on as well.
+        self._stop.on_first = partial(_tell_servers, STOP)
+        self._stop.on_second = partial(_tell_servers, signal.SIGTERM)
+        if self._stop.asked.is_set():
+            _tell_servers(STOP)
         self._over.set()
         logger.info("process %d has taken over; %d requests have still to end here", successor.pid, self._unfinished)
 
@@ -160,10 +164,8 @@ class RunningServer:
                 return
             await asyncio.sleep(_LOOK)
 
-    async def _pass_on(self) -> None:
-        """Whoever started this process speaks to it, and means the server."""
-        for told, number in ((self._stop.asked, STOP), (self._stop.at_once, signal.SIGTERM)):
-            await told.wait()
-            for pid in servers():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
+
+def _tell_servers(number: int) -> None:
+    for pid in servers():
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

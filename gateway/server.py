@@ -38,6 +38,8 @@ from observability.logging import configure_logging
 T = TypeVar("T")
 
 FAILURE = 1
+_HEARD = 0.01
+"""Seconds in which the loop surely looks once whether a signal has come."""
 
 
 def run(settings: ServeSettings, head_start: HeadStart | None = None, predecessor: Predecessor | None = None) -> int:
@@ -96,7 +98,8 @@ class _Server:
         running = await self._start()
         await running.run()
         if running.handed_over:
-            stand_in.block_signals()  # whoever takes this process's place is told of them
+            stand_in.block_signals()  # whoever takes this process's place is told of them,
+            await asyncio.sleep(_HEARD)  # and of those that have come the loop tells
         return running.handed_over
 
     async def _start(self) -> RunningServer:

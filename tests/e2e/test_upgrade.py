@@ -170,11 +170,14 @@ async def test_in_place_connections_wait_for_the_new_engine(start_server: Any) -
 
 
 async def resumed_text(url: str, seed: int, tokens: int, begun: asyncio.Event) -> str:
-    """The text of an answer that is gone on with as often as its connection breaks."""
+    """The text of an answer that is gone on with as often as its connection breaks.
+
+    It is the first of eight choices, which take their time however fast the machine is.
+    """
     text, place, last = "", "", ""
     while True:
         async with httpx.AsyncClient(base_url=url, timeout=120) as client:
-            body = {**ASK, "seed": seed, "max_tokens": tokens, "stream": True, "ignore_eos": True}
+            body = {**ASK, "seed": seed, "max_tokens": tokens, "stream": True, "ignore_eos": True, "n": 8}
             del body["extra_body"]
             if place:
                 request = client.stream("GET", f"/v1/streams/{place}", headers={"Last-Event-ID": last} if last else {})
@@ -193,7 +196,8 @@ async def resumed_text(url: str, seed: int, tokens: int, begun: asyncio.Event) -
                             chunk = json.loads(line.removeprefix("data: "))
                             if "error" in chunk:
                                 break
-                            text += chunk["choices"][0]["delta"].get("content") or ""
+                            choice = chunk["choices"][0]
+                            text += (choice["delta"].get("content") or "") if choice["index"] == 0 else ""
                             begun.set()
         await asyncio.sleep(0.1)
 
@@ -210,3 +214,15 @@ async def test_in_place_streams_of_a_journal_go_on(start_server: Any, tmp_path: 
             assert result.returncode == status, result.stderr
             assert await asyncio.wait_for(stream, 120) == undisturbed
         assert "1 requests are not done" in server.log.read_text()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.2])
+async def test_a_stop_right_after_an_upgrade_is_heard(start_server: Any, delay: float) -> None:
+    """While what took over is there and what it follows is ending: the fixture's signal ends both."""
+    with start_server("--drain-timeout", "0.1") as server:
+        result = await asyncio.to_thread(upgrade, server.url)
+        assert result.returncode == 0, result.stderr
+        await asyncio.sleep(delay)
+    async with httpx.AsyncClient(base_url=server.url, timeout=5) as client:
+        with pytest.raises(httpx.TransportError):
+            await client.get("/ready")
