@@ -132,8 +132,9 @@ class RunningServer:
         # which comes when this server has all but ended is passed on as well.
         self._stop.on_first = partial(_tell_servers, STOP)
         self._stop.on_second = partial(_tell_servers, signal.SIGTERM)
-        if self._stop.asked.is_set():
-            _tell_servers(STOP)
+        for came, tell in ((self._stop.asked, self._stop.on_first), (self._stop.at_once, self._stop.on_second)):
+            if came.is_set():
+                tell()
         self._over.set()
         logger.info("process %d has taken over; %d requests have still to end here", successor.pid, self._unfinished)
 
